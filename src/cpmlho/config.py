@@ -1,0 +1,425 @@
+"""The protocol: typed, strict, and resolved into one specification for each run.
+
+Nothing here imports torch, so that the workflow reads the configuration in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+MethodName = Literal["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
+HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "cutout_length", "cutout_holes"]
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+CUTOUT = ("cutout_length", "cutout_holes")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$")]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says in one line what is wrong, where, and what would be right."""
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Network(Strict):
+    """The network of a dataset: an MLP with three linear layers, or a CNN with two convolutions."""
+
+    kind: Literal["mlp", "cnn"]
+    hidden_units: Annotated[int, Field(ge=0)]
+    output_units: Annotated[int, Field(ge=10)] = 10
+
+    @model_validator(mode="after")
+    def _mlp_needs_hidden_units(self) -> Self:
+        if self.kind == "mlp" and self.hidden_units == 0:
+            raise ValueError("hidden_units of an mlp must be at least 1")
+        return self
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that this network has a place for."""
+        dropouts = ("dropout0", "dropout1", "dropout2")
+        return dropouts if self.kind == "mlp" else (*dropouts, *CUTOUT)
+
+
+class Hyperparameter(Strict):
+    """The range of one hyperparameter and its start, in its own units."""
+
+    low: NonNegativeFloat
+    high: PositiveFloat
+    start: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.start < self.high:
+            raise ValueError(f"low < start < high must hold, got {self.low}, {self.start}, {self.high}")
+        return self
+
+
+class Package(Strict):
+    """A registry package that carries the dataset's files under `path`."""
+
+    registry: Literal["npm", "debian"]
+    name: str
+    version: str | None
+    path: str
+
+
+class Dataset(Strict):
+    """One dataset with its network, hyperparameters and budget."""
+
+    folder: str
+    epochs: PositiveInt
+    examples: Annotated[int, Field(ge=100)] | None
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    std: PositiveFloat
+    network: Network
+    hyperparameters: Annotated[dict[HyperparameterName, Hyperparameter], Field(min_length=1)]
+    package: Package | None
+    sha256: dict[str, Sha256]
+
+    @field_validator("sha256")
+    @classmethod
+    def _all_files(cls, value: dict[str, str]) -> dict[str, str]:
+        if set(value) != set(IDX_FILES):
+            raise ValueError(f"must name exactly the files {', '.join(IDX_FILES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _network_has_them(self) -> Self:
+        for name, range_ in self.hyperparameters.items():
+            if name not in self.network.hyperparameters:
+                raise ValueError(f"the {self.network.kind} network has no {name}")
+            limit = 0.99 if name.startswith("dropout") else 28.0
+            if range_.high > limit:
+                raise ValueError(f"hyperparameters.{name}.high must be at most {limit}, got {range_.high}")
+        if len({name for name in self.hyperparameters if name in CUTOUT}) == 1:
+            raise ValueError("cutout_length and cutout_holes must be tuned together")
+        return self
+
+
+class Data(Strict):
+    """Where the datasets come from and how they are split."""
+
+    dir: str
+    sources: Annotated[list[Literal["folder", "torchvision", "registry"]], Field(min_length=1)]
+    folder: str | None
+    timeout: PositiveInt
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Training(Strict):
+    """The inner training that all methods share."""
+
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+
+
+class RandomSearch(Strict):
+    """Settings of random search."""
+
+    algorithm: Literal["random_search"] = "random_search"
+    trials: PositiveInt
+
+
+class BayesianOptimization(Strict):
+    """Settings of Bayesian optimisation."""
+
+    algorithm: Literal["bayesian_optimization"] = "bayesian_optimization"
+    trials: PositiveInt
+    initial_trials: PositiveInt
+
+
+class Response(Strict):
+    """Settings that the methods with a response hypernetwork share."""
+
+    train_steps: PositiveInt
+    valid_steps: PositiveInt
+    hyper_learning_rate: PositiveFloat
+    entropy_weight: NonNegativeFloat
+    perturbation_scale: PositiveFloat
+    response: Literal["delta_stn", "stn"]
+
+
+class DeltaStn(Response):
+    """Settings of Delta-STN, or of STN with `response: stn`."""
+
+    algorithm: Literal["delta_stn"] = "delta_stn"
+
+
+class Cpmlho(Response):
+    """Settings of CPMLHO; each names its reading in config.yaml."""
+
+    algorithm: Literal["cpmlho"] = "cpmlho"
+    cutting_planes: bool
+    g: Literal["l2", "l1", "mean_l1"]
+    wh_at: Literal["raw", "value"]
+    cut_every: PositiveInt
+    multiplier: Literal["dual_ascent", "fixed"]
+    mu_init: PositiveFloat
+    dual_step: PositiveFloat
+    max_planes: PositiveInt
+    eps_sq: NonNegativeFloat
+    mixed_level: bool
+    theta: NonNegativeFloat
+
+
+Settings = Annotated[RandomSearch | BayesianOptimization | DeltaStn | Cpmlho, Field(discriminator="algorithm")]
+
+
+class Methods(Strict):
+    """The settings of each method."""
+
+    random_search: RandomSearch
+    bayesian_optimization: BayesianOptimization
+    delta_stn: DeltaStn
+    cpmlho: Cpmlho
+
+
+class Variant(Strict):
+    """A method under another name, with other settings, start values or network."""
+
+    base: MethodName
+    datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
+    settings: dict[str, Any] = {}
+    start: dict[HyperparameterName, float] = {}
+    network: dict[str, Any] = {}
+
+
+class Run(Strict):
+    """What to run: the selection from everything that the rest declares."""
+
+    datasets: Annotated[list[Identifier], Field(min_length=1)]
+    methods: Annotated[list[MethodName], Field(min_length=1)]
+    variants: list[Identifier]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+    @field_validator("datasets", "methods", "variants", "seeds")
+    @classmethod
+    def _unique(cls, value: list[Any]) -> list[Any]:
+        twice = [item for i, item in enumerate(value) if item in value[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]} is listed twice")
+        return value
+
+
+class Tracking(Strict):
+    """Where MLflow logs to."""
+
+    uri: str | None
+
+
+class RunSpec(Strict):
+    """Everything that decides one run's numbers, and nothing else: a run is repeated when, and only when, this changes."""
+
+    dataset: str
+    method: str
+    seed: int
+    changes: dict[str, Any]
+    data_dir: str
+    valid_fraction: float
+    data: Dataset
+    training: Training
+    settings: Settings
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+
+
+class RunKey(NamedTuple):
+    """The three nouns that name a run."""
+
+    dataset: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.method}/seed{self.seed}"
+
+
+class Protocol(Strict):
+    """The whole configuration."""
+
+    results_dir: str
+    note: str
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    run: Run
+    data: Data
+    training: Training
+    datasets: dict[Identifier, Dataset]
+    methods: Methods
+    variants: dict[Identifier, Variant]
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _selection_exists(self) -> Self:
+        for name in self.run.datasets:
+            if name not in self.datasets:
+                raise ValueError(f"run.datasets: unknown dataset {name}; known: {', '.join(self.datasets)}")
+        for name in self.run.variants:
+            if name not in self.variants:
+                raise ValueError(f"run.variants: unknown variant {name}; known: {', '.join(self.variants)}")
+        for name, variant in self.variants.items():
+            if name in Methods.model_fields:
+                raise ValueError(f"variants.{name}: a variant cannot have a method's name")
+            for dataset in variant.datasets or self.datasets:
+                if dataset not in self.datasets:
+                    raise ValueError(f"variants.{name}.datasets: unknown dataset {dataset}")
+                self.resolve(RunKey(dataset, name, 0))
+        return self
+
+    def keys(self) -> Iterator[RunKey]:
+        """All runs that the protocol asks for."""
+        for dataset in self.run.datasets:
+            for method in self.run.methods:
+                yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
+            for name in self.run.variants:
+                if dataset in (self.variants[name].datasets or self.run.datasets):
+                    yield from (RunKey(dataset, name, seed) for seed in self.run.seeds)
+
+    def resolve(self, key: RunKey) -> RunSpec:
+        """Resolve one run.
+
+        Raises:
+            ConfigError: unknown dataset, method or variant.
+            ValueError: the variant's changes do not fit its base.
+        """
+        if key.dataset not in self.datasets:
+            raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
+        data = self.datasets[key.dataset]
+        if key.method in Methods.model_fields:
+            settings, changes = getattr(self.methods, key.method), {}
+        elif key.method in self.variants:
+            data, settings, changes = self._vary(key.method, data)
+        else:
+            known = ", ".join([*Methods.model_fields, *self.variants])
+            raise ConfigError(f"unknown method {key.method}; known: {known}")
+        return RunSpec(
+            dataset=key.dataset,
+            method=key.method,
+            seed=key.seed,
+            changes=changes,
+            data_dir=self.data.dir,
+            valid_fraction=self.data.valid_fraction,
+            data=data.model_copy(update={"package": None}),  # where the files came from decides no number
+            training=self.training,
+            settings=settings,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    def _vary(self, name: str, data: Dataset) -> tuple[Dataset, Any, dict[str, Any]]:
+        variant = self.variants[name]
+        base = getattr(self.methods, variant.base)
+        changed = data.model_dump()
+        changed["network"].update(variant.network)
+        for parameter, start in variant.start.items():
+            if parameter not in changed["hyperparameters"]:
+                raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
+            changed["hyperparameters"][parameter]["start"] = start
+        try:
+            settings = type(base).model_validate({**base.model_dump(), **variant.settings})
+            data = Dataset.model_validate(changed)
+        except ValidationError as error:
+            raise ValueError(f"variants.{name}: {_one_line(error)}") from None
+        return data, settings, variant.model_dump(include={"settings", "start", "network"}, exclude_defaults=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as text; a person who writes it means the number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings key by key, as Snakemake does with `--configfile`; anything else is replaced."""
+    result = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *rest = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown setting"
+    elif first["type"] not in ("missing", "value_error"):
+        message += f", got {first['input']!r}"
+    more = f" (and {len(rest)} more)" if rest else ""
+    return " ".join(f"{where}: {message}{more}".removeprefix(": ").split())
+
+
+def validate(content: Mapping[str, Any], origin: str) -> Protocol:
+    """Check a merged configuration.
+
+    Raises:
+        ConfigError: it breaks a rule; `origin` says where it came from.
+    """
+    try:
+        return Protocol.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_one_line(error)}") from None
+
+
+def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Read configuration files, each merged over those before it, then `overrides`.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or not YAML, or the whole breaks a rule.
+    """
+    content: dict[str, Any] = {}
+    for path in paths:
+        content = merge(content, _read(path))
+    return validate(merge(content, overrides or {}), " + ".join(str(path) for path in paths))
