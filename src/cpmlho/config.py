@@ -229,7 +229,7 @@ class Tracking(Strict):
 
 
 class RunSpec(Strict):
-    """Everything that decides one run's numbers, and nothing else: a run is repeated when, and only when, this changes."""
+    """Everything that decides one run's numbers and nothing else: a run is repeated when, and only when, it changes."""
 
     dataset: str
     method: str
@@ -306,8 +306,9 @@ class Protocol(Strict):
         if key.dataset not in self.datasets:
             raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
         data = self.datasets[key.dataset]
+        changes: dict[str, Any] = {}
         if key.method in Methods.model_fields:
-            settings, changes = getattr(self.methods, key.method), {}
+            settings = getattr(self.methods, key.method)
         elif key.method in self.variants:
             data, settings, changes = self._vary(key.method, data)
         else:
@@ -423,3 +424,15 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
     for path in paths:
         content = merge(content, _read(path))
     return validate(merge(content, overrides or {}), " + ".join(str(path) for path in paths))
+
+
+def parse_spec(text: str) -> RunSpec:
+    """A specification from JSON.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        return RunSpec.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--spec: {_one_line(error)}") from None

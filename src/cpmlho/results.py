@@ -24,7 +24,7 @@ Row = Mapping[str, float | int | str]
 
 
 class Metrics(BaseModel):
-    """Mean cross-entropy (nats) and accuracy in [0, 1] on the validation and test splits; NaN or infinite if diverged."""
+    """Mean cross-entropy (nats) and accuracy in [0, 1] on the two held-out splits; NaN or infinite if diverged."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
@@ -70,6 +70,9 @@ class Observer(Protocol):
     def started(self, spec: RunSpec) -> None:
         """The run is about to train."""
 
+    def ticked(self, epoch: int) -> None:
+        """So many epochs, over all trials, are complete."""
+
     def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
         """New rows, by the name of the file that they will stand in."""
 
@@ -83,6 +86,11 @@ class Observer(Protocol):
 def run_dir(results_dir: str | Path, key: RunKey) -> Path:
     """Folder of one run's files."""
     return Path(results_dir) / "runs" / key.dataset / key.method / f"seed{key.seed}"
+
+
+def data_file(results_dir: str | Path, dataset: str) -> Path:
+    """The record that a dataset is in place and verified."""
+    return Path(results_dir) / "data" / f"{dataset}.json"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,1 @@
+"""The reporting half: tables and figures out of the result files alone; torch is never imported here."""

@@ -1,0 +1,174 @@
+"""Command line: one verb for each kind of rule, so that every step of the workflow can be done by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from cpmlho.config import Protocol
+
+START = time.time()
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their arguments."""
+    top = argparse.ArgumentParser(prog="cpmlho", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(act=act)
+        sub.add_argument(
+            "--config",
+            action="append",
+            type=Path,
+            metavar="FILE",
+            help="configuration file, default config.yaml; each further one is merged over those before",
+        )
+        return sub
+
+    data = verb("data", fetch_data, "fetch and verify a dataset")
+    data.add_argument("dataset", help="name of the dataset in the configuration")
+    run = verb("run", run_one, "train one dataset, method and seed; writes its result files")
+    run.add_argument("dataset", nargs="?", help="name of the dataset")
+    run.add_argument("method", nargs="?", help="name of the method or variant")
+    run.add_argument("seed", nargs="?", type=int, help="seed, a whole number from 0")
+    run.add_argument("--spec", help="a resolved specification as JSON, in place of dataset, method, seed and --config")
+    run.add_argument("--results-dir", help="where the result goes; default: as configured")
+    whole = [
+        verb("tables", make_tables, "make Tables 1-3 from the result files"),
+        verb("figures", make_figures, "make Figures 1-2 from the result files"),
+        verb("summary", log_summary, "log tables and figures to MLflow's summary run"),
+        verb("track", track, "rebuild the MLflow store from the result files"),
+    ]
+    for sub in [data, run, *whole]:
+        sub.add_argument("--protocol", help="the whole configuration as JSON, in place of --config")
+    return top
+
+
+def protocol_of(arguments: argparse.Namespace) -> Protocol:
+    """The configuration that the arguments name."""
+    from cpmlho.config import load, validate
+
+    if arguments.protocol is not None:
+        return validate(json.loads(arguments.protocol), "--protocol")
+    return load(arguments.config or [Path("config.yaml")])
+
+
+def say(line: str) -> None:
+    """One line to the terminal and the log."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def fetch_data(arguments: argparse.Namespace) -> None:
+    """Verb `data`."""
+    from cpmlho.config import ConfigError
+    from cpmlho.data import fetch
+    from cpmlho.results import data_file, write_text
+
+    protocol = protocol_of(arguments)
+    if arguments.dataset not in protocol.datasets:
+        raise ConfigError(f"unknown dataset {arguments.dataset}; known: {', '.join(protocol.datasets)}")
+    dataset = protocol.datasets[arguments.dataset]
+    source = fetch(dataset, protocol.data, say)
+    say(f"{arguments.dataset}: four files verified, from source {source}")
+    content = {"dataset": arguments.dataset, "dir": protocol.data.dir, "sha256": dataset.sha256}
+    write_text(data_file(protocol.results_dir, arguments.dataset), json.dumps(content, indent=1) + "\n")
+
+
+def run_one(arguments: argparse.Namespace) -> None:
+    """Verb `run`."""
+    from cpmlho.config import ConfigError, RunKey, parse_spec
+
+    if arguments.spec is not None and arguments.results_dir is not None:
+        spec, results_dir, uri = parse_spec(arguments.spec), arguments.results_dir, None
+    elif arguments.seed is not None:
+        protocol = protocol_of(arguments)
+        spec = protocol.resolve(RunKey(arguments.dataset, arguments.method, arguments.seed))
+        results_dir, uri = arguments.results_dir or protocol.results_dir, protocol.tracking.uri
+    else:
+        raise ConfigError("run: give DATASET METHOD SEED, or --spec and --results-dir")
+
+    from cpmlho.progress import Progress
+    from cpmlho.results import Observer, run_dir
+    from cpmlho.tracking import Tracker, tracking_uri
+    from cpmlho.tuning.run import execute
+
+    key = RunKey(spec.dataset, spec.method, spec.seed)
+    observers: list[Observer] = [Progress(spec, say), Tracker(tracking_uri(uri, Path.cwd()), say)]
+    try:
+        execute(spec, run_dir(results_dir, key), observers, START)
+    except BaseException as error:
+        for observer in observers:
+            observer.failed(f"{type(error).__name__}: {error}")
+        raise
+
+
+def make_tables(arguments: argparse.Namespace) -> None:
+    """Verb `tables`."""
+    from cpmlho.reporting.tables import write_tables
+
+    write_tables(protocol_of(arguments))
+
+
+def make_figures(arguments: argparse.Namespace) -> None:
+    """Verb `figures`."""
+    from cpmlho.reporting.figures import write_figures
+
+    write_figures(protocol_of(arguments))
+
+
+def log_summary(arguments: argparse.Namespace) -> None:
+    """Verb `summary`."""
+    from cpmlho.tracking import log_summary
+
+    log_summary(protocol_of(arguments), Path.cwd(), say)
+
+
+def track(arguments: argparse.Namespace) -> None:
+    """Verb `track`."""
+    from cpmlho.tracking import log_summary, rebuild
+
+    protocol = protocol_of(arguments)
+    rebuild(protocol, Path.cwd(), say)
+    log_summary(protocol, Path.cwd(), say)
+
+
+def main() -> None:
+    """Run one verb; an error that a user can mend is one line and exit status 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = parser().parse_args()
+    from cpmlho.config import ConfigError
+    from cpmlho.data import DataError
+    from cpmlho.results import ResultError
+
+    try:
+        arguments.act(arguments)
+    except (ConfigError, DataError, ResultError) as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        sys.exit(_fail(f"{error.filename or 'file'}: {error.strerror or error}"))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted"))
+
+
+def _fail(message: str) -> int:
+    say(f"cpmlho: error: {message}")
+    return 2
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""How methods and hyperparameters are named and drawn, in every table and figure alike."""
+
+from typing import NamedTuple
+
+
+class Style(NamedTuple):
+    """A method's look; the colours are Okabe and Ito's, which colour-blind readers tell apart."""
+
+    label: str
+    colour: str
+    line: str
+
+
+STYLE = {
+    "random_search": Style("RS", "#E69F00", ":"),
+    "bayesian_optimization": Style("BO", "#009E73", "-."),
+    "delta_stn": Style("Δ-STN", "#D55E00", "--"),
+    "cpmlho": Style("CPMLHO", "#0072B2", "-"),
+}
+
+QUANTITIES = {
+    "val_loss": "Val loss",
+    "val_acc": "Val acc",
+    "test_acc": "Test acc",
+    "dropout0": "Dropout0",
+    "dropout1": "Dropout1",
+    "dropout2": "Dropout2",
+    "cutout_holes": "Cutout holes",
+    "cutout_length": "Cutout length",
+}

@@ -1,0 +1,218 @@
+"""Tables 1 to 3 of the paper, our numbers beside the paper's."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from cpmlho.config import Protocol
+from cpmlho.reporting.aggregate import (
+    finished,
+    flags,
+    incomplete,
+    paired,
+    read_runs,
+    significant_best,
+    summarise,
+)
+from cpmlho.reporting.render import Cell, Grid, latex, markdown, markdown_table
+from cpmlho.reporting.style import QUANTITIES, STYLE
+from cpmlho.results import METRICS, write_text
+
+
+class Table(NamedTuple):
+    """What one of the paper's tables holds."""
+
+    number: int
+    title: str
+    quantities: tuple[str, ...]
+    csv: tuple[str, ...]  # the columns that others rely on
+    datasets: tuple[str, ...] = ()  # empty: all of the protocol's
+    lowest: bool | None = None  # whether the lowest or the highest mean is the best; None: there is no best
+
+
+_KEY = ("dataset", "method", "quantity")
+_INTERVAL = ("paper", "mean", "std", "ci_low", "ci_high", "n_seeds")
+TABLES = (
+    Table(
+        number=1,
+        title="Final validation loss (mean cross-entropy, nats) of each method",
+        quantities=("val_loss",),
+        csv=("dataset", "network", "method", *_INTERVAL),
+        lowest=True,
+    ),
+    Table(
+        number=2,
+        title="Final values of the hyperparameters of each method on FashionMNIST (cutout length in pixels)",
+        quantities=("dropout0", "dropout1", "dropout2", "cutout_holes", "cutout_length"),
+        csv=("method", "hyperparameter", "paper", "mean", "std", "n_seeds"),
+        datasets=("fashionmnist",),
+    ),
+    Table(
+        number=3,
+        title="Final accuracy of each method on the image classification tasks",
+        quantities=("val_acc", "test_acc"),
+        csv=("dataset", "method", "split", *_INTERVAL),
+        lowest=False,
+    ),
+)
+Cells = dict[tuple[str, str, str], Cell]  # by dataset, method, quantity
+
+
+def paper_numbers(table: int) -> dict[tuple[str, str, str], str]:
+    """A table's numbers as the paper prints them, by dataset, method and quantity."""
+    with (files("cpmlho.reporting") / "paper.csv").open(encoding="utf-8") as file:
+        printed = pd.read_csv(file, dtype=str)
+    rows = printed[printed["table"] == str(table)]
+    return dict(zip(zip(*(rows[name] for name in _KEY), strict=True), rows["value"], strict=True))
+
+
+def _column(quantity: str) -> str:
+    return f"final_{quantity}" if quantity in METRICS else f"hyperparameter_{quantity}"
+
+
+def _compared(protocol: Protocol, runs: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """The runs that the table is made of; variants are not in the paper's tables."""
+    datasets = table.datasets or protocol.run.datasets
+    return runs[runs["dataset"].isin(datasets) & runs["method"].isin(protocol.run.methods)]
+
+
+def _cells(runs: pd.DataFrame, table: Table) -> Cells:
+    paper, cells = paper_numbers(table.number), {}
+    for dataset, of_dataset in runs.groupby("dataset", sort=False):
+        for quantity in table.quantities:
+            column = _column(quantity)
+            best = None if table.lowest is None else significant_best(of_dataset, column, lowest=table.lowest)
+            for method, group in of_dataset.groupby("method", sort=False):
+                key = (str(dataset), str(method), quantity)
+                ours = summarise(finished(group)[column])
+                cells[key] = Cell(ours, paper.get(key, ""), incomplete(group), method == best)
+    return cells
+
+
+def _frame(protocol: Protocol, table: Table, cells: Cells) -> pd.DataFrame:
+    rows = [
+        {
+            "dataset": dataset,
+            "network": protocol.datasets[dataset].network.kind,
+            "method": method,
+            "hyperparameter": quantity,
+            "split": quantity.split("_")[0],
+            "paper": cell.paper,
+            **cell.ours._asdict(),
+        }
+        for (dataset, method, quantity), cell in cells.items()
+    ]
+    return pd.DataFrame(rows, columns=list(table.csv))
+
+
+def _budget(protocol: Protocol, table: Table) -> str:
+    datasets = [name for name in protocol.run.datasets if name in (table.datasets or protocol.run.datasets)]
+    epochs = ", ".join(f"{protocol.datasets[name].epochs} on {protocol.datasets[name].folder}" for name in datasets)
+    text = f"Epochs: {epochs}; values at the last step."
+    settings = {method: getattr(protocol.methods, method) for method in protocol.run.methods}
+    trials = [f"{STYLE[name].label} {each.trials}" for name, each in settings.items() if hasattr(each, "trials")]
+    if trials:
+        text += (
+            f" A search counts with its best trial by validation loss, each one such training, of: {', '.join(trials)}."
+        )
+    return text
+
+
+def _caption(protocol: Protocol, table: Table, cells: Cells) -> str:
+    sentences = [
+        f"{table.title}.",
+        f"Ours: mean ± sample standard deviation over seeds (n={len(protocol.run.seeds)});"
+        " in parentheses the paper's number, – where it prints none.",
+        _budget(protocol, table),
+    ]
+    if table.lowest is None:
+        sentences.append("No intervals are given.")
+    else:
+        bold = "Bold: the best mean where the 95 % interval of its paired difference to the second best excludes zero"
+        none = "" if any(cell.bold for cell in cells.values()) else "; here none is"
+        interval = f"Intervals are 95 % Student-t over seeds (table{table.number}.csv)."
+        sentences += [interval, f"{bold}{none}."]
+    if any(cell.mark for cell in cells.values()):
+        sentences.append("In brackets: seeds that the mean leaves out.")
+    return " ".join(sentences)
+
+
+def _rows_are_datasets(protocol: Protocol, cells: Cells) -> tuple[list[str], list[list[str | Cell]]]:
+    """Table 1: a column for each method."""
+    header = ["Dataset", "Network", *(STYLE[method].label for method in protocol.run.methods)]
+    rows: list[list[str | Cell]] = []
+    for name in protocol.run.datasets:
+        dataset = protocol.datasets[name]
+        ours = [cell for key, cell in cells.items() if key[0] == name]
+        rows.append([dataset.folder, dataset.network.kind.upper(), *ours])
+    return header, rows
+
+
+def _rows_are_methods(protocol: Protocol, table: Table, cells: Cells) -> tuple[list[str], list[list[str | Cell]]]:
+    """Tables 2 and 3: a column for each quantity, of each dataset if there are several."""
+    columns = list(dict.fromkeys((dataset, quantity) for dataset, _, quantity in cells))
+    header = ["Method"]
+    for dataset, quantity in columns:
+        prefix = "" if table.datasets else f"{protocol.datasets[dataset].folder} "
+        header.append(prefix + QUANTITIES[quantity])
+    rows: list[list[str | Cell]] = [
+        [STYLE[method].label, *(cells[dataset, method, quantity] for dataset, quantity in columns)]
+        for method in protocol.run.methods
+        if columns
+    ]
+    return header, rows
+
+
+def _grid(protocol: Protocol, runs: pd.DataFrame, table: Table, cells: Cells) -> Grid:
+    if table.number == 1:
+        header, rows = _rows_are_datasets(protocol, cells)
+    else:
+        header, rows = _rows_are_methods(protocol, table, cells)
+    caption = _caption(protocol, table, cells) if cells else f"{table.title}. The protocol runs no such dataset."
+    return Grid(f"Table {table.number}", header, rows, caption, protocol.note, flags(runs))
+
+
+def _differences(protocol: Protocol, runs: pd.DataFrame) -> str:
+    """CPMLHO against each other method, paired by seed; to four decimals, as the paper's margins are of thousandths."""
+    rows: list[list[str | Cell]] = []
+    for name, of_dataset in runs.groupby("dataset", sort=False):
+        for other in protocol.run.methods:
+            if other != "cpmlho":
+                difference = paired(of_dataset, "cpmlho", other, _column("val_loss"))
+                label = f"{STYLE['cpmlho'].label} minus {STYLE[other].label}"
+                mean = f"{difference.mean:+.4f}" if difference.n_seeds else "–"
+                interval = f"{difference.ci_low:+.4f} to {difference.ci_high:+.4f}" if difference.n_seeds > 1 else "–"
+                rows.append([protocol.datasets[str(name)].folder, label, mean, interval, str(difference.n_seeds)])
+    header = ["Dataset", "Difference of validation loss", "Mean", "95 % interval", "n"]
+    about = (
+        "Paired differences over the seeds that both methods finished; negative: CPMLHO's loss is lower."
+        " The intervals are Student-t, each for itself, not corrected for their number.\n"
+    )
+    return f"\n{about}\n{markdown_table(Grid('', header, rows, ''))}"
+
+
+def write_tables(protocol: Protocol) -> None:
+    """Write `tables/runs.csv` and Tables 1 to 3 as `.csv`, `.md` and `.tex` under the protocol's results.
+
+    Raises:
+        ResultError: a result file is damaged.
+    """
+    folder = Path(protocol.results_dir) / "tables"
+    runs = read_runs(protocol)
+    write_text(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n"))
+    for table in TABLES:
+        compared = _compared(protocol, runs, table)
+        cells = _cells(compared, table)
+        grid = _grid(protocol, compared, table, cells)
+        page = markdown(grid)
+        if table.number == 1 and "cpmlho" in protocol.run.methods:
+            page += _differences(protocol, compared)
+        write_text(
+            folder / f"table{table.number}.csv", _frame(protocol, table, cells).to_csv(index=False, lineterminator="\n")
+        )
+        write_text(folder / f"table{table.number}.md", page)
+        write_text(folder / f"table{table.number}.tex", latex(grid))

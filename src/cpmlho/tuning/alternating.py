@@ -1,0 +1,183 @@
+"""The alternation that Delta-STN, STN and CPMLHO share: general, response and hyperparameter steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cpmlho.config import Response as Settings
+from cpmlho.results import HYPERPARAMETERS, PLANES, Row
+from cpmlho.tuning.method import Method, Snapshot
+from cpmlho.tuning.planes import CuttingPlanes, gap
+from cpmlho.tuning.problem import Problem
+from cpmlho.tuning.response import General, Response
+from cpmlho.tuning.steps import cast, cast_response, descend, flat, general_step, response_step
+
+ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
+
+
+class Alternation:
+    """The state of one run and its steps.
+
+    Args:
+        problem: data, network and losses.
+        settings: of the method.
+        theta: weight of the validation loss in the mixed-level objective (eq. 15); None for the validation loss alone.
+        planes: the cutting planes that constrain the response; None for none.
+    """
+
+    def __init__(
+        self, problem: Problem, settings: Settings, theta: float | None = None, planes: CuttingPlanes | None = None
+    ) -> None:
+        self.problem, self.settings, self.theta, self.planes = problem, settings, theta, planes
+        streams = problem.streams()
+        self.general, self.response = self._initialise(streams.host("init"))
+        self.working = cast(self.general, problem.dtype)
+        self.working_response = cast_response(self.response, problem.dtype)
+        self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
+        spread = math.log(math.expm1(settings.perturbation_scale))
+        self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)
+        self.optimizer = torch.optim.RMSprop([self.raw, self.spread], lr=settings.hyper_learning_rate)
+        self.train = problem.batches(problem.train, streams.host("train_order"))
+        self.valid = problem.batches(problem.valid, streams.host("valid_order"))
+        self.upper = problem.batches(problem.train, streams.host("upper_order"))
+        self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
+        self.gradient: list[Tensor] = []  # of the loss, at the last response step
+
+    def _initialise(self, generator: torch.Generator) -> tuple[list[General], list[Response]]:
+        general, response = self.problem.network.initialise(len(self.problem.space.names), generator)
+        device = self.problem.device
+        return (
+            [General(*(p.to(device) for p in layer)) for layer in general],
+            [Response(*(p.to(device) for p in layer)) for layer in response],
+        )
+
+    @property
+    def centred(self) -> bool:
+        """Whether the response vanishes at the present lambda (Delta-STN) or at lambda = 0 (STN), R4."""
+        return self.settings.response == "delta_stn"
+
+    @property
+    def centre(self) -> Tensor:
+        """The lambda (n,) at which the response vanishes."""
+        return self.raw.detach() if self.centred else torch.zeros_like(self.raw)
+
+    @property
+    def at(self) -> Tensor:
+        """The lambda (n,) at which the planes take w_h."""
+        assert self.planes is not None
+        return self.planes.at(self.problem.space, self.raw.detach())
+
+    def iterate(self) -> None:
+        """One general step and one response step, on the same batch with masks of their own."""
+        problem, rate = self.problem, self.problem.training.learning_rate
+        batch, raw = next(self.train), self.raw.detach()
+        uncentred = () if self.centred else (self.working_response, raw)
+        self.working = general_step(
+            problem, self.general, self.working, batch, problem.space.values(raw), self.noise["general"], *uncentred
+        )
+        displaced = raw + self._perturbation(len(batch[1]), "response").detach()
+        self.gradient = response_step(
+            problem,
+            self.working,
+            self.working_response,
+            batch,
+            displaced,
+            self.centre,
+            self.noise["response"],
+            linearise=self.centred,
+        )
+        pull = flat(self.planes.gradient(self.response, self.at)) if self.planes else []
+        descend(flat(self.response), self.gradient, rate)
+        if pull:
+            descend(flat(self.response), pull, rate)  # eq. 14
+        self.working_response = cast_response(self.response, problem.dtype)
+
+    def update(self) -> None:
+        """The hyperparameter steps of one update, and the multipliers' step."""
+        for _ in range(self.settings.valid_steps):
+            self.hyperparameter_step()
+        if self.planes:
+            self.planes.ascend(gap(self.general, self.response, self.at))
+
+    def cut(self, epoch: int, step: int) -> list[Row]:
+        """Take a plane if one is due after this epoch; a row for each active plane."""
+        assert self.planes is not None
+        v = gap(self.general, self.response, self.at)
+        if self.planes.due(epoch):
+            self.planes.add(v)
+        pull = flat(self.planes.gradient(self.response, self.at))
+        share = _norm(pull) / _norm(self.gradient)
+        return self.planes.rows(epoch, step, v, share.item())
+
+    def hyperparameter_step(self) -> None:
+        """One step on lambda and sigma (eq. 15): dropout and cutout off, through the response, in full (R16)."""
+        parts = [(*next(self.valid), "valid")]
+        if self.theta is not None:
+            parts.append((*next(self.upper), "upper"))
+        inputs = torch.cat([part[0] for part in parts]).to(self.problem.dtype)
+        displaced = torch.cat([self.raw + self._perturbation(len(labels), name) for _, labels, name in parts])
+        logits = self.problem.network.forward(
+            inputs, self.working, None, self.working_response, displaced - self.centre
+        )
+        pieces = logits.split([len(labels) for _, labels, _ in parts])
+        losses = [self.problem.loss(piece, labels) for piece, (_, labels, _) in zip(pieces, parts, strict=True)]
+        loss = losses[0] if self.theta is None else losses[1] + self.theta * losses[0]
+        entropy = (F.softplus(self.spread).log() + ENTROPY_CONSTANT).sum()
+        objective = loss - self.settings.entropy_weight * entropy
+        self.raw.grad, self.spread.grad = torch.autograd.grad(objective, [self.raw, self.spread])
+        self.optimizer.step()
+
+    def _perturbation(self, batch: int, name: str) -> Tensor:
+        """epsilon ~ N(0, sigma^2), (batch, n), differentiable in sigma."""
+        shape = (batch, len(self.raw))
+        normal = torch.empty(shape, device=self.raw.device).normal_(generator=self.noise[name])
+        return normal * F.softplus(self.spread)
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """The network at lambda, dropout and cutout off."""
+        if self.centred:
+            return self.problem.network.forward(inputs, self.general)
+        return self.problem.network.forward(
+            inputs, self.general, None, self.response, self.raw.detach().expand(len(inputs), -1)
+        )
+
+
+def alternate(
+    problem: Problem, settings: Settings, theta: float | None = None, planes: CuttingPlanes | None = None
+) -> Method:
+    """Train with hyperparameters that are tuned on the way; a snapshot after each epoch. Arguments as `Alternation`."""
+    run = Alternation(problem, settings, theta, planes)
+    space, step, update = problem.space, 0, 0
+    trajectory = [(0, 0, space.start)]
+    for epoch in range(1, problem.epochs + 1):
+        for _ in range(problem.iterations):
+            run.iterate()
+            step += 1
+            if step % settings.train_steps == 0:
+                run.update()
+                update += 1
+                trajectory.append((update, step, space.values(run.raw.detach())))
+        tables = {HYPERPARAMETERS: _rows(problem, trajectory)}
+        trajectory = []
+        if planes is not None:
+            tables[PLANES] = run.cut(epoch, step)
+        yield Snapshot(epoch, step, run.predict, space.named(space.values(run.raw.detach())), tables)
+
+
+def _rows(problem: Problem, trajectory: Sequence[tuple[int, int, Tensor]]) -> list[Row]:
+    """Rows of hyperparameters.csv; one transfer from the device for all of them."""
+    if not trajectory:
+        return []
+    values = torch.stack([point for _, _, point in trajectory]).cpu()
+    heads = [{"update": update, "step": step} for update, step, _ in trajectory]
+    return [{**head, **problem.space.named(row)} for head, row in zip(heads, values, strict=True)]
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t.float()) for t in tensors]))
+    return norm

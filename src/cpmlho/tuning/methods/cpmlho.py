@@ -1,0 +1,15 @@
+"""CPMLHO: Delta-STN's response (R4), cutting planes on it and a mixed-level upper objective."""
+
+from __future__ import annotations
+
+from cpmlho.config import Cpmlho
+from cpmlho.tuning.alternating import alternate
+from cpmlho.tuning.method import Method
+from cpmlho.tuning.planes import CuttingPlanes
+from cpmlho.tuning.problem import Problem
+
+
+def cpmlho(problem: Problem, settings: Cpmlho) -> Method:
+    """Train and tune; with both parts switched off this is Delta-STN to the last bit."""
+    planes = CuttingPlanes(settings, problem.device) if settings.cutting_planes else None
+    return alternate(problem, settings, theta=settings.theta if settings.mixed_level else None, planes=planes)

@@ -1,0 +1,13 @@
+"""Delta-STN (Bae and Grosse 2020): a centred, linearised response; STN (MacKay et al. 2019) with `response: stn`."""
+
+from __future__ import annotations
+
+from cpmlho.config import DeltaStn
+from cpmlho.tuning.alternating import alternate
+from cpmlho.tuning.method import Method
+from cpmlho.tuning.problem import Problem
+
+
+def delta_stn(problem: Problem, settings: DeltaStn) -> Method:
+    """Train and tune by the validation loss alone."""
+    return alternate(problem, settings)

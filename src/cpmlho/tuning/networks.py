@@ -1,0 +1,52 @@
+"""The paper's two networks (section 4)."""
+
+from __future__ import annotations
+
+from cpmlho.config import Network
+from cpmlho.tuning.response import Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu, ResponseNetwork
+
+PIXELS = 28 * 28
+
+
+def mlp(hidden: int, outputs: int) -> ResponseNetwork:
+    """Three linear layers with ReLU between, dropout before each."""
+    return ResponseNetwork(
+        (
+            Flatten(),
+            Dropout("dropout0"),
+            Linear(PIXELS, hidden),
+            Relu(),
+            Dropout("dropout1"),
+            Linear(hidden, hidden),
+            Relu(),
+            Dropout("dropout2"),
+            Linear(hidden, outputs),
+        )
+    )
+
+
+def cnn(hidden: int, outputs: int) -> ResponseNetwork:
+    """Two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden` is 0 (R14), and the classifier."""
+    features = 32 * PIXELS // 16
+    # Pooling and ReLU commute, and ReLU costs a quarter after the pooling.
+    head = (Linear(features, hidden), Relu(), Linear(hidden, outputs)) if hidden else (Linear(features, outputs),)
+    return ResponseNetwork(
+        (
+            Dropout("dropout0"),
+            Conv2d(1, 16, 5, 2),
+            MaxPool2(),
+            Relu(),
+            Dropout("dropout1"),
+            Conv2d(16, 32, 5, 2),
+            MaxPool2(),
+            Relu(),
+            Dropout("dropout2"),
+            Flatten(),
+            *head,
+        )
+    )
+
+
+def build(network: Network) -> ResponseNetwork:
+    """The network that the configuration names."""
+    return {"mlp": mlp, "cnn": cnn}[network.kind](network.hidden_units, network.output_units)

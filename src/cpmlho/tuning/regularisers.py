@@ -1,0 +1,78 @@
+"""Dropout and cutout whose strength differs from example to example, for a whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def dropout_mask(rates: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Masks of per-example dropout: 0 with probability `rates`, else 1 / (1 - rate).
+
+    Args:
+        rates: (B,), each in [0, 1).
+        like: the activation (B, features), or (B, channels, H, W) whose whole channels are dropped (R15).
+        generator: where the uniform draws come from.
+
+    Returns:
+        (B, features) or (B, channels, 1, 1), in the activation's dtype.
+    """
+    shape = like.shape[:2] + (1,) * (like.dim() - 2)
+    rates = rates.view(-1, *(1,) * (like.dim() - 1))
+    uniform = torch.empty(shape, device=like.device).uniform_(generator=generator)
+    # uniform - rate lies in (-1, 1): its ceiling is 1 where the unit is kept, and vectorises where >= does not.
+    return uniform.sub_(rates).ceil_().mul_(1 / (1 - rates)).to(like.dtype)
+
+
+def cutout(images: Tensor, length: Tensor, holes: Tensor, max_holes: int, generator: torch.Generator) -> Tensor:
+    """Images with square holes set to zero.
+
+    A hole of length l around (y, x) covers the rows from y - l // 2 up to, not including, y + l // 2 that lie in the
+    image, and the columns likewise.
+
+    Args:
+        images: (B, C, H, W).
+        length: (B,) side of the holes in pixels, floored here.
+        holes: (B,) number of holes, floored here.
+        max_holes: an upper bound of `holes`; so many centres are drawn for each image.
+        generator: where the centres come from.
+    """
+    batch, _, height, width = images.shape
+    half = length.floor().div(2, rounding_mode="floor").view(-1, 1, 1)
+    wanted = torch.arange(max_holes, device=images.device) < holes.floor().view(-1, 1)  # (B, K)
+
+    def inside(size: int) -> Tensor:
+        centre = torch.randint(size, (batch, max_holes, 1), generator=generator, device=images.device)
+        offset = torch.arange(size, device=images.device) - centre
+        return (offset >= -half) & (offset < half)  # (B, K, size)
+
+    rows = (inside(height) & wanted.unsqueeze(-1)).to(images.dtype)
+    columns = inside(width).to(images.dtype)
+    covered = torch.bmm(rows.transpose(1, 2), columns)  # number of holes over each pixel
+    return images * (covered == 0).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Regularisers:
+    """Dropout and cutout at hyperparameter values of shape (B, n), one row an example."""
+
+    names: tuple[str, ...]
+    values: Tensor
+    max_holes: int
+    generator: torch.Generator
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Cutout, if it is among the hyperparameters."""
+        if "cutout_holes" not in self.names:
+            return images
+        length, holes = self._of("cutout_length"), self._of("cutout_holes")
+        return cutout(images, length, holes, self.max_holes, self.generator)
+
+    def mask(self, name: str, like: Tensor) -> Tensor | None:
+        """The dropout mask of the hyperparameter `name`, or None if it is not tuned."""
+        return dropout_mask(self._of(name), like, self.generator) if name in self.names else None
+
+    def _of(self, name: str) -> Tensor:
+        return self.values[:, self.names.index(name)]

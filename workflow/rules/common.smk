@@ -1,0 +1,108 @@
+# What the rules share. The workflow is read before every command, so nothing here imports torch, pandas or mlflow.
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, Tracking, load
+from cpmlho.results import HISTORY, RESULT, data_file, run_dir
+
+PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called
+
+
+def relative(path: Path | str) -> Path:
+    """The path from the working directory, so that a moved checkout has the same inputs as before."""
+    return Path(os.path.relpath(path))
+
+
+def read_protocol() -> Protocol:
+    """The protocol: config.yaml, then --configfile, then --config; a mistake ends the command with one line.
+
+    The files are read here and not taken from Snakemake's `config`: an error then names its file and line, a key
+    given twice is one, and the numbers in --config are numbers.
+    """
+    given = workflow.config_settings
+    files = [Path(workflow.basedir, "config.yaml"), *given.configfiles]
+    try:
+        overrides = {}
+        for name, _, value in (entry.partition("=") for entry in given.config_args or []):
+            try:
+                overrides[name] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise ConfigError(f"--config {name}={value}: not valid YAML") from None
+        return load([relative(file) for file in files], overrides)
+    except ConfigError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)  # Snakemake lets this pass, where an exception would be printed with its traceback
+
+
+def find_gpus() -> list[str]:
+    """The GPUs that the runs are shared out over, as CUDA_VISIBLE_DEVICES names them; none: the runs use the CPU."""
+    if protocol.device == "cpu":
+        return []
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.replace(" ", "").split(",") if name not in ("", "-1")]
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        listing = ""
+    found = [line for line in listing.splitlines() if line.startswith("GPU ")]
+    unseen = ["0"] if protocol.device == "cuda" else []  # asked for by name: let the run itself say that it is missing
+    return [str(index) for index, _ in enumerate(found)] or unseen
+
+
+protocol = read_protocol()
+PROTOCOL = protocol.model_dump_json()
+KEYS = list(protocol.keys())
+GPUS = find_gpus()
+RESULTS = str(Path(protocol.results_dir))
+RUN = run_dir(RESULTS, RunKey("{dataset}", "{method}", "{seed}"))
+SOURCE = relative(Path(workflow.basedir, "src", "cpmlho"))
+
+# Torch on one thread: more threads give other bits, and `--cores` above the machine's cores then costs little.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+if protocol.tracking.uri:
+    os.environ["MLFLOW_TRACKING_URI"] = protocol.tracking.uri
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, protocol.datasets)),
+    method="|".join(map(re.escape, [*type(protocol.methods).model_fields, *protocol.variants])),
+    seed="0|[1-9][0-9]*",
+
+
+def key_of(wildcards) -> RunKey:
+    """The run that the wildcards name."""
+    return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
+
+
+def spec_of(wildcards) -> RunSpec:
+    """Everything that decides the run's numbers."""
+    return protocol.resolve(key_of(wildcards))
+
+
+def sources_of(wildcards) -> list[str]:
+    """The modules that decide the run's numbers: the shared ones and its own algorithm's, not the other methods'."""
+    shared = [
+        SOURCE / "data.py",
+        SOURCE / "results.py",
+        *sorted(SOURCE.glob("tuning/*.py")),
+    ]
+    own = SOURCE / "tuning" / "methods" / f"{spec_of(wildcards).settings.algorithm}.py"
+    return [str(path) for path in [*shared, own]]
+
+
+def gpu_of(wildcards) -> str:
+    """The run's GPU: the runs of the protocol take turns in their order, so that seeds lie on different GPUs."""
+    key = key_of(wildcards)
+    turn = KEYS.index(key) if key in KEYS else key.seed
+    return GPUS[turn % len(GPUS)] if GPUS else ""
+
+
+def length_of(wildcards) -> int:
+    """A run's length, roughly: the longest start first, or one would be left alone at the end."""
+    spec = spec_of(wildcards)
+    return getattr(spec.settings, "trials", 2) * spec.data.epochs * {"mlp": 1, "cnn": 3}[spec.data.network.kind]
