@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpmlho.config import Hyperparameter, Training, load
+from cpmlho.config import load
+from cpmlho.settings import Hyperparameter, Training
+from cpmlho.tuning.layers import Linear
 from cpmlho.tuning.method import Snapshot
 from cpmlho.tuning.methods.cpmlho import cpmlho
 from cpmlho.tuning.methods.delta_stn import delta_stn
 from cpmlho.tuning.problem import Problem, Split
-from cpmlho.tuning.response import Linear, ResponseNetwork
+from cpmlho.tuning.response import ResponseNetwork
 from cpmlho.tuning.space import Space
 
 # The planes' force has a fixed size, and so has a response of one weight; where it is not small beside the loss's, it

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho import config, data
+from cpmlho import config, data, settings
 
 ROOT = Path(__file__).parents[1]
 SUBSET = ROOT / "tests" / "data"
@@ -30,7 +30,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 def plain(dataset):
     """The subset's four files, uncompressed, by name."""
-    return {name: unpacked(SUBSET / dataset.folder / "raw" / f"{name}.gz") for name in config.IDX_FILES}
+    return {name: unpacked(SUBSET / dataset.folder / "raw" / f"{name}.gz") for name in settings.IDX_FILES}
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def fake_torchvision(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", [MNIST, FASHION])
 def test_subset_is_small_reproducible_and_the_one_that_the_smoke_protocol_names(dataset):
     files = list((SUBSET / dataset.folder / "raw").iterdir())
-    assert sorted(path.name for path in files) == sorted(f"{name}.gz" for name in config.IDX_FILES)
+    assert sorted(path.name for path in files) == sorted(f"{name}.gz" for name in settings.IDX_FILES)
     assert sum(path.stat().st_size for path in files) < 1_200_000
     assert all(path.read_bytes()[4:8] == bytes(4) for path in files), "a time of day in a gzip header"
     assert {name: hashlib.sha256(content).hexdigest() for name, content in plain(dataset).items()} == dataset.sha256
@@ -166,7 +166,7 @@ def test_folder_given_as_the_subset_itself_gives_both_datasets(tmp_path, fetch):
 
 def test_finished_files_are_not_rewritten_and_a_wrong_one_is_replaced(tmp_path, fetch):
     fetch(folder=SUBSET)
-    files = {name: tmp_path / "data" / "MNIST" / "raw" / name for name in config.IDX_FILES}
+    files = {name: tmp_path / "data" / "MNIST" / "raw" / name for name in settings.IDX_FILES}
     files[LABELS].write_bytes(b"wrong")
     before = {name: (path.stat().st_ino, path.stat().st_mtime_ns) for name, path in files.items()}
     fetch(folder=SUBSET)
@@ -238,7 +238,7 @@ def test_load_refuses_and_names_a_damaged_file(tmp_path, change, reason):
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("name", config.IDX_FILES)
+@pytest.mark.parametrize("name", settings.IDX_FILES)
 def test_one_missing_file_is_named_with_what_to_do(tmp_path, fetch, name):
     fill(tmp_path / "given", plain(MNIST))
     (tmp_path / "given" / name).unlink()

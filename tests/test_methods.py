@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpmlho.config import Methods, RunKey, load
+from cpmlho.config import RunKey, load
 from cpmlho.data import fetch
 from cpmlho.data import load as load_arrays
 from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, read_result, read_rows
+from cpmlho.settings import Methods
 from cpmlho.tuning.alternating import Alternation
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem

@@ -5,20 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import jvp
 
+from cpmlho.tuning.layers import Conv2d, Dropout, Flatten, Lifted, Linear, MaxPool2, Relu
 from cpmlho.tuning.networks import cnn, mlp
 from cpmlho.tuning.regularisers import Regularisers
-from cpmlho.tuning.response import (
-    Conv2d,
-    Dropout,
-    Flatten,
-    General,
-    Lifted,
-    Linear,
-    MaxPool2,
-    Relu,
-    Response,
-    ResponseNetwork,
-)
+from cpmlho.tuning.response import General, Response, ResponseNetwork
 
 N = 3
 NETWORKS = {

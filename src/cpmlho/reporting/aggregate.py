@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from cpmlho.config import HyperparameterName, Protocol, RunKey
+from cpmlho.config import Protocol, RunKey
 from cpmlho.results import METRICS, RESULT, read_result, run_dir
+from cpmlho.settings import HyperparameterName
 
 MISSING = "missing"
 _COPIED = ("steps", "train_seconds", "train_cpu_seconds", "total_seconds", "peak_memory_mb", "device", "git_commit")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import matplotlib as mpl
 import matplotlib.style
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from cpmlho.config import Protocol, RunKey
@@ -23,7 +23,7 @@ from cpmlho.results import HYPERPARAMETERS, read_rows, run_dir, write_text
 
 DATASET = "mnist"
 COLUMN, PAGE = (3.3, 3.0), (6.9, 2.5)  # width and height in inches
-RAMP = LinearSegmentedColormap.from_list("starts", ["#8CC4E8", STYLE["cpmlho"].colour, "#002B49"])
+RAMP = ["#8CC4E8", STYLE["cpmlho"].colour, "#002B49"]  # from the lowest start to the highest
 SEEDS = r"^seed\d+$"  # the columns of single seeds
 EXPLANATION = "Line: mean; band: 95 % Student-t interval; faint: single seeds."
 RC = {
@@ -31,8 +31,6 @@ RC = {
     "axes.labelsize": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "xtick.major.width": 0.6,
@@ -72,9 +70,10 @@ def starts_compared(protocol: Protocol, runs: pd.DataFrame) -> list[Series]:
         changes = protocol.resolve(RunKey(DATASET, str(method), 0)).changes
         if list(changes) == ["start"] and list(changes["start"]) == ["dropout0"]:
             starts[changes["start"]["dropout0"]] = group
-    place = {start: rank / max(len(starts) - 1, 1) for rank, start in enumerate(sorted(starts))}
+    colours = sns.blend_palette(RAMP, len(starts)).as_hex() if starts else []
     return [
-        Series(start, f"start {start:g}", to_hex(RAMP(place[start])), "-", starts[start]) for start in sorted(starts)
+        Series(start, f"start {start:g}", colour, "-", starts[start])
+        for start, colour in zip(sorted(starts), colours, strict=True)
     ]
 
 
@@ -140,6 +139,7 @@ def _panels(plot: Plot, data: pd.DataFrame, series: list[Series]) -> Figure:
         for each in series:
             _draw(axes, curves[curves[plot.key] == each.name], each)
         axes.set_title(QUANTITIES[parameter])
+        sns.despine(ax=axes)
         axes.set_xlabel("hyperparameter updates")
         axes.margins(x=0.02)
         highest = float(curves.filter(regex=SEEDS).max().max())
@@ -188,7 +188,7 @@ def write_figures(protocol: Protocol) -> None:
     runs = read_runs(protocol)
     runs = runs[runs["dataset"] == DATASET]
     folder = Path(protocol.results_dir) / "figures"
-    with mpl.style.context(["default", RC]):
+    with mpl.style.context(["default", sns.axes_style("ticks"), RC]):
         for plot in PLOTS:
             series = plot.series(protocol, runs)
             data = _data(protocol, plot, series)

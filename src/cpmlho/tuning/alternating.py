@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpmlho.config import Response as Settings
 from cpmlho.results import HYPERPARAMETERS, PLANES, Row
+from cpmlho.settings import Response as Settings
 from cpmlho.tuning.method import Method, Snapshot
 from cpmlho.tuning.planes import CuttingPlanes, gap
 from cpmlho.tuning.problem import Problem

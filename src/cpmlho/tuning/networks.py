@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cpmlho.config import Network
-from cpmlho.tuning.response import Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu, ResponseNetwork
+from cpmlho.settings import Network
+from cpmlho.tuning.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu
+from cpmlho.tuning.response import ResponseNetwork
 
 PIXELS = 28 * 28
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cpmlho.config import Cpmlho
 from cpmlho.results import Row
+from cpmlho.settings import Cpmlho
 from cpmlho.tuning.response import General, Response
 from cpmlho.tuning.space import Space
 

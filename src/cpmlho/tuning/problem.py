@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpmlho.config import RunSpec, Training
+from cpmlho.config import RunSpec
 from cpmlho.data import Arrays, split
 from cpmlho.results import Metrics
+from cpmlho.settings import Training
 from cpmlho.tuning.networks import build
 from cpmlho.tuning.regularisers import Regularisers
 from cpmlho.tuning.response import ResponseNetwork

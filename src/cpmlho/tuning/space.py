@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cpmlho.config import Hyperparameter, HyperparameterName
+from cpmlho.settings import Hyperparameter, HyperparameterName
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,11 @@ class Space:
     start: Tensor
 
     @classmethod
-    def of(cls, ranges: Mapping[HyperparameterName, Hyperparameter], device: torch.device | None = None) -> Space:
+    def of(
+        cls,
+        ranges: Mapping[HyperparameterName, Hyperparameter] | Mapping[str, Hyperparameter],
+        device: torch.device | None = None,
+    ) -> Space:
         """The space of a dataset's ranges, in the order in which they are declared."""
         bounds = [[getattr(r, side) for r in ranges.values()] for side in ("low", "high", "start")]
         low, high, start = torch.tensor(bounds, dtype=torch.float32, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cpmlho.config import BayesianOptimization
+from cpmlho.settings import BayesianOptimization
 from cpmlho.tuning.method import Method
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.trials import Proposals, search

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cpmlho.config import Cpmlho
+from cpmlho.settings import Cpmlho
 from cpmlho.tuning.alternating import alternate
 from cpmlho.tuning.method import Method
 from cpmlho.tuning.planes import CuttingPlanes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cpmlho.config import DeltaStn
+from cpmlho.settings import DeltaStn
 from cpmlho.tuning.alternating import alternate
 from cpmlho.tuning.method import Method
 from cpmlho.tuning.problem import Problem
