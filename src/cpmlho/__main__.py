@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
     """The configuration that the arguments name."""
-    from cpmlho.config import load, validate
+    from cpmlho.config import load, parse_protocol
 
     if arguments.protocol is not None:
-        return validate(json.loads(arguments.protocol), "--protocol")
+        return parse_protocol(arguments.protocol)
     return load(arguments.config or [Path("config.yaml")])
 
 

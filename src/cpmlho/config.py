@@ -145,7 +145,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = key_node.value
+            key = str(key_node.value)
             if key in seen and key != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
             seen.add(key)
@@ -196,18 +196,6 @@ def _one_line(error: ValidationError) -> str:
     return " ".join(f"{where}: {message}{more}".removeprefix(": ").split())
 
 
-def validate(content: Mapping[str, Any], origin: str) -> Protocol:
-    """Check a merged configuration.
-
-    Raises:
-        ConfigError: it breaks a rule; `origin` says where it came from.
-    """
-    try:
-        return Protocol.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {_one_line(error)}") from None
-
-
 def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
     """Read configuration files, each merged over those before it, then `overrides`.
 
@@ -217,11 +205,14 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
     content: dict[str, Any] = {}
     for path in paths:
         content = merge(content, _read(path))
-    return validate(merge(content, overrides or {}), " + ".join(str(path) for path in paths))
+    try:
+        return Protocol.model_validate(merge(content, overrides or {}))
+    except ValidationError as error:
+        raise ConfigError(f"{' + '.join(map(str, paths))}: {_one_line(error)}") from None
 
 
 def parse_spec(text: str) -> RunSpec:
-    """A specification from JSON.
+    """The specification that `--spec` gives as JSON.
 
     Raises:
         ConfigError: it is not one.
@@ -230,3 +221,15 @@ def parse_spec(text: str) -> RunSpec:
         return RunSpec.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"--spec: {_one_line(error)}") from None
+
+
+def parse_protocol(text: str) -> Protocol:
+    """The whole configuration that `--protocol` gives as JSON.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        return Protocol.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--protocol: {_one_line(error)}") from None

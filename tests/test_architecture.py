@@ -1,0 +1,49 @@
+"""The halves stay apart, and the command line stays quick: what each part may import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src/cpmlho"
+FORBIDDEN = {
+    "tuning": {"mlflow", "snakemake", "pandas", "seaborn", "matplotlib", "cpmlho.tracking", "cpmlho.reporting"},
+    "reporting": {"torch", "torchvision", "mlflow", "snakemake", "skopt", "cpmlho.tuning", "cpmlho.tracking"},
+    "tracking": {"torch", "pandas", "snakemake", "cpmlho.tuning", "cpmlho.reporting"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_a_part_imports_only_what_it_may(part):
+    files = list((SOURCE / part).rglob("*.py"))
+    assert len(files) > 2
+    for path in files:
+        for name in imports(path):
+            forbidden = [other for other in FORBIDDEN[part] if name == other or name.startswith(f"{other}.")]
+            assert not forbidden, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import cpmlho.__main__ as m; m.parser()", {"torch", "pydantic", "mlflow", "pandas", "numpy"}),
+        ("import cpmlho.config", {"torch", "mlflow", "pandas", "numpy"}),
+        ("import cpmlho.tuning.run", {"mlflow", "pandas", "skopt", "snakemake"}),
+        ("import cpmlho.reporting.tables, cpmlho.reporting.figures", {"torch", "mlflow", "snakemake"}),
+        ("import cpmlho.tracking", {"torch", "mlflow", "pandas"}),
+    ],
+)
+def test_an_import_brings_no_more_than_it_needs(statement, absent):
+    code = f"import sys; {statement}; print(*sorted({absent!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
