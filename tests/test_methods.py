@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpmlho.config import RunKey, load
-from cpmlho.data import fetch
+from cpmlho.config import ConfigError, RunKey, load
+from cpmlho.data import DataError, fetch
 from cpmlho.data import load as load_arrays
 from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, read_result, read_rows
 from cpmlho.settings import Methods
@@ -208,3 +208,19 @@ def test_observers_see_everything_in_order(protocol, tmp_path):
     execute(protocol.resolve(RunKey("mnist", "random_search", 0)), tmp_path, [Watcher()], 0.0)
     trial = [HISTORY, TRIALS]
     assert seen == ["started", "tick 1", "tick 2", *trial, "tick 3", "tick 4", *trial, "finished"]
+
+
+def test_a_device_that_is_not_there_is_one_line(protocol, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = protocol.resolve(RunKey("mnist", "delta_stn", 0)).model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match="there is no GPU"):
+        execute(spec, tmp_path, [], 0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_less_than_one_batch_is_refused(protocol):
+    data = protocol.datasets["mnist"].model_copy(update={"examples": 149})
+    with pytest.raises(DataError, match="127 training examples are less than a batch of 128"):
+        problem_of(protocol, RunKey("mnist", "delta_stn", 0), data=data)
+    data = data.model_copy(update={"examples": 150})
+    assert problem_of(protocol, RunKey("mnist", "delta_stn", 0), data=data)[0].iterations == 1

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -62,28 +61,21 @@ def write_yaml(path, **content):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The dry run of config.yaml as it is, where importing a heavy package is an error; and its CPU seconds."""
+    """The dry run of config.yaml as it is, where importing a heavy package is an error."""
     poison = tmp_path_factory.mktemp("poison")
     for package in ("torch", "pandas", "mlflow", "skopt", "matplotlib"):
         (poison / f"{package}.py").write_text(f"raise RuntimeError('the workflow imports {package}')")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     path = f"{poison}{os.pathsep}{ROOT / 'src'}"
-    dry_run = snakemake("-n", "all", folder=tmp_path_factory.mktemp("empty"), PYTHONPATH=path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return dry_run, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return snakemake("-n", "all", folder=tmp_path_factory.mktemp("empty"), PYTHONPATH=path)
 
 
 def test_the_protocol_is_two_datasets_four_methods_three_seeds_and_figure_2(full):
-    counts, runs = planned(full[0])
+    counts, runs = planned(full)
     assert counts == {"data": 2, "run": 36, **REPORT}
     methods = Counter((key.dataset, key.method) for key in runs)
     assert set(methods.values()) == {3}
     assert {method for dataset, method in methods if dataset == "fashionmnist"} == set(config.Methods.model_fields)
     assert len(methods) == 2 * 4 + 4
-
-
-def test_a_dry_run_is_quick(full):
-    assert full[1] < 5  # CPU seconds: other processes on the machine cannot fail this
 
 
 def test_tables_and_figures_are_targets_of_their_own(tmp_path):

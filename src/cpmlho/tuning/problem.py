@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpmlho.config import RunSpec
-from cpmlho.data import Arrays, split
+from cpmlho.data import Arrays, DataError, split
 from cpmlho.results import Metrics
 from cpmlho.settings import Training
 from cpmlho.tuning.networks import build
@@ -80,8 +80,16 @@ class Problem:
 
     @classmethod
     def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device) -> Problem:
-        """The problem of a run: the last part of the training file validates."""
+        """The problem of a run: the last part of the training file validates.
+
+        Raises:
+            DataError: there is not one whole batch to train on.
+        """
         n = split(len(arrays.train_labels), spec.valid_fraction)
+        if n < spec.training.batch_size:
+            raise DataError(
+                f"{spec.dataset}: {n} training examples are less than a batch of {spec.training.batch_size}"
+            )
         mean, std = spec.data.mean, spec.data.std
         holes = spec.data.hyperparameters.get("cutout_holes")
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from cpmlho.config import RunSpec
+from cpmlho.config import ConfigError, RunSpec
 from cpmlho.data import load
 from cpmlho.provenance import git_commit, versions
 from cpmlho.results import HISTORY, TRIALS, Metrics, Observer, Row, RunResult, write_run
@@ -53,17 +53,18 @@ class Record:
     search: bool
     tables: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     evaluations: list[tuple[Snapshot, Metrics]] = field(default_factory=list)
+    seconds: float = 0.0  # of training, up to the last evaluation
 
     def add(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> dict[str, Sequence[Row]]:
         """Take in one evaluation; the new rows by file name."""
         history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **metrics.model_dump()}
         new: dict[str, Sequence[Row]] = {HISTORY: [history], **snapshot.tables}
         if self.search:
-            spent = seconds - (self.tables[HISTORY][-1]["seconds"] if self.tables[HISTORY] else 0.0)  # type: ignore[operator]
-            new[TRIALS] = [self._trial(snapshot, metrics, spent)]
+            new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
         for name, rows in new.items():
             self.tables[name].extend(rows)
         self.evaluations.append((snapshot, metrics))
+        self.seconds = seconds
         return new
 
     def _trial(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> Row:
@@ -92,7 +93,13 @@ def finite(metrics: Metrics) -> bool:
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that the configuration names; `auto` is a GPU where there is one."""
+    """The device that the configuration names; `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for where there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda is asked for, but there is no GPU that torch can use; choose auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -108,7 +115,8 @@ def execute(spec: RunSpec, folder: Path, observers: Sequence[Observer], started:
         started: `time.time()` at the start of the process.
 
     Raises:
-        DataError: the data are missing or damaged.
+        ConfigError: the device is not there.
+        DataError: the data are missing, damaged, or too few.
     """
     torch.set_num_threads(1)  # the number of threads changes the last bits
     device = choose_device(spec.device)
