@@ -532,11 +532,3 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     run_python(code, tmp_path, PYTHONHASHSEED="7")
     assert sorted([*folder.glob("tables/*"), *folder.glob("figures/*")]) == paths
     assert [path.name for path in paths if path.read_bytes() != before[path]] == []
-
-
-def test_reporting_needs_neither_torch_nor_a_tracker(tmp_path: Path) -> None:
-    code = (
-        "import sys, cpmlho.reporting.figures, cpmlho.reporting.tables\n"
-        "print(sorted({'torch', 'mlflow', 'snakemake', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)))"
-    )
-    assert run_python(code, tmp_path) == "['pandas']"

@@ -238,7 +238,7 @@ def test_a_run_is_logged_with_everything(uri: str, tmp_path: Path) -> None:
     assert len(tags["config_hash"]) == 12
 
     params = run.data.params
-    assert params["settings.dual_step"] == "1e-05"
+    assert params["settings.dual_step"] == str(spec.settings.dual_step)
     assert params["data.hyperparameters.dropout0.start"] == "0.05"
     assert params["training.batch_size"] == "128"
     leaves = json.dumps(spec.model_dump()).count('": ') - json.dumps(spec.model_dump()).count('": {')
