@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.config import ConfigError, RunKey, load, merge, parse_spec
+from cpmlho.config import ConfigError, RunKey, RunSpec, load, merge, parse
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
 MAPPING = yaml.safe_load(CONFIG.read_text())
@@ -166,7 +166,7 @@ def test_a_specification_holds_what_decides_the_run_and_nothing_else():
     protocol = load([CONFIG])
     key = RunKey("mnist", "delta_stn", 1)
     spec = protocol.resolve(key)
-    assert parse_spec(spec.model_dump_json()) == spec
+    assert parse(RunSpec, spec.model_dump_json(), "--spec") == spec
     for path, value, changes in (
         ("methods.cpmlho.theta", 2.0, False),
         ("datasets.fashionmnist.epochs", 2, False),

@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
     """The configuration that the arguments name."""
-    from cpmlho.config import load, parse_protocol
+    from cpmlho.config import Protocol, load, parse
 
     if arguments.protocol is not None:
-        return parse_protocol(arguments.protocol)
+        return parse(Protocol, arguments.protocol, "--protocol")
     return load(arguments.config or [Path("config.yaml")])
 
 
@@ -86,10 +86,10 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
-    from cpmlho.config import ConfigError, RunKey, parse_spec
+    from cpmlho.config import ConfigError, RunKey, RunSpec, parse
 
     if arguments.spec is not None and arguments.results_dir is not None:
-        spec, results_dir, uri = parse_spec(arguments.spec), arguments.results_dir, None
+        spec, results_dir, uri = parse(RunSpec, arguments.spec, "--spec"), arguments.results_dir, None
     elif arguments.seed is not None:
         protocol = protocol_of(arguments)
         spec = protocol.resolve(RunKey(arguments.dataset, arguments.method, arguments.seed))

@@ -9,12 +9,14 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import ValidationError, model_validator
 
 from cpmlho.settings import Data, Dataset, Identifier, Methods, Run, Settings, Strict, Tracking, Training, Variant
+
+Model = TypeVar("Model", bound=Strict)
 
 
 class ConfigError(Exception):
@@ -211,25 +213,13 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
         raise ConfigError(f"{' + '.join(map(str, paths))}: {_one_line(error)}") from None
 
 
-def parse_spec(text: str) -> RunSpec:
-    """The specification that `--spec` gives as JSON.
+def parse(kind: type[Model], text: str, option: str) -> Model:
+    """A specification or a whole protocol from the JSON that a command-line option gives.
 
     Raises:
         ConfigError: it is not one.
     """
     try:
-        return RunSpec.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"--spec: {_one_line(error)}") from None
-
-
-def parse_protocol(text: str) -> Protocol:
-    """The whole configuration that `--protocol` gives as JSON.
-
-    Raises:
-        ConfigError: it is not one.
-    """
-    try:
-        return Protocol.model_validate_json(text)
-    except ValidationError as error:
-        raise ConfigError(f"--protocol: {_one_line(error)}") from None
+        raise ConfigError(f"{option}: {_one_line(error)}") from None
