@@ -29,13 +29,12 @@ def mlp(hidden: int, outputs: int) -> ResponseNetwork:
 def cnn(hidden: int, outputs: int) -> ResponseNetwork:
     """Two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden` is 0 (R14), and the classifier."""
     features = 32 * PIXELS // 16
-    # Pooling and ReLU commute, and ReLU costs a quarter after the pooling.
     head = (Linear(features, hidden), Relu(), Linear(hidden, outputs)) if hidden else (Linear(features, outputs),)
     return ResponseNetwork(
         (
             Dropout("dropout0"),
             Conv2d(1, 16, 5, 2),
-            MaxPool2(),
+            MaxPool2(),  # before ReLU: the two commute, and ReLU then costs a quarter
             Relu(),
             Dropout("dropout1"),
             Conv2d(16, 32, 5, 2),
