@@ -36,7 +36,7 @@ def protocol(tmp_path_factory):
 
 def problem_of(protocol, key, **changes):
     spec = protocol.resolve(key).model_copy(update=changes)
-    return Problem.of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu")), spec
+    return Problem.of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"), torch.float32), spec
 
 
 def content(folder):

@@ -88,7 +88,13 @@ def write(
     content = {
         **{"spec": resolved, "status": status, "final": metrics, "best": metrics, "hyperparameters": values},
         **{"steps": 30, "train_seconds": 2.0, "train_cpu_seconds": 1.5, "total_seconds": 3.0, "peak_memory_mb": 100.0},
-        **{"device": "cpu", "versions": {}, "git_commit": "c0ffee", "data_sha256": resolved.data.sha256},
+        **{
+            "device": "cpu",
+            "precision": "float32",
+            "versions": {},
+            "git_commit": "c0ffee",
+            "data_sha256": resolved.data.sha256,
+        },
     }
     searches = resolved.settings.algorithm in ("random_search", "bayesian_optimization")
     tables = {} if searches else {HYPERPARAMETERS: rows}
@@ -245,7 +251,7 @@ def test_like_runs_are_not_flagged(full: Protocol) -> None:
         ({"git_commit": "beef"}, "mnist: runs of different git commit are compared: beef (1), c0ffee (5)"),
         ({"data_sha256": {"file": "0"}}, "mnist: runs of different data checksums are compared"),
         (
-            {"spec": {"precision": "bfloat16"}},
+            {"precision": "bfloat16"},
             "mnist: runs of different precision are compared: bfloat16 (1), float32 (5)",
         ),
         ({"spec": {"valid_fraction": 0.2}}, "mnist: made with other settings than the protocol's: cpmlho/seed1"),

@@ -42,6 +42,7 @@ def result(**changes):
         "total_seconds": 2.0,
         "peak_memory_mb": 3.0,
         "device": "cpu",
+        "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "abc",
         "data_sha256": spec.data.sha256,

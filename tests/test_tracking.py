@@ -105,6 +105,7 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
         "total_seconds": 12.5,
         "peak_memory_mb": 512.0,
         "device": "cpu",
+        "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "c0ffee-dirty",
         "data_sha256": spec.data.sha256,

@@ -9,12 +9,25 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import ValidationError, model_validator
 
-from cpmlho.settings import Data, Dataset, Identifier, Methods, Run, Settings, Strict, Tracking, Training, Variant
+from cpmlho.settings import (
+    Data,
+    Dataset,
+    Device,
+    Identifier,
+    Methods,
+    Precision,
+    Run,
+    Settings,
+    Strict,
+    Tracking,
+    Training,
+    Variant,
+)
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -35,8 +48,8 @@ class RunSpec(Strict):
     data: Dataset
     training: Training
     settings: Settings
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    device: Device
+    precision: Precision
 
 
 class RunKey(NamedTuple):
@@ -55,8 +68,8 @@ class Protocol(Strict):
 
     results_dir: str
     note: str
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    device: Device
+    precision: Precision
     run: Run
     data: Data
     training: Training
@@ -103,10 +116,12 @@ class Protocol(Strict):
             raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
         data = self.datasets[key.dataset]
         changes: dict[str, Any] = {}
+        precision = self.precision
         if key.method in Methods.model_fields:
             settings = getattr(self.methods, key.method)
         elif key.method in self.variants:
             data, settings, changes = self._vary(key.method, data)
+            precision = changes.get("precision", precision)
         else:
             known = ", ".join([*Methods.model_fields, *self.variants])
             raise ConfigError(f"unknown method {key.method}; known: {known}")
@@ -121,7 +136,7 @@ class Protocol(Strict):
             training=self.training,
             settings=settings,
             device=self.device,
-            precision=self.precision,
+            precision=precision,
         )
 
     def _vary(self, name: str, data: Dataset) -> tuple[Dataset, Any, dict[str, Any]]:
@@ -138,7 +153,7 @@ class Protocol(Strict):
             data = Dataset.model_validate(changed)
         except ValidationError as error:
             raise ValueError(f"variants.{name}: {_one_line(error)}") from None
-        return data, settings, variant.model_dump(include={"settings", "start", "network"}, exclude_defaults=True)
+        return data, settings, variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -50,6 +50,7 @@ class RunResult(BaseModel):
     total_seconds: float  # wall time from the start of the process to this file
     peak_memory_mb: float
     device: str
+    precision: Literal["float32", "bfloat16"]  # that `auto` stood for
     versions: dict[str, str]
     git_commit: str
     data_sha256: dict[str, str]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MethodName = Literal["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
 HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "cutout_length", "cutout_holes"]
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -185,7 +187,7 @@ class Methods(Strict):
 
 
 class Variant(Strict):
-    """A method under another name, with other settings, start values or network."""
+    """A method under another name, with other settings, start values, network or precision."""
 
     base: MethodName
     datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
@@ -193,6 +195,7 @@ class Variant(Strict):
     settings: dict[str, Any] = {}
     start: dict[HyperparameterName, float] = {}
     network: dict[str, Any] = {}
+    precision: Precision | None = None
 
 
 class Run(Strict):

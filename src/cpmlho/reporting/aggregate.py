@@ -16,13 +16,16 @@ from cpmlho.results import METRICS, RESULT, read_result, run_dir
 from cpmlho.settings import HyperparameterName
 
 MISSING = "missing"
-_COPIED = ("steps", "train_seconds", "train_cpu_seconds", "total_seconds", "peak_memory_mb", "device", "git_commit")
+_COPIED = (
+    *("steps", "train_seconds", "train_cpu_seconds", "total_seconds", "peak_memory_mb"),
+    *("device", "git_commit", "precision"),
+)
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 _HYPERPARAMETERS = tuple(f"hyperparameter_{name}" for name in get_args(HyperparameterName))
 # The runs of one dataset are compared with each other; they should agree in these columns.
 _SHARED = {"precision": "precision", "device": "device", "git_commit": "git commit", "data_digest": "data checksums"}
 COLUMNS = (
-    *("dataset", "method", "algorithm", "seed", "status", *_METRICS, *_HYPERPARAMETERS, *_COPIED, "precision"),
+    *("dataset", "method", "algorithm", "seed", "status", *_METRICS, *_HYPERPARAMETERS, *_COPIED),
     *("network", "epochs", "trials", "data_digest", "config_digest", "stale"),
 )
 
@@ -65,7 +68,6 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         **key._asdict(),
         "algorithm": spec.settings.algorithm,
         "status": result.status if result else MISSING,
-        "precision": spec.precision,
         "network": spec.data.network.kind,
         "epochs": spec.data.epochs,
         "trials": getattr(spec.settings, "trials", None),

@@ -20,7 +20,6 @@ from cpmlho.tuning.space import Space
 from cpmlho.tuning.streams import Streams
 
 EVALUATION_BATCH = 1000
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ class Problem:
     max_holes: int = 0
 
     @classmethod
-    def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device) -> Problem:
+    def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device, dtype: torch.dtype) -> Problem:
         """The problem of a run: the last part of the training file validates.
 
         Raises:
@@ -108,7 +107,7 @@ class Problem:
             training=spec.training,
             epochs=spec.data.epochs,
             seed=spec.seed,
-            dtype=DTYPES[spec.precision],
+            dtype=dtype,
             prepare=lambda images: images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std),
             max_holes=int(holes.high) if holes else 0,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,10 +12,11 @@ from typing import Literal
 
 import torch
 
-from cpmlho.config import ConfigError, RunSpec
+from cpmlho.config import RunSpec
 from cpmlho.data import load
 from cpmlho.provenance import git_commit, versions
 from cpmlho.results import HISTORY, TRIALS, Metrics, Observer, Row, RunResult, write_run
+from cpmlho.tuning.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.tuning.method import Method, Snapshot, Tick
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
@@ -92,19 +92,6 @@ def finite(metrics: Metrics) -> bool:
     return math.isfinite(metrics.val_loss) and math.isfinite(metrics.test_loss)
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that the configuration names; `auto` is a GPU where there is one.
-
-    Raises:
-        ConfigError: a GPU is asked for where there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is asked for, but there is no GPU that torch can use; choose auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
 def execute(spec: RunSpec, folder: Path, observers: Sequence[Observer], started: float) -> RunResult:
     """Run one specification and write its files under `folder`.
 
@@ -120,12 +107,13 @@ def execute(spec: RunSpec, folder: Path, observers: Sequence[Observer], started:
     """
     torch.set_num_threads(1)  # the number of threads changes the last bits
     device = choose_device(spec.device)
-    problem = Problem.of(spec, load(spec.data, spec.data_dir), device)
+    precision = choose_precision(spec.precision, device)
+    problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision])
     for observer in observers:
         observer.started(spec)
     record, clock = Record(search="trials" in type(spec.settings).model_fields), Clock()
     drive(METHODS[spec.settings.algorithm](problem, spec.settings), problem, record, clock, observers)
-    result = summarise(spec, record, clock, device, started)
+    result = summarise(spec, record, clock, device, precision, started)
     write_run(folder, result, record.tables)
     for observer in observers:
         observer.finished(result, folder)
@@ -153,15 +141,17 @@ def drive(method: Method, problem: Problem, record: Record, clock: Clock, observ
             return
 
 
-def summarise(spec: RunSpec, record: Record, clock: Clock, device: torch.device, started: float) -> RunResult:
+def summarise(
+    spec: RunSpec,
+    record: Record,
+    clock: Clock,
+    device: torch.device,
+    precision: Literal["float32", "bfloat16"],
+    started: float,
+) -> RunResult:
     """The content of result.json."""
     snapshot, final = record.final
     _, best = record.best
-    cuda = device.type == "cuda"
-    peak = (
-        torch.cuda.max_memory_allocated(device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    name = torch.cuda.get_device_name(device) if cuda else "cpu"
     return RunResult(
         spec=spec,
         status="done" if finite(final) else "diverged",
@@ -172,8 +162,9 @@ def summarise(spec: RunSpec, record: Record, clock: Clock, device: torch.device,
         train_seconds=clock.seconds,
         train_cpu_seconds=clock.cpu_seconds,
         total_seconds=time.time() - started,
-        peak_memory_mb=peak / 2**20,
-        device=name,
+        peak_memory_mb=peak_memory(device) / 2**20,
+        device=device_name(device),
+        precision=precision,
         versions=versions(),
         git_commit=git_commit(),
         data_sha256=spec.data.sha256,
