@@ -16,7 +16,7 @@ from cpmlho.tuning.alternating import Alternation
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.run import execute
-from cpmlho.tuning.trials import WORST_LOSS, fresh_general, score
+from cpmlho.tuning.trials import WORST_LOSS, score
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
@@ -95,7 +95,8 @@ def test_methods_of_a_seed_share_initialisation_and_order(protocol):
     searching, _ = problem_of(protocol, RunKey("mnist", "random_search", 0))
     tuning, spec = problem_of(protocol, RunKey("mnist", "cpmlho", 0))
     alternation = Alternation(tuning, spec.settings, theta=1.0)
-    for a, b in zip(fresh_general(searching), alternation.general, strict=True):
+    general, _ = searching.initialise(searching.streams().host("init"))
+    for a, b in zip(general, alternation.general.masters, strict=True):
         assert torch.equal(a.W, b.W)
         assert torch.equal(a.b, b.b)
     order = searching.batches(searching.train, searching.streams().host("train_order"))
@@ -122,7 +123,7 @@ def test_an_epoch_is_one_permutation_in_whole_batches(protocol):
 
 def test_evaluation_is_the_mean_over_the_split(protocol):
     problem, _ = problem_of(protocol, RunKey("fashionmnist", "delta_stn", 0))
-    general = fresh_general(problem)
+    general, _ = problem.initialise(problem.streams().host("init"))
     metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, general))
     for part, loss, accuracy in (
         (problem.valid, metrics.val_loss, metrics.val_acc),

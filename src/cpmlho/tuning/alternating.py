@@ -14,8 +14,7 @@ from cpmlho.settings import Response as Settings
 from cpmlho.tuning.method import Method, Snapshot
 from cpmlho.tuning.planes import CuttingPlanes, gap
 from cpmlho.tuning.problem import Problem
-from cpmlho.tuning.response import General, Response
-from cpmlho.tuning.steps import cast, cast_response, descend, flat, general_step, response_step
+from cpmlho.tuning.steps import Trained, flat, general_step, response_step
 
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
 
@@ -35,9 +34,8 @@ class Alternation:
     ) -> None:
         self.problem, self.settings, self.theta, self.planes = problem, settings, theta, planes
         streams = problem.streams()
-        self.general, self.response = self._initialise(streams.host("init"))
-        self.working = cast(self.general, problem.dtype)
-        self.working_response = cast_response(self.response, problem.dtype)
+        general, response = problem.initialise(streams.host("init"))
+        self.general, self.response = Trained(general, problem.dtype), Trained(response, problem.dtype)
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
         spread = math.log(math.expm1(settings.perturbation_scale))
         self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)
@@ -47,14 +45,6 @@ class Alternation:
         self.upper = problem.batches(problem.train, streams.host("upper_order"))
         self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
         self.gradient: list[Tensor] = []  # of the loss, at the last response step
-
-    def _initialise(self, generator: torch.Generator) -> tuple[list[General], list[Response]]:
-        general, response = self.problem.network.initialise(len(self.problem.space.names), generator)
-        device = self.problem.device
-        return (
-            [General(*(p.to(device) for p in layer)) for layer in general],
-            [Response(*(p.to(device) for p in layer)) for layer in response],
-        )
 
     @property
     def centred(self) -> bool:
@@ -76,42 +66,36 @@ class Alternation:
         """One general step and one response step, on the same batch with masks of their own."""
         problem, rate = self.problem, self.problem.training.learning_rate
         batch, raw = next(self.train), self.raw.detach()
-        uncentred = () if self.centred else (self.working_response, raw)
-        self.working = general_step(
-            problem, self.general, self.working, batch, problem.space.values(raw), self.noise["general"], *uncentred
-        )
+        uncentred = () if self.centred else (self.response.working, raw)
+        general_step(problem, self.general, batch, problem.space.values(raw), self.noise["general"], *uncentred)
         displaced = raw + self._perturbation(len(batch[1]), "response").detach()
         self.gradient = response_step(
             problem,
-            self.working,
-            self.working_response,
+            self.general.working,
+            self.response.working,
             batch,
             displaced,
             self.centre,
             self.noise["response"],
             linearise=self.centred,
         )
-        pull = flat(self.planes.gradient(self.response, self.at)) if self.planes else []
-        descend(flat(self.response), self.gradient, rate)
-        if pull:
-            descend(flat(self.response), pull, rate)  # eq. 14
-        self.working_response = cast_response(self.response, problem.dtype)
+        pulls = [self._pull()] if self.planes else []
+        self.response.descend(rate, self.gradient, *pulls)  # eq. 14
 
     def update(self) -> None:
         """The hyperparameter steps of one update, and the multipliers' step."""
         for _ in range(self.settings.valid_steps):
             self.hyperparameter_step()
         if self.planes:
-            self.planes.ascend(gap(self.general, self.response, self.at))
+            self.planes.ascend(self._gap())
 
     def cut(self, epoch: int, step: int) -> list[Row]:
         """Take a plane if one is due after this epoch; a row for each active plane."""
         assert self.planes is not None
-        v = gap(self.general, self.response, self.at)
+        v = self._gap()
         if self.planes.due(epoch):
             self.planes.add(v)
-        pull = flat(self.planes.gradient(self.response, self.at))
-        share = _norm(pull) / _norm(self.gradient)
+        share = _norm(self._pull()) / _norm(self.gradient)
         return self.planes.rows(epoch, step, v, share.item())
 
     def hyperparameter_step(self) -> None:
@@ -122,7 +106,7 @@ class Alternation:
         inputs = torch.cat([part[0] for part in parts]).to(self.problem.dtype)
         displaced = torch.cat([self.raw + self._perturbation(len(labels), name) for _, labels, name in parts])
         logits = self.problem.network.forward(
-            inputs, self.working, None, self.working_response, displaced - self.centre
+            inputs, self.general.working, None, self.response.working, displaced - self.centre
         )
         pieces = logits.split([len(labels) for _, labels, _ in parts])
         losses = [self.problem.loss(piece, labels) for piece, (_, labels, _) in zip(pieces, parts, strict=True)]
@@ -131,6 +115,15 @@ class Alternation:
         objective = loss - self.settings.entropy_weight * entropy
         self.raw.grad, self.spread.grad = torch.autograd.grad(objective, [self.raw, self.spread])
         self.optimizer.step()
+
+    def _gap(self) -> list[Tensor]:
+        """w_e - w_h at the present iterate."""
+        return gap(self.general.masters, self.response.masters, self.at)
+
+    def _pull(self) -> list[Tensor]:
+        """The planes' gradient with respect to R, r and H, layer by layer."""
+        assert self.planes is not None
+        return flat(self.planes.gradient(self.response.masters, self.at))
 
     def _perturbation(self, batch: int, name: str) -> Tensor:
         """epsilon ~ N(0, sigma^2), (batch, n), differentiable in sigma."""
@@ -141,9 +134,9 @@ class Alternation:
     def predict(self, inputs: Tensor) -> Tensor:
         """The network at lambda, dropout and cutout off."""
         if self.centred:
-            return self.problem.network.forward(inputs, self.general)
+            return self.problem.network.forward(inputs, self.general.masters)
         return self.problem.network.forward(
-            inputs, self.general, None, self.response, self.raw.detach().expand(len(inputs), -1)
+            inputs, self.general.masters, None, self.response.masters, self.raw.detach().expand(len(inputs), -1)
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -105,58 +105,32 @@ class Relu:
         return a.relu(), where_positive(t, a)
 
 
-class _Select(torch.autograd.Function):
-    """One entry of each 2 x 2 window, linear in `t` (B, C, 2h, 2w).
+@dataclass(frozen=True)
+class ChannelsLast:
+    """The images with each pixel's channels side by side in memory, where a CPU pools several times as fast."""
 
-    `upper` (B, C, h, 2w) is 1 where the upper row is taken, `left` (B, C, h, w) where then the left column is, else 0.
-    """
+    def apply(self, a: Tensor) -> Tensor:
+        """The same (B, C, H, W) in another order of strides; a copy, as with one channel torch would see no need."""
+        return a.clone(memory_format=torch.channels_last)
 
-    @staticmethod
-    def forward(ctx: Any, t: Tensor, upper: Tensor, left: Tensor) -> Tensor:
-        lower, right = 1 - upper, 1 - left
-        ctx.save_for_backward(upper, lower, left, right)
-        rows = t[:, :, 0::2] * upper + t[:, :, 1::2] * lower
-        return rows[..., 0::2] * left + rows[..., 1::2] * right
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        upper, lower, left, right = ctx.saved_tensors
-        rows = gradient.new_empty(upper.shape)
-        torch.mul(gradient, left, out=rows[..., 0::2])
-        torch.mul(gradient, right, out=rows[..., 1::2])
-        whole = gradient.new_empty(*upper.shape[:2], 2 * upper.shape[2], upper.shape[3])
-        torch.mul(rows, upper, out=whole[:, :, 0::2])
-        torch.mul(rows, lower, out=whole[:, :, 1::2])
-        return whole, None, None
+    def lift(self, a: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams reordered."""
+        return self.apply(a), self.apply(t)
 
 
 @dataclass(frozen=True)
 class MaxPool2:
-    """Max-pooling over 2 x 2 windows; height and width must be even.
-
-    Comparing whole rows, then columns, is several times as fast on a CPU as torch's pooling with indices.
-    """
+    """Max-pooling over 2 x 2 windows; height and width must be even."""
 
     def apply(self, a: Tensor) -> Tensor:
         """The pooling of a (B, C, H, W)."""
-        return self._select(a, *self._winners(a))
+        return F.max_pool2d(a, 2)
 
     def lift(self, a: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The pooling and the tangent at each window's maximum."""
-        winners = self._winners(a)
-        return self._select(a, *winners), self._select(t, *winners)
-
-    def _winners(self, a: Tensor) -> tuple[Tensor, Tensor]:
-        a = a.detach()
-        top, bottom = a[:, :, 0::2], a[:, :, 1::2]
-        rows = torch.maximum(top, bottom)
-        left = rows[..., 0::2] - rows[..., 1::2]
-        return where_positive(torch.ones_like(rows), top - bottom), where_positive(torch.ones_like(left), left)
-
-    def _select(self, t: Tensor, upper: Tensor, left: Tensor) -> Tensor:
-        selected: Tensor = _Select.apply(t, upper, left)
-        return selected
+        value, winners = F.max_pool2d(a, 2, return_indices=True)
+        won = F.max_unpool2d(torch.ones_like(value), winners, [2, 2])
+        return value, F.avg_pool2d(t * won, 2, divisor_override=1)  # the sum over a window of which one entry is left
 
 
 @dataclass(frozen=True)

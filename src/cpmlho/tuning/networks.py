@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cpmlho.settings import Network
-from cpmlho.tuning.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu
+from cpmlho.tuning.layers import ChannelsLast, Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu
 from cpmlho.tuning.response import ResponseNetwork
 
 PIXELS = 28 * 28
@@ -33,6 +33,7 @@ def cnn(hidden: int, outputs: int) -> ResponseNetwork:
     return ResponseNetwork(
         (
             Dropout("dropout0"),
+            ChannelsLast(),
             Conv2d(1, 16, 5, 2),
             MaxPool2(),  # before ReLU: the two commute, and ReLU then costs a quarter
             Relu(),

@@ -15,7 +15,7 @@ from cpmlho.results import Metrics
 from cpmlho.settings import Training
 from cpmlho.tuning.networks import build
 from cpmlho.tuning.regularisers import Regularisers
-from cpmlho.tuning.response import ResponseNetwork
+from cpmlho.tuning.response import General, Response, ResponseNetwork
 from cpmlho.tuning.space import Space
 from cpmlho.tuning.streams import Streams
 
@@ -134,6 +134,14 @@ class Problem:
             for start in range(0, len(part) - size + 1, size):
                 index = permutation[start : start + size]
                 yield self.prepare(part.images[index]), part.labels[index]
+
+    def initialise(self, generator: torch.Generator) -> tuple[list[General], list[Response]]:
+        """Fresh parameters of the network on the device."""
+        general, response = self.network.initialise(len(self.space.names), generator)
+        return (
+            [General(*(p.to(self.device) for p in layer)) for layer in general],
+            [Response(*(p.to(self.device) for p in layer)) for layer in response],
+        )
 
     def regularisers(self, values: Tensor, generator: torch.Generator) -> Regularisers:
         """Dropout and cutout at `values` (B, n)."""

@@ -25,6 +25,10 @@ class General(NamedTuple):
     W: Tensor
     b: Tensor
 
+    def to(self, dtype: torch.dtype) -> General:
+        """Copies for products in `dtype`, or the same tensors where it is theirs."""
+        return General(self.W.to(dtype), self.b.to(dtype))
+
 
 class Response(NamedTuple):
     """A layer's response parameters: R like W (w_h2), r like b, H (2 out, n) (w_h1)."""
@@ -33,6 +37,10 @@ class Response(NamedTuple):
     r: Tensor
     H: Tensor
 
+    def to(self, dtype: torch.dtype) -> Response:
+        """Copies for products in `dtype`; H, small and accumulated, stays float32."""
+        return Response(self.R.to(dtype), self.r.to(dtype), self.H)
+
 
 def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
     """The response of a layer's output to the displacement: `(H_w d) * (R a) + (H_b d) * r`, d (B, n)."""
@@ -40,7 +48,7 @@ def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
     ra = layer.apply(a, response.R)
     trailing = (1,) * (ra.dim() - 2)
     shift = shift * response.r
-    return (ra * scale.reshape(*scale.shape, *trailing)).add_(shift.view(*shift.shape, *trailing))
+    return torch.addcmul(shift.view(*shift.shape, *trailing), ra, scale.reshape(*scale.shape, *trailing))
 
 
 @dataclass(frozen=True)

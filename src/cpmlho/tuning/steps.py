@@ -1,12 +1,12 @@
 """The training steps that methods are made of; each differentiates one group of parameters and steps it in place.
 
-Master parameters are float32. A step's products use copies in the training dtype, cast once after each update;
-in float32 these are the masters themselves.
+A step's products use working copies of the parameters in the training dtype, cast once after each update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,17 +14,8 @@ from torch import Tensor
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General, Response
 
+Parameters = TypeVar("Parameters", General, Response)
 Batch = tuple[Tensor, Tensor]  # inputs (B, 1, H, W) in float32, labels (B,)
-
-
-def cast(general: Sequence[General], dtype: torch.dtype) -> list[General]:
-    """General parameters for the products."""
-    return [General(layer.W.to(dtype), layer.b.to(dtype)) for layer in general]
-
-
-def cast_response(response: Sequence[Response], dtype: torch.dtype) -> list[Response]:
-    """Response parameters for the products; H, small and accumulated, stays float32."""
-    return [Response(layer.R.to(dtype), layer.r.to(dtype), layer.H) for layer in response]
 
 
 def flat(layers: Iterable[Iterable[Tensor]]) -> list[Tensor]:
@@ -37,27 +28,40 @@ def leaves(layers: Iterable[Iterable[Tensor]]) -> list[Tensor]:
     return [parameter.detach().requires_grad_() for parameter in flat(layers)]
 
 
-def descend(parameters: Sequence[Tensor], gradients: Sequence[Tensor], rate: float) -> None:
-    """One step of plain SGD, in place (eqs. 13-14); gradients may be of a lower precision."""
-    torch._foreach_add_(list(parameters), list(gradients), alpha=-rate)
+class Trained(Generic[Parameters]):
+    """Parameters of all layers in training.
+
+    Attributes:
+        masters: in float32.
+        working: their copies in the training dtype, which the products use; in float32 the masters themselves.
+    """
+
+    def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
+        self.masters: list[Parameters] = list(layers)
+        self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
+
+    def descend(self, rate: float, *gradients: Sequence[Tensor]) -> None:
+        """One step of plain SGD (eqs. 13-14) along each of the gradients, which may be of a lower precision."""
+        masters = flat(self.masters)
+        for gradient in gradients:
+            torch._foreach_add_(masters, list(gradient), alpha=-rate)
+        torch._foreach_copy_(flat(self.working), masters)  # in place: new memory costs more than the copy
 
 
 def general_step(
     problem: Problem,
-    general: list[General],
-    working: list[General],
+    general: Trained[General],
     batch: Batch,
     values: Tensor,
     noise: torch.Generator,
     response: Sequence[Response] | None = None,
     d: Tensor | None = None,
-) -> list[General]:
-    """One step on W and b (eq. 13), at hyperparameter values (n,); returns the new working copies.
+) -> None:
+    """One step on W and b (eq. 13), at hyperparameter values (n,).
 
     Args:
         problem: data, network and losses.
-        general: master parameters, stepped in place.
-        working: their copies in the training dtype.
+        general: stepped in place.
         batch: inputs and labels.
         values: hyperparameter values (n,), the same for each example.
         noise: stream of the dropout and cutout draws.
@@ -69,13 +73,12 @@ def general_step(
     values = values.expand(rows)
     regularisers = problem.regularisers(values, noise)
     inputs = regularisers.augment(inputs).to(problem.dtype)
-    parameters = leaves(working)
+    parameters = leaves(general.working)
     pairs = [General(*pair) for pair in zip(parameters[::2], parameters[1::2], strict=True)]
     displacement = None if d is None else d.expand(rows)
     outputs = problem.network.forward(inputs, pairs, regularisers, response, displacement)
     gradients = torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters)
-    descend(flat(general), gradients, problem.training.learning_rate)
-    return cast(general, problem.dtype)
+    general.descend(problem.training.learning_rate, gradients)
 
 
 def response_step(

@@ -11,7 +11,7 @@ from cpmlho.results import Metrics
 from cpmlho.tuning.method import Method, Snapshot, Tick
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General
-from cpmlho.tuning.steps import cast, general_step
+from cpmlho.tuning.steps import Trained, general_step
 
 WORST_LOSS = 1e3  # what a diverged trial counts for: finite, and worse than any loss that has not diverged
 
@@ -28,8 +28,9 @@ def search(problem: Problem, proposals: Proposals) -> Method:
     point = next(proposals)
     while True:
         values = problem.space.from_unit(point.to(problem.device))
-        general = fresh_general(problem)
-        for _ in train_fixed(problem, values, general):
+        general, _ = problem.initialise(problem.streams().host("init"))
+        trained = Trained(general, problem.dtype)
+        for _ in train_fixed(problem, values, trained):
             epoch, step = epoch + 1, step + problem.iterations
             yield Tick(epoch)
         named = problem.space.named(values)
@@ -46,24 +47,17 @@ def score(metrics: Metrics) -> float:
     return min(metrics.val_loss, WORST_LOSS) if math.isfinite(metrics.val_loss) else WORST_LOSS
 
 
-def fresh_general(problem: Problem) -> list[General]:
-    """The run's initial general parameters; the response's, drawn after them, do not matter here."""
-    general, _ = problem.network.initialise(len(problem.space.names), problem.streams().host("init"))
-    return [General(*(p.to(problem.device) for p in layer)) for layer in general]
-
-
 def predictor(problem: Problem, general: list[General]) -> Callable[[Tensor], Tensor]:
     """The network at these parameters, dropout and cutout off."""
     return lambda inputs: problem.network.forward(inputs, general)
 
 
-def train_fixed(problem: Problem, values: Tensor, general: list[General]) -> Iterator[None]:
+def train_fixed(problem: Problem, values: Tensor, general: Trained[General]) -> Iterator[None]:
     """Train `general` in place at fixed hyperparameter values (n,); yields after each epoch."""
     streams = problem.streams()
     batches = problem.batches(problem.train, streams.host("train_order"))
     noise = streams.device("general_noise")
-    working = cast(general, problem.dtype)
     for _ in range(problem.epochs):
         for _ in range(problem.iterations):
-            working = general_step(problem, general, working, next(batches), values, noise)
+            general_step(problem, general, next(batches), values, noise)
         yield
