@@ -1,6 +1,7 @@
 # make all     the replication: data, runs, tables, figures
 # make test    the test suite
 # make quick   the same pipeline, cut down to about 3 minutes on two cores, into results/quick
+# make bench   times of the steps beside the machine's own peak, and of whole runs, into results/benchmark.json
 # make lint    formatting, style and types
 #
 # Each sets up .venv first if it is missing or its pins have changed. Another interpreter: make PYTHON=python3.12 all
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all test quick lint
+.PHONY: all test quick bench lint
 
 all: .venv/.ready
 	$(BIN)/snakemake --cores 4 all
@@ -18,6 +19,9 @@ test: .venv/.ready
 
 quick: .venv/.ready
 	$(BIN)/snakemake --cores 4 all --configfile workflow/quick.yaml
+
+bench: .venv/.ready
+	$(BIN)/python -m benchmarks
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -87,7 +87,14 @@ def write(
     rows = [{"update": u, "step": 5 * u} | {name: v / (2 + 2 * u) for name, v in values.items()} for u in range(6)]
     content = {
         **{"spec": resolved, "status": status, "final": metrics, "best": metrics, "hyperparameters": values},
-        **{"steps": 30, "train_seconds": 2.0, "train_cpu_seconds": 1.5, "total_seconds": 3.0, "peak_memory_mb": 100.0},
+        **{
+            "steps": 30,
+            "train_seconds": 2.0,
+            "train_cpu_seconds": 1.5,
+            "evaluation_seconds": 0.5,
+            "total_seconds": 3.0,
+            "peak_memory_mb": 100.0,
+        },
         **{
             "device": "cpu",
             "precision": "float32",

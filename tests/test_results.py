@@ -39,6 +39,7 @@ def result(**changes):
         "steps": 10,
         "train_seconds": 1.0,
         "train_cpu_seconds": 1.0,
+        "evaluation_seconds": 0.5,
         "total_seconds": 2.0,
         "peak_memory_mb": 3.0,
         "device": "cpu",

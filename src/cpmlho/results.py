@@ -47,6 +47,7 @@ class RunResult(BaseModel):
     steps: int  # training iterations, over all trials
     train_seconds: float  # wall time of training apart from evaluation
     train_cpu_seconds: float
+    evaluation_seconds: float
     total_seconds: float  # wall time from the start of the process to this file
     peak_memory_mb: float
     device: str

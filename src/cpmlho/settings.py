@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 MethodName = Literal["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
-HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "cutout_length", "cutout_holes"]
+HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes"]
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -49,7 +49,9 @@ class Network(Strict):
     def hyperparameters(self) -> tuple[str, ...]:
         """Names of the hyperparameters that this network has a place for."""
         dropouts = ("dropout0", "dropout1", "dropout2")
-        return dropouts if self.kind == "mlp" else (*dropouts, *CUTOUT)
+        if self.kind == "mlp":
+            return dropouts
+        return (*dropouts, *(("dropout_fc",) if self.hidden_units else ()), *CUTOUT)
 
 
 class Hyperparameter(Strict):

@@ -17,7 +17,7 @@ from cpmlho.settings import HyperparameterName
 
 MISSING = "missing"
 _COPIED = (
-    *("steps", "train_seconds", "train_cpu_seconds", "total_seconds", "peak_memory_mb"),
+    *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "precision"),
 )
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)

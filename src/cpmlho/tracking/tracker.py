@@ -27,6 +27,7 @@ SERIES = {  # metrics by column; a hyperparameter's is named after it
         "gradient_share": "gradient_share",
     },
 }
+TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
 SUMMARY = "summary"
 
 P = ParamSpec("P")
@@ -115,9 +116,7 @@ class Tracker:
             **{f"final_{name}": value for name, value in result.final},
             **{f"best_{name}": value for name, value in result.best},
             **{f"final_{name}": value for name, value in result.hyperparameters.items()},
-            **result.model_dump(
-                include={"steps", "train_seconds", "train_cpu_seconds", "total_seconds", "peak_memory_mb"}
-            ),
+            **result.model_dump(include={"steps", *TIMES, "peak_memory_mb"}),
         }
         self._store.log(self._run_id, {(name, 0): value for name, value in values.items()})
         for path in (folder / name for name in (RESULT, *TABLES)):

@@ -29,7 +29,7 @@ def mlp(hidden: int, outputs: int) -> ResponseNetwork:
 def cnn(hidden: int, outputs: int) -> ResponseNetwork:
     """Two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden` is 0 (R14), and the classifier."""
     features = 32 * PIXELS // 16
-    head = (Linear(features, hidden), Relu(), Linear(hidden, outputs)) if hidden else (Linear(features, outputs),)
+    body = (Linear(features, hidden), Relu(), Dropout("dropout_fc")) if hidden else ()
     return ResponseNetwork(
         (
             Dropout("dropout0"),
@@ -43,7 +43,8 @@ def cnn(hidden: int, outputs: int) -> ResponseNetwork:
             Relu(),
             Dropout("dropout2"),
             Flatten(),
-            *head,
+            *body,
+            Linear(hidden or features, outputs),
         )
     )
 

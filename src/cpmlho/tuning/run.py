@@ -24,10 +24,11 @@ from cpmlho.tuning.problem import Problem
 
 @dataclass
 class Clock:
-    """Wall and CPU time of the training alone."""
+    """Wall and CPU time of the training alone, and the wall time of the evaluations between."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
 
     def advance(self, method: Method, metrics: Metrics | None, device: torch.device) -> Snapshot | Tick:
         """Run the method to its next yield, and time it.
@@ -44,6 +45,13 @@ class Clock:
         finally:
             self.seconds += time.perf_counter() - wall
             self.cpu_seconds += time.process_time() - cpu
+
+    def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
+        """Evaluate, and time it."""
+        wall = time.perf_counter()
+        metrics = problem.evaluate(snapshot.predict)
+        self.evaluation_seconds += time.perf_counter() - wall
+        return metrics
 
 
 @dataclass
@@ -133,7 +141,7 @@ def drive(method: Method, problem: Problem, record: Record, clock: Clock, observ
             for observer in observers:
                 observer.ticked(event.epoch)
             continue
-        metrics = problem.evaluate(event.predict)
+        metrics = clock.evaluate(problem, event)
         new = record.add(event, metrics, clock.seconds)
         for observer in observers:
             observer.evaluated(new)
@@ -161,6 +169,7 @@ def summarise(
         steps=record.evaluations[-1][0].step,
         train_seconds=clock.seconds,
         train_cpu_seconds=clock.cpu_seconds,
+        evaluation_seconds=clock.evaluation_seconds,
         total_seconds=time.time() - started,
         peak_memory_mb=peak_memory(device) / 2**20,
         device=device_name(device),

@@ -1,0 +1,110 @@
+"""Times of the training steps beside the machine's own matrix product, measured in the same process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cpmlho.config import RunKey, load
+from cpmlho.data import load as load_data
+from cpmlho.tuning.alternating import Alternation
+from cpmlho.tuning.hardware import DTYPES, choose_device
+from cpmlho.tuning.planes import CuttingPlanes
+from cpmlho.tuning.problem import Problem
+from cpmlho.tuning.steps import Trained, general_step
+
+Row = dict[str, Any]
+# The paper's networks, and the networks of the published Delta-STN code, to which its own cycle times belong.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "MLP": ("mnist", {}),
+    "CNN": ("fashionmnist", {}),
+    "MLP, 1200 outputs": ("mnist", {"network": {"output_units": 1200}}),
+    "CNN, dropout_fc": ("fashionmnist", {"hyperparameters": {"dropout_fc": {"low": 0.0, "high": 0.95, "start": 0.05}}}),
+}
+REPEATS = 7
+
+
+def seconds(act: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
+    """The shortest of several times, after one to warm up: what disturbs a measurement only ever adds to it."""
+    act()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        act()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def peak(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of the machine's own product of two square matrices."""
+    size = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / seconds(lambda: a @ b, device, 20)
+
+
+def operations(act: Callable[[], object]) -> int:
+    """Operations of the matrix products and convolutions in a step."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return int(counter.get_total_flops())
+
+
+def problem_of(case: str, dtype: torch.dtype, device: torch.device) -> tuple[Problem, Any]:
+    """The problem of a case, and the settings of all methods."""
+    dataset, changes = CASES[case]
+    protocol = load([Path("config.yaml")], {"datasets": {dataset: changes}})
+    spec = protocol.resolve(RunKey(dataset, "delta_stn", 0))
+    return Problem.of(spec, load_data(spec.data, spec.data_dir), device, dtype), protocol.methods
+
+
+def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What is timed: a plain training step, and each method's cycle of iterations and one hyperparameter update."""
+    problem, methods = problem_of(case, dtype, device)
+    streams = problem.streams()
+    general = Trained(problem.initialise(streams.host("init"))[0], dtype)
+    batches = problem.batches(problem.train, streams.host("train_order"))
+    noise = streams.device("general_noise")
+    yield "plain step", lambda: general_step(problem, general, next(batches), problem.space.start, noise)
+    planes = CuttingPlanes(methods.cpmlho, device)
+    for name, run in (
+        ("delta_stn cycle", Alternation(problem, methods.delta_stn)),
+        ("cpmlho cycle", Alternation(problem, methods.cpmlho, theta=methods.cpmlho.theta, planes=planes)),
+    ):
+        for epoch in range(methods.cpmlho.max_planes if run.planes else 0):
+            run.iterate()
+            run.cut(epoch, epoch)
+
+        def cycle(run: Alternation = run) -> None:
+            for _ in range(run.settings.train_steps):
+                run.iterate()
+            run.update()
+
+        yield name, cycle
+
+
+def measure(threads: int) -> Iterator[Row]:
+    """A row for each case, precision and step, on so many threads."""
+    torch.set_num_threads(threads)
+    device = choose_device("auto")
+    for precision, dtype in DTYPES.items():
+        limit = peak(dtype, device)
+        for case in CASES:
+            for name, act in steps_of(case, dtype, device):
+                count, taken = operations(act), seconds(act, device)
+                yield {
+                    "case": case,
+                    "step": name,
+                    "precision": precision,
+                    "threads": threads,
+                    "ms": taken * 1e3,
+                    "gflop": count / 1e9,
+                    "peak_gflops": limit / 1e9,
+                    "of_peak": count / taken / limit,
+                }
