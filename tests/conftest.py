@@ -1,7 +1,26 @@
-"""Settings that all tests share."""
+"""Settings and fixtures that all tests share."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from cpmlho.config import load
+from cpmlho.data import fetch
+
+ROOT = Path(__file__).parents[1]
 
 # No test asserts a time, hypothesis's own included; derandomised, so that a failure is found again.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The smoke protocol with its data in place."""
+    folder = tmp_path_factory.mktemp("data")
+    overrides = {"data": {"dir": str(folder), "folder": str(ROOT / "tests/data")}}
+    protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml"], overrides)
+    for dataset in protocol.datasets.values():
+        fetch(dataset, protocol.data, lambda line: None)
+    return protocol

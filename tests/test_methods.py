@@ -1,14 +1,12 @@
 """The methods on the small real subset: determinism to the last bit, common randomness, divergence."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
-from cpmlho.config import ConfigError, RunKey, load
-from cpmlho.data import DataError, fetch
+from cpmlho.config import ConfigError, RunKey
+from cpmlho.data import DataError
 from cpmlho.data import load as load_arrays
 from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, read_result, read_rows
 from cpmlho.settings import Methods
@@ -17,36 +15,14 @@ from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.run import execute
 from cpmlho.tuning.trials import WORST_LOSS, score
+from runs import content
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
-TIMES = {"seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"}
 
 
-@pytest.fixture(scope="module")
-def protocol(tmp_path_factory):
-    """The smoke protocol with its data in place."""
-    folder = tmp_path_factory.mktemp("data")
-    overrides = {"data": {"dir": str(folder), "folder": str(ROOT / "tests/data")}}
-    protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml"], overrides)
-    for dataset in protocol.datasets.values():
-        fetch(dataset, protocol.data, lambda line: None)
-    return protocol
-
-
-def problem_of(protocol, key, **changes):
-    spec = protocol.resolve(key).model_copy(update=changes)
+def problem_of(small, key, **changes):
+    spec = small.resolve(key).model_copy(update=changes)
     return Problem.of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"), torch.float32), spec
-
-
-def content(folder):
-    """A run's files without times, each byte of the rest."""
-    tables = {
-        path.name: [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(path)]
-        for path in folder.glob("*.csv")
-    }
-    result = json.loads((folder / RESULT).read_text())
-    return tables, {k: v for k, v in result.items() if k not in TIMES}
 
 
 def test_every_method_has_settings_and_the_other_way_round():
@@ -56,10 +32,10 @@ def test_every_method_has_settings_and_the_other_way_round():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
 @pytest.mark.parametrize("method", NAMES)
-def test_a_seed_decides_every_bit(protocol, tmp_path, dataset, method, precision):
+def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
     def run(seed, name):
-        spec = protocol.resolve(RunKey(dataset, method, seed)).model_copy(update={"precision": precision})
-        execute(spec, tmp_path / name, [], 0.0)
+        spec = small.resolve(RunKey(dataset, method, seed)).model_copy(update={"precision": precision})
+        execute(spec, tmp_path / name, [], print, 0.0)
         return content(tmp_path / name)
 
     first, again, other = run(0, "a"), run(0, "b"), run(1, "c")
@@ -67,33 +43,33 @@ def test_a_seed_decides_every_bit(protocol, tmp_path, dataset, method, precision
     assert first[0][HISTORY] != other[0][HISTORY]
 
 
-def off(protocol, **changes):
+def off(small, **changes):
     """CPMLHO's settings with both of its parts off, and these changes."""
     both = {"cutting_planes": False, "mixed_level": False}
-    return protocol.methods.cpmlho.model_copy(update={**both, **changes})
+    return small.methods.cpmlho.model_copy(update={**both, **changes})
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
-def test_cpmlho_with_both_parts_off_is_delta_stn(protocol, tmp_path, dataset):
-    spec = protocol.resolve(RunKey(dataset, "delta_stn", 0))
-    execute(spec, tmp_path / "delta", [], 0.0)
-    execute(spec.model_copy(update={"settings": off(protocol)}), tmp_path / "off", [], 0.0)
+def test_cpmlho_with_both_parts_off_is_delta_stn(small, tmp_path, dataset):
+    spec = small.resolve(RunKey(dataset, "delta_stn", 0))
+    execute(spec, tmp_path / "delta", [], print, 0.0)
+    execute(spec.model_copy(update={"settings": off(small)}), tmp_path / "off", [], print, 0.0)
     assert content(tmp_path / "delta")[0] == content(tmp_path / "off")[0]
 
 
 @pytest.mark.parametrize("part", [{"cutting_planes": True, "mu_init": 1.0}, {"mixed_level": True}])
-def test_each_part_of_cpmlho_acts_alone(protocol, tmp_path, part):
-    spec = protocol.resolve(RunKey("mnist", "delta_stn", 0))
-    for name, settings in (("off", off(protocol)), ("on", off(protocol, **part))):
-        execute(spec.model_copy(update={"settings": settings}), tmp_path / name, [], 0.0)
+def test_each_part_of_cpmlho_acts_alone(small, tmp_path, part):
+    spec = small.resolve(RunKey("mnist", "delta_stn", 0))
+    for name, settings in (("off", off(small)), ("on", off(small, **part))):
+        execute(spec.model_copy(update={"settings": settings}), tmp_path / name, [], print, 0.0)
     on, without = content(tmp_path / "on")[0], content(tmp_path / "off")[0]
     assert on[HYPERPARAMETERS] != without[HYPERPARAMETERS]
     assert (PLANES in on) == ("cutting_planes" in part)
 
 
-def test_methods_of_a_seed_share_initialisation_and_order(protocol):
-    searching, _ = problem_of(protocol, RunKey("mnist", "random_search", 0))
-    tuning, spec = problem_of(protocol, RunKey("mnist", "cpmlho", 0))
+def test_methods_of_a_seed_share_initialisation_and_order(small):
+    searching, _ = problem_of(small, RunKey("mnist", "random_search", 0))
+    tuning, spec = problem_of(small, RunKey("mnist", "cpmlho", 0))
     alternation = Alternation(tuning, spec.settings, theta=1.0)
     general, _ = searching.initialise(searching.streams().host("init"))
     for a, b in zip(general, alternation.general.masters, strict=True):
@@ -105,15 +81,15 @@ def test_methods_of_a_seed_share_initialisation_and_order(protocol):
             assert torch.equal(a, b)
 
 
-def test_split_is_the_same_for_all_seeds_and_whole(protocol):
-    a, _ = problem_of(protocol, RunKey("mnist", "cpmlho", 0))
-    b, _ = problem_of(protocol, RunKey("mnist", "cpmlho", 1))
+def test_split_is_the_same_for_all_seeds_and_whole(small):
+    a, _ = problem_of(small, RunKey("mnist", "cpmlho", 0))
+    b, _ = problem_of(small, RunKey("mnist", "cpmlho", 1))
     assert torch.equal(a.valid.images, b.valid.images)
     assert (len(a.train), len(a.valid), len(a.test)) == (1700, 300, 500)
 
 
-def test_an_epoch_is_one_permutation_in_whole_batches(protocol):
-    problem, _ = problem_of(protocol, RunKey("mnist", "cpmlho", 0))
+def test_an_epoch_is_one_permutation_in_whole_batches(small):
+    problem, _ = problem_of(small, RunKey("mnist", "cpmlho", 0))
     batches = problem.batches(problem.train, torch.Generator().manual_seed(0))
     seen = torch.cat([next(batches)[0] for _ in range(problem.iterations)]).flatten(1)
     assert len(seen) == 1700 // 128 * 128
@@ -121,8 +97,8 @@ def test_an_epoch_is_one_permutation_in_whole_batches(protocol):
     assert len(torch.unique(seen, dim=0)) > 0.99 * len(seen)  # no example twice, but for equal images
 
 
-def test_evaluation_is_the_mean_over_the_split(protocol):
-    problem, _ = problem_of(protocol, RunKey("fashionmnist", "delta_stn", 0))
+def test_evaluation_is_the_mean_over_the_split(small):
+    problem, _ = problem_of(small, RunKey("fashionmnist", "delta_stn", 0))
     general, _ = problem.initialise(problem.streams().host("init"))
     metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, general))
     for part, loss, accuracy in (
@@ -135,9 +111,9 @@ def test_evaluation_is_the_mean_over_the_split(protocol):
         assert accuracy == (logits.argmax(1) == part.labels).double().mean().item()
 
 
-def test_rows_of_a_gradient_run(protocol, tmp_path):
-    spec = protocol.resolve(RunKey("mnist", "cpmlho", 0))
-    result = execute(spec, tmp_path, [], 0.0)
+def test_rows_of_a_gradient_run(small, tmp_path):
+    spec = small.resolve(RunKey("mnist", "cpmlho", 0))
+    result = execute(spec, tmp_path, [], print, 0.0)
     rows = read_rows(tmp_path / HYPERPARAMETERS)
     steps = 2 * (1700 // 128)
     assert [row["update"] for row in rows] == list(range(steps // 5 + 1))
@@ -156,9 +132,9 @@ def test_rows_of_a_gradient_run(protocol, tmp_path):
 
 
 @pytest.mark.parametrize("method", NAMES[:2])
-def test_rows_of_a_search(protocol, tmp_path, method):
-    spec = protocol.resolve(RunKey("mnist", method, 0))
-    result = execute(spec, tmp_path, [], 0.0)
+def test_rows_of_a_search(small, tmp_path, method):
+    spec = small.resolve(RunKey("mnist", method, 0))
+    result = execute(spec, tmp_path, [], print, 0.0)
     trials = read_rows(tmp_path / TRIALS)
     best = min(trials, key=lambda row: row["val_loss"])
     assert [row["trial"] for row in trials] == [0, 1]
@@ -171,29 +147,29 @@ def test_rows_of_a_search(protocol, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["delta_stn", "cpmlho"])
-def test_a_diverged_run_ends_with_its_history(protocol, tmp_path, method):
-    spec = protocol.resolve(RunKey("mnist", method, 0))
+def test_a_diverged_run_ends_with_its_history(small, tmp_path, method):
+    spec = small.resolve(RunKey("mnist", method, 0))
     wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e6})})
-    result = execute(wild, tmp_path, [], 0.0)
+    result = execute(wild, tmp_path, [], print, 0.0)
     assert result.status == "diverged"
     assert len(read_rows(tmp_path / HISTORY)) == 1  # stopped at the first evaluation of two
     assert read_result(tmp_path / RESULT).status == "diverged"
 
 
-def test_a_diverged_trial_counts_as_worst_and_the_search_goes_on(protocol, tmp_path):
-    spec = protocol.resolve(RunKey("mnist", "bayesian_optimization", 0))
+def test_a_diverged_trial_counts_as_worst_and_the_search_goes_on(small, tmp_path):
+    spec = small.resolve(RunKey("mnist", "bayesian_optimization", 0))
     wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e6})})
-    result = execute(wild, tmp_path, [], 0.0)
+    result = execute(wild, tmp_path, [], print, 0.0)
     assert [row["status"] for row in read_rows(tmp_path / TRIALS)] == ["diverged"] * 2
     assert result.status == "diverged"
     assert score(result.final) == WORST_LOSS
 
 
-def test_observers_see_everything_in_order(protocol, tmp_path):
+def test_observers_see_everything_in_order(small, tmp_path):
     seen = []
 
     class Watcher:
-        def started(self, spec):
+        def started(self, spec, tables):
             seen.append("started")
 
         def ticked(self, epoch):
@@ -206,22 +182,22 @@ def test_observers_see_everything_in_order(protocol, tmp_path):
             assert (folder / RESULT).exists()
             seen.append("finished")
 
-    execute(protocol.resolve(RunKey("mnist", "random_search", 0)), tmp_path, [Watcher()], 0.0)
+    execute(small.resolve(RunKey("mnist", "random_search", 0)), tmp_path, [Watcher()], print, 0.0)
     trial = [HISTORY, TRIALS]
     assert seen == ["started", "tick 1", "tick 2", *trial, "tick 3", "tick 4", *trial, "finished"]
 
 
-def test_a_device_that_is_not_there_is_one_line(protocol, tmp_path, monkeypatch):
+def test_a_device_that_is_not_there_is_one_line(small, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    spec = protocol.resolve(RunKey("mnist", "delta_stn", 0)).model_copy(update={"device": "cuda"})
+    spec = small.resolve(RunKey("mnist", "delta_stn", 0)).model_copy(update={"device": "cuda"})
     with pytest.raises(ConfigError, match="there is no GPU"):
-        execute(spec, tmp_path, [], 0.0)
+        execute(spec, tmp_path, [], print, 0.0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_less_than_one_batch_is_refused(protocol):
-    data = protocol.datasets["mnist"].model_copy(update={"examples": 149})
+def test_less_than_one_batch_is_refused(small):
+    data = small.datasets["mnist"].model_copy(update={"examples": 149})
     with pytest.raises(DataError, match="127 training examples are less than a batch of 128"):
-        problem_of(protocol, RunKey("mnist", "delta_stn", 0), data=data)
+        problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)
     data = data.model_copy(update={"examples": 150})
-    assert problem_of(protocol, RunKey("mnist", "delta_stn", 0), data=data)[0].iterations == 1
+    assert problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)[0].iterations == 1

@@ -117,7 +117,7 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
 def log_live(uri: str, results_dir: Path, outcome: RunResult, tables: Tables, log: Callable[[str], None]) -> None:
     """What a job does: rows epoch by epoch, then the files, then the end."""
     tracker = Tracker(uri, log)
-    tracker.started(outcome.spec)
+    tracker.started(outcome.spec, {})
     for epoch in range(1, EPOCHS + 1):
         since, until = 398 * (epoch - 1), 398 * epoch
         tracker.evaluated(
@@ -304,7 +304,7 @@ def test_a_diverged_run_is_finished_and_keeps_its_nan(uri: str, tmp_path: Path) 
 
 def test_a_failed_run_says_why_and_the_next_attempt_replaces_it(uri: str, tmp_path: Path) -> None:
     tracker = Tracker(uri, pytest.fail)
-    tracker.started(result().spec)
+    tracker.started(result().spec, {})
     tracker.failed("terminated by a signal")
     (run,) = live(uri)
     assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "terminated by a signal")
@@ -370,14 +370,14 @@ def test_a_process_killed_while_making_the_tables_leaves_a_store_that_works(tmp_
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    Tracker(uri, pytest.fail).started(result().spec)
+    Tracker(uri, pytest.fail).started(result().spec, {})
     assert len(live(uri)) == 1
 
 
 def half_a_search(uri: str, reached: Event) -> None:
     tracker = Tracker(uri, _refuse)
     spec = result("random_search").spec
-    tracker.started(spec)
+    tracker.started(spec, {})
     tracker.evaluated(SEARCH)
     (run,) = live(uri)
     tracker._store.begin_child("mnist", "trial2", run.info.run_id, {})  # in the middle of logging a third trial
@@ -484,7 +484,7 @@ def test_a_broken_store_costs_one_line_and_little_time(
     with broken(empty_database) as uri:
         begin = time.monotonic()
         tracker = Tracker(uri, lines.append)
-        tracker.started(result().spec)
+        tracker.started(result().spec, {})
         for _ in range(EPOCHS):
             tracker.evaluated(GRADIENT)
         tracker.finished(result(), folder)
@@ -500,7 +500,7 @@ def test_a_broken_store_costs_one_line_and_little_time(
 
 def test_a_password_in_the_uri_is_not_logged() -> None:
     lines: list[str] = []
-    Tracker("nonsense://user:secret@host/place", lines.append).started(result().spec)
+    Tracker("nonsense://user:secret@host/place", lines.append).started(result().spec, {})
     assert len(lines) == 1
     assert "secret" not in lines[0].partition(" fails")[0]
     assert "nonsense://host/place" in lines[0]
@@ -536,7 +536,7 @@ def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tm
 def test_rebuilding_replaces_what_differs_or_was_cut_short(uri: str, tmp_path: Path) -> None:
     log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
     log_live(uri, tmp_path, result(seed=1), GRADIENT, pytest.fail)
-    Tracker(uri, pytest.fail).started(result(seed=1).spec)  # a later attempt that died
+    Tracker(uri, pytest.fail).started(result(seed=1).spec, {})  # a later attempt that died
     log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
     MlflowClient(uri).update_run(live(uri)[2].info.run_id, "RUNNING")  # died after the last tag
     changed = result(final=Metrics(val_loss=0.75, val_acc=0.9, test_loss=0.5, test_acc=0.8))

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("seed", nargs="?", type=int, help="seed, a whole number from 0")
     run.add_argument("--spec", help="a resolved specification as JSON, in place of dataset, method, seed and --config")
     run.add_argument("--results-dir", help="where the result goes; default: as configured")
+    run.add_argument("--threads", type=int, default=1, help="trials of random search that go side by side; default: 1")
     whole = [
         verb("tables", make_tables, "make Tables 1-3 from the result files"),
         verb("figures", make_figures, "make Figures 1-2 from the result files"),
@@ -105,7 +106,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     key = RunKey(spec.dataset, spec.method, spec.seed)
     observers: list[Observer] = [Progress(spec, say), Tracker(tracking_uri(uri, Path.cwd()), say)]
     try:
-        execute(spec, run_dir(results_dir, key), observers, START)
+        execute(spec, run_dir(results_dir, key), observers, say, START, arguments.threads)
     except BaseException as error:
         for observer in observers:
             observer.failed(f"{type(error).__name__}: {error}")

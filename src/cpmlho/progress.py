@@ -25,12 +25,16 @@ class Progress:
         self._per_trial = spec.data.epochs
         self._say = say
         self._start = time.monotonic()
+        self._before = 0  # epochs that an interrupted attempt had done
 
-    def started(self, spec: RunSpec) -> None:
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
         """Start the clock."""
         self._start = time.monotonic()
         trials = f"{self._trials} trials of " if self._trials else ""
         self._line(f"started, {trials}{self._per_trial} epochs")
+        for row in tables.get(HISTORY, ())[-1:]:
+            self._before = int(row["epoch"])
+            self._line(f"goes on after {self._where(self._before)}")
 
     def ticked(self, epoch: int) -> None:
         """Say that an epoch of a trial is complete, unless the trial's evaluation is about to say so."""
@@ -60,7 +64,7 @@ class Progress:
 
     def _left(self, epoch: int) -> str:
         spent = time.monotonic() - self._start
-        return f"{_duration(spent / epoch * (self._epochs - epoch))} left"
+        return f"{_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"
 
     def _line(self, text: str) -> None:
         self._say(f"{time.strftime('%H:%M:%S')}  {self._name:<40}  {text}")

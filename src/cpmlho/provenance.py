@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +14,15 @@ PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def code_digest() -> str:
+    """SHA-256 over the modules that decide a run's numbers, commit or no commit."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([here / "data.py", here / "results.py", *here.glob("tuning/**/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def git_commit() -> str:

@@ -69,8 +69,8 @@ class ResultError(Exception):
 class Observer(Protocol):
     """What watches a run while it goes: a tracker, a progress display. It may fail without the run failing."""
 
-    def started(self, spec: RunSpec) -> None:
-        """The run is about to train."""
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """The run is about to train, or to go on from the rows that it had when it was interrupted."""
 
     def ticked(self, epoch: int) -> None:
         """So many epochs, over all trials, are complete."""
@@ -96,12 +96,17 @@ def data_file(results_dir: str | Path, dataset: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of text, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is never seen half-written: a temporary name, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

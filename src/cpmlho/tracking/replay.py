@@ -22,8 +22,7 @@ def log_run(tracker: Tracker, folder: Path) -> None:
     result = read_result(folder / RESULT)
     tables = {name: _read(folder / name) for name in TABLES if (folder / name).exists()}
     if not tracker.is_logged(result.key, folder):
-        tracker.started(result.spec)
-        tracker.evaluated(tables)
+        tracker.started(result.spec, tables)
         tracker.finished(result, folder)
 
 

@@ -75,8 +75,8 @@ class Tracker:
         return Store(self.uri)
 
     @_never_fails
-    def started(self, spec: RunSpec) -> None:
-        """Begin a run with its settings; an earlier one of the same name is superseded."""
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Begin a run with its settings and the rows that it has; an earlier one of the same name is superseded."""
         text = spec.model_dump_json(indent=1)
         key = RunKey(spec.dataset, spec.method, spec.seed)
         tags = {
@@ -94,6 +94,8 @@ class Tracker:
         sums = json.dumps(spec.data.sha256, sort_keys=True)
         source = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"})
         self._store.log_dataset(self._run_id, spec.dataset, _sha256(sums)[:16], source, sums)
+        if tables:
+            self.evaluated(tables)
 
     def ticked(self, epoch: int) -> None:
         """Nothing to log: a trial is judged at its end."""

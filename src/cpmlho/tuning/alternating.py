@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cpmlho.results import HYPERPARAMETERS, PLANES, Row
 from cpmlho.settings import Response as Settings
-from cpmlho.tuning.method import Method, Snapshot
+from cpmlho.tuning.method import Method, Past, Snapshot, State
 from cpmlho.tuning.planes import CuttingPlanes, gap
-from cpmlho.tuning.problem import Problem
+from cpmlho.tuning.problem import Batches, Problem
 from cpmlho.tuning.steps import Trained, flat, general_step, response_step
 
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
@@ -33,7 +33,7 @@ class Alternation:
         self, problem: Problem, settings: Settings, theta: float | None = None, planes: CuttingPlanes | None = None
     ) -> None:
         self.problem, self.settings, self.theta, self.planes = problem, settings, theta, planes
-        streams = problem.streams()
+        self.streams = streams = problem.streams()
         general, response = problem.initialise(streams.host("init"))
         self.general, self.response = Trained(general, problem.dtype), Trained(response, problem.dtype)
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
@@ -45,6 +45,34 @@ class Alternation:
         self.upper = problem.batches(problem.train, streams.host("upper_order"))
         self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
         self.gradient: list[Tensor] = []  # of the loss, at the last response step
+
+    def state(self) -> State:
+        """All that the steps to come depend on."""
+        return {
+            "parameters": self._parameters(),
+            "optimizer": self.optimizer.state_dict(),
+            "streams": self.streams.state(),
+            "left": [batches.left.clone() for batches in self._batches()],
+            "planes": self.planes.state() if self.planes is not None else None,
+        }
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken of."""
+        torch._foreach_copy_(self._parameters(), state["parameters"])
+        self.general.refresh()
+        self.response.refresh()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.streams.restore(state["streams"])
+        for batches, left in zip(self._batches(), state["left"], strict=True):
+            batches.left = left
+        if self.planes is not None:
+            self.planes.restore(state["planes"])
+
+    def _parameters(self) -> list[Tensor]:
+        return [*flat(self.general.masters), *flat(self.response.masters), self.raw.detach(), self.spread.detach()]
+
+    def _batches(self) -> list[Batches]:
+        return [self.train, self.valid, self.upper]
 
     @property
     def centred(self) -> bool:
@@ -141,13 +169,17 @@ class Alternation:
 
 
 def alternate(
-    problem: Problem, settings: Settings, theta: float | None = None, planes: CuttingPlanes | None = None
+    problem: Problem, settings: Settings, past: Past, theta: float | None = None, planes: CuttingPlanes | None = None
 ) -> Method:
     """Train with hyperparameters that are tuned on the way; a snapshot after each epoch. Arguments as `Alternation`."""
     run = Alternation(problem, settings, theta, planes)
-    space, step, update = problem.space, 0, 0
-    trajectory = [(0, 0, space.start)]
-    for epoch in range(1, problem.epochs + 1):
+    if past.state is not None:
+        run.restore(past.state)
+    space, done = problem.space, len(past.metrics)
+    step = done * problem.iterations
+    update = step // settings.train_steps
+    trajectory = [] if done else [(0, 0, space.start)]
+    for epoch in range(done + 1, problem.epochs + 1):
         for _ in range(problem.iterations):
             run.iterate()
             step += 1
@@ -159,7 +191,7 @@ def alternate(
         trajectory = []
         if planes is not None:
             tables[PLANES] = run.cut(epoch, step)
-        yield Snapshot(epoch, step, run.predict, space.named(space.values(run.raw.detach())), tables)
+        yield Snapshot(epoch, step, run.predict, space.named(space.values(run.raw.detach())), tables, run.state)
 
 
 def _rows(problem: Problem, trajectory: Sequence[tuple[int, int, Tensor]]) -> list[Row]:

@@ -9,6 +9,7 @@ is phi_k = <n_k, v> + c_k with the normal n_k = dg/dv.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,17 @@ class CuttingPlanes:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def state(self) -> dict[str, Any]:
+        """All that the planes remember."""
+        names = ("_taken", "_ids", "mu", "_offsets", "_normals")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was taken of."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._combine()
 
     def due(self, epoch: int) -> bool:
         """Whether a plane is taken after this epoch (R5)."""

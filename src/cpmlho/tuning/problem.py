@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,27 @@ class Split:
         return len(self.labels)
 
 
+class Batches:
+    """Inputs and labels without end: whole batches of one fresh permutation after the other.
+
+    Attributes:
+        left: indices of the present permutation that are still to come; with `order`'s state, all that is remembered.
+    """
+
+    def __init__(self, part: Split, size: int, prepare: Callable[[Tensor], Tensor], order: torch.Generator) -> None:
+        self._part, self._size, self._prepare, self._order = part, size, prepare, order
+        self.left = part.labels.new_empty(0)
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if len(self.left) < self._size:
+            self.left = torch.randperm(len(self._part), generator=self._order).to(self.left.device)
+        index, self.left = self.left[: self._size], self.left[self._size :]
+        return self._prepare(self._part.images[index]), self._part.labels[index]
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a method needs to train and to be judged; it knows neither clock nor files.
@@ -61,6 +82,7 @@ class Problem:
         train_loss: lower-level loss of (outputs, labels, hyperparameter values (B, n)).
         loss: upper-level loss of (outputs, labels), also what is evaluated.
         max_holes: an upper bound of cutout's holes.
+        workers: how many independent trainings may go on side by side.
     """
 
     train: Split
@@ -76,9 +98,10 @@ class Problem:
     train_loss: Callable[[Tensor, Tensor, Tensor], Tensor] = regularised_by_noise
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     max_holes: int = 0
+    workers: int = 1
 
     @classmethod
-    def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device, dtype: torch.dtype) -> Problem:
+    def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device, dtype: torch.dtype, workers: int = 1) -> Problem:
         """The problem of a run: the last part of the training file validates.
 
         Raises:
@@ -110,6 +133,7 @@ class Problem:
             dtype=dtype,
             prepare=lambda images: images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std),
             max_holes=int(holes.high) if holes else 0,
+            workers=workers,
         )
 
     @property
@@ -126,14 +150,9 @@ class Problem:
         """The run's streams of randomness from their beginning; every trial of a search starts from here."""
         return Streams(self.seed, self.device)
 
-    def batches(self, part: Split, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels without end: whole batches of one fresh permutation after the other."""
-        size = min(self.training.batch_size, len(part))
-        while True:
-            permutation = torch.randperm(len(part), generator=order).to(self.device)
-            for start in range(0, len(part) - size + 1, size):
-                index = permutation[start : start + size]
-                yield self.prepare(part.images[index]), part.labels[index]
+    def batches(self, part: Split, order: torch.Generator) -> Batches:
+        """Inputs and labels without end, of the batch size, or of the whole part if that is less."""
+        return Batches(part, min(self.training.batch_size, len(part)), self.prepare, order)
 
     def initialise(self, generator: torch.Generator) -> tuple[list[General], list[Response]]:
         """Fresh parameters of the network on the device."""

@@ -1,12 +1,9 @@
-"""The harness: it owns the clock, evaluates, recognises divergence, and writes the run's files."""
+"""The harness: it evaluates, recognises divergence, keeps the checkpoint, and writes the run's files."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,126 +11,89 @@ import torch
 
 from cpmlho.config import RunSpec
 from cpmlho.data import load
-from cpmlho.provenance import git_commit, versions
-from cpmlho.results import HISTORY, TRIALS, Metrics, Observer, Row, RunResult, write_run
+from cpmlho.provenance import code_digest, git_commit, versions
+from cpmlho.results import Metrics, Observer, RunResult, write_run
+from cpmlho.tuning.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.tuning.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
-from cpmlho.tuning.method import Method, Snapshot, Tick
+from cpmlho.tuning.method import Method, Past, Tick
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
+from cpmlho.tuning.record import Record, finite
 
 
-@dataclass
-class Clock:
-    """Wall and CPU time of the training alone, and the wall time of the evaluations between."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-
-    def advance(self, method: Method, metrics: Metrics | None, device: torch.device) -> Snapshot | Tick:
-        """Run the method to its next yield, and time it.
-
-        Raises:
-            StopIteration: the method has ended.
-        """
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            event = method.send(metrics)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            return event
-        finally:
-            self.seconds += time.perf_counter() - wall
-            self.cpu_seconds += time.process_time() - cpu
-
-    def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
-        """Evaluate, and time it."""
-        wall = time.perf_counter()
-        metrics = problem.evaluate(snapshot.predict)
-        self.evaluation_seconds += time.perf_counter() - wall
-        return metrics
-
-
-@dataclass
-class Record:
-    """What a run has shown so far."""
-
-    search: bool
-    tables: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    evaluations: list[tuple[Snapshot, Metrics]] = field(default_factory=list)
-    seconds: float = 0.0  # of training, up to the last evaluation
-
-    def add(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> dict[str, Sequence[Row]]:
-        """Take in one evaluation; the new rows by file name."""
-        history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **metrics.model_dump()}
-        new: dict[str, Sequence[Row]] = {HISTORY: [history], **snapshot.tables}
-        if self.search:
-            new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
-        for name, rows in new.items():
-            self.tables[name].extend(rows)
-        self.evaluations.append((snapshot, metrics))
-        self.seconds = seconds
-        return new
-
-    def _trial(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> Row:
-        return {
-            "trial": len(self.evaluations),
-            **snapshot.hyperparameters,
-            **metrics.model_dump(),
-            "seconds": seconds,
-            "status": "done" if finite(metrics) else "diverged",
-        }
-
-    @property
-    def best(self) -> tuple[Snapshot, Metrics]:
-        """The evaluation with the best validation loss."""
-        return min(self.evaluations, key=lambda e: e[1].val_loss if finite(e[1]) else math.inf)
-
-    @property
-    def final(self) -> tuple[Snapshot, Metrics]:
-        """What the run is judged by: a search's best trial (R11), otherwise the last step (R10)."""
-        return self.best if self.search else self.evaluations[-1]
-
-
-def finite(metrics: Metrics) -> bool:
-    """Whether the losses are numbers that training can go on from."""
-    return math.isfinite(metrics.val_loss) and math.isfinite(metrics.test_loss)
-
-
-def execute(spec: RunSpec, folder: Path, observers: Sequence[Observer], started: float) -> RunResult:
-    """Run one specification and write its files under `folder`.
+def execute(
+    spec: RunSpec,
+    folder: Path,
+    observers: Sequence[Observer],
+    say: Callable[[str], None],
+    started: float,
+    workers: int = 1,
+) -> RunResult:
+    """Run one specification, from its checkpoint if it was interrupted, and write its files under `folder`.
 
     Args:
         spec: what to run.
-        folder: where result.json and the tables go.
+        folder: where result.json, the tables and the checkpoint go.
         observers: told of the start, each evaluation and the end.
+        say: takes a line of text.
         started: `time.time()` at the start of the process.
+        workers: how many independent trainings may go on side by side; changes no number on a CPU.
 
     Raises:
         ConfigError: the device is not there.
         DataError: the data are missing, damaged, or too few.
+        OSError: a file cannot be written; the files of before are as they were.
     """
     torch.set_num_threads(1)  # the number of threads changes the last bits
     device = choose_device(spec.device)
     precision = choose_precision(spec.precision, device)
-    problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision])
+    problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision], workers)
+    checkpoint = Checkpoint(folder, identity(spec, device, precision))
+    record, past = resume(checkpoint, Record(search="trials" in type(spec.settings).model_fields), device, say)
     for observer in observers:
-        observer.started(spec)
-    record, clock = Record(search="trials" in type(spec.settings).model_fields), Clock()
-    drive(METHODS[spec.settings.algorithm](problem, spec.settings), problem, record, clock, observers)
-    result = summarise(spec, record, clock, device, precision, started)
+        observer.started(spec, record.tables)
+    if not record.over:
+        drive(METHODS[spec.settings.algorithm](problem, spec.settings, past), problem, record, checkpoint, observers)
+    result = summarise(spec, record, device, precision, started)
     write_run(folder, result, record.tables)
+    checkpoint.remove()
     for observer in observers:
         observer.finished(result, folder)
     return result
 
 
-def drive(method: Method, problem: Problem, record: Record, clock: Clock, observers: Sequence[Observer]) -> None:
-    """Run a method to its end, or until a gradient method diverges; evaluation is outside the clock."""
+def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, object]:
+    """What must be the same for an interrupted run to go on to the same bits."""
+    return {
+        "settings": spec.model_dump(mode="json"),
+        "code": code_digest(),
+        "versions": versions(),
+        "device or precision": [device_name(device), precision],
+    }
+
+
+def resume(
+    checkpoint: Checkpoint, fresh: Record, device: torch.device, say: Callable[[str], None]
+) -> tuple[Record, Past]:
+    """The record and the past to go on from; the fresh ones, said in one line, if the checkpoint is of no use."""
+    try:
+        saved: Saved | None = checkpoint.read(device)
+    except UnusableError as error:
+        say(f"{checkpoint.path}: not used, the run starts anew: {error}")
+        saved = None
+    if saved is None:
+        return fresh, Past()
+    return saved.record, Past([evaluation.metrics for evaluation in saved.record.evaluations], saved.state)
+
+
+def drive(
+    method: Method, problem: Problem, record: Record, checkpoint: Checkpoint, observers: Sequence[Observer]
+) -> None:
+    """Run a method to its end, or until a gradient method diverges; evaluation is outside the training clock."""
     metrics: Metrics | None = None
-    while True:
+    while not record.over:
         try:
-            event = clock.advance(method, metrics, problem.device)
+            event = record.clock.advance(method, metrics, problem.device)
         except StopIteration:
             return
         metrics = None
@@ -141,32 +101,29 @@ def drive(method: Method, problem: Problem, record: Record, clock: Clock, observ
             for observer in observers:
                 observer.ticked(event.epoch)
             continue
-        metrics = clock.evaluate(problem, event)
-        new = record.add(event, metrics, clock.seconds)
+        metrics = record.clock.evaluate(problem, event)
+        new = record.add(event, metrics)
+        checkpoint.write(record, event.state())
         for observer in observers:
             observer.evaluated(new)
-        if not record.search and not finite(metrics):
-            return
 
 
 def summarise(
     spec: RunSpec,
     record: Record,
-    clock: Clock,
     device: torch.device,
     precision: Literal["float32", "bfloat16"],
     started: float,
 ) -> RunResult:
     """The content of result.json."""
-    snapshot, final = record.final
-    _, best = record.best
+    final, clock = record.final, record.clock
     return RunResult(
         spec=spec,
-        status="done" if finite(final) else "diverged",
-        final=final,
-        best=best,
-        hyperparameters=snapshot.hyperparameters,
-        steps=record.evaluations[-1][0].step,
+        status="done" if finite(final.metrics) else "diverged",
+        final=final.metrics,
+        best=record.best.metrics,
+        hyperparameters=final.hyperparameters,
+        steps=record.evaluations[-1].step,
         train_seconds=clock.seconds,
         train_cpu_seconds=clock.cpu_seconds,
         evaluation_seconds=clock.evaluation_seconds,

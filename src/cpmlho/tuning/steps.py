@@ -45,7 +45,11 @@ class Trained(Generic[Parameters]):
         masters = flat(self.masters)
         for gradient in gradients:
             torch._foreach_add_(masters, list(gradient), alpha=-rate)
-        torch._foreach_copy_(flat(self.working), masters)  # in place: new memory costs more than the copy
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make the working copies those of the masters as they are now."""
+        torch._foreach_copy_(flat(self.working), flat(self.masters))  # new memory would cost more than the copy
 
 
 def general_step(

@@ -1,14 +1,22 @@
-"""Searches: trials at fixed hyperparameters, each one full training (R11)."""
+"""Searches: trials at fixed hyperparameters, each one full training (R11).
+
+All trials share initialisation, order and noise, as the streams start anew with each.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from threading import Event
 
+import torch
 from torch import Tensor
 
 from cpmlho.results import Metrics
-from cpmlho.tuning.method import Method, Snapshot, Tick
+from cpmlho.tuning.method import Cost, Method, Past, Snapshot, Tick
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General
 from cpmlho.tuning.steps import Trained, general_step
@@ -19,27 +27,54 @@ WORST_LOSS = 1e3  # what a diverged trial counts for: finite, and worse than any
 Proposals = Generator[Tensor, float, None]
 
 
-def search(problem: Problem, proposals: Proposals) -> Method:
-    """Train each proposal for the whole budget and tell its validation loss.
-
-    All trials share initialisation, order and noise, as the streams start anew with each.
-    """
-    epoch = step = 0
-    point = next(proposals)
+def search(problem: Problem, proposals: Proposals, past: Past) -> Method:
+    """Train each proposal for the whole budget and tell its validation loss; past trials are told, not trained."""
+    done = iter(past.metrics)
+    trial, point = 0, next(proposals)
     while True:
-        values = problem.space.from_unit(point.to(problem.device))
-        general, _ = problem.initialise(problem.streams().host("init"))
-        trained = Trained(general, problem.dtype)
-        for _ in train_fixed(problem, values, trained):
-            epoch, step = epoch + 1, step + problem.iterations
-            yield Tick(epoch)
-        named = problem.space.named(values)
-        metrics = yield Snapshot(epoch, step, predictor(problem, general), named)
-        assert metrics is not None
+        metrics = next(done, None)
+        if metrics is None:
+            general = begin(problem)
+            for iteration, _ in enumerate(train_fixed(problem, point, general), 1):
+                if iteration % problem.iterations == 0:
+                    yield Tick(trial * problem.epochs + iteration // problem.iterations)
+            metrics = yield snapshot(problem, trial, point, general.masters)
+            assert metrics is not None
+        trial += 1
         try:
             point = proposals.send(score(metrics))
         except StopIteration:
             return
+
+
+def search_all(problem: Problem, points: Sequence[Tensor], past: Past) -> Method:
+    """Train points that do not depend on each other; with workers side by side, to the same bits on a CPU."""
+    if problem.workers == 1:
+        yield from search(problem, in_turn(points), past)
+        return
+    first = len(past.metrics)
+    for trial, (general, cost) in enumerate(train_all(problem, points[first:]), first):
+        yield snapshot(problem, trial, points[trial], general, cost)
+
+
+def in_turn(points: Sequence[Tensor]) -> Proposals:
+    """Proposals that heed no loss."""
+    for point in points:  # noqa: UP028  (a list takes no sent values)
+        yield point
+
+
+def snapshot(
+    problem: Problem, trial: int, point: Tensor, general: Sequence[General], cost: Cost | None = None
+) -> Snapshot:
+    """A finished trial, the first being 0: the network with dropout and cutout off."""
+    epochs = (trial + 1) * problem.epochs
+    values = problem.space.named(problem.space.from_unit(point.to(problem.device)))
+    return Snapshot(epochs, epochs * problem.iterations, predictor(problem, general), values, cost=cost)
+
+
+def predictor(problem: Problem, general: Sequence[General]) -> Callable[[Tensor], Tensor]:
+    """The network at these parameters, dropout and cutout off."""
+    return lambda inputs: problem.network.forward(inputs, general)
 
 
 def score(metrics: Metrics) -> float:
@@ -47,17 +82,46 @@ def score(metrics: Metrics) -> float:
     return min(metrics.val_loss, WORST_LOSS) if math.isfinite(metrics.val_loss) else WORST_LOSS
 
 
-def predictor(problem: Problem, general: list[General]) -> Callable[[Tensor], Tensor]:
-    """The network at these parameters, dropout and cutout off."""
-    return lambda inputs: problem.network.forward(inputs, general)
+def begin(problem: Problem) -> Trained[General]:
+    """The run's initial general parameters; the response's, drawn after them, do not matter here."""
+    general, _ = problem.initialise(problem.streams().host("init"))
+    return Trained(general, problem.dtype)
 
 
-def train_fixed(problem: Problem, values: Tensor, general: Trained[General]) -> Iterator[None]:
-    """Train `general` in place at fixed hyperparameter values (n,); yields after each epoch."""
+def train_fixed(problem: Problem, point: Tensor, general: Trained[General]) -> Iterator[None]:
+    """Train `general` in place for all epochs at a point (n,) of the unit cube; yields after each iteration."""
+    values = problem.space.from_unit(point.to(problem.device))
     streams = problem.streams()
     batches = problem.batches(problem.train, streams.host("train_order"))
     noise = streams.device("general_noise")
-    for _ in range(problem.epochs):
-        for _ in range(problem.iterations):
-            general_step(problem, general, next(batches), values, noise)
+    for _ in range(problem.epochs * problem.iterations):
+        general_step(problem, general, next(batches), values, noise)
         yield
+
+
+def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list[General], Cost]]:
+    """The trained parameters of each point, in order; a thread, or a stream of the GPU, for each worker.
+
+    torch lets go of Python's lock while it computes, so that threads suffice and the data are held once.
+    """
+    stopped = Event()
+
+    def train(point: Tensor) -> tuple[list[General], Cost]:
+        torch.set_num_threads(1)  # holds for one thread only
+        wall, cpu = time.perf_counter(), time.thread_time()
+        cuda = torch.cuda.Stream(problem.device) if problem.device.type == "cuda" else None
+        with torch.cuda.stream(cuda) if cuda else nullcontext():
+            general = begin(problem)
+            for _ in train_fixed(problem, point, general):
+                if stopped.is_set():
+                    break
+        if cuda:
+            cuda.synchronize()
+        return general.masters, Cost(time.perf_counter() - wall, time.thread_time() - cpu)
+
+    with ThreadPoolExecutor(problem.workers) as pool:
+        try:
+            yield from pool.map(train, points)
+        finally:  # the run ends early: let no thread train on
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from cpmlho.settings import BayesianOptimization
-from cpmlho.tuning.method import Method
+from cpmlho.tuning.method import FRESH, Method, Past
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.trials import Proposals, search
 
 
-def bayesian_optimization(problem: Problem, settings: BayesianOptimization) -> Method:
+def bayesian_optimization(problem: Problem, settings: BayesianOptimization, past: Past = FRESH) -> Method:
     """Train `trials` points, each after the first `initial_trials` chosen by all before it."""
-    return search(problem, propose(problem, settings))
+    return search(problem, propose(problem, settings), past)
 
 
 def propose(problem: Problem, settings: BayesianOptimization) -> Proposals:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cpmlho.settings import Cpmlho
 from cpmlho.tuning.alternating import alternate
-from cpmlho.tuning.method import Method
+from cpmlho.tuning.method import FRESH, Method, Past
 from cpmlho.tuning.planes import CuttingPlanes
 from cpmlho.tuning.problem import Problem
 
 
-def cpmlho(problem: Problem, settings: Cpmlho) -> Method:
+def cpmlho(problem: Problem, settings: Cpmlho, past: Past = FRESH) -> Method:
     """Train and tune; with both parts switched off this is Delta-STN to the last bit."""
     planes = CuttingPlanes(settings, problem.device) if settings.cutting_planes else None
-    return alternate(problem, settings, theta=settings.theta if settings.mixed_level else None, planes=planes)
+    return alternate(problem, settings, past, theta=settings.theta if settings.mixed_level else None, planes=planes)

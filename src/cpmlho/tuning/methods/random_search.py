@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from cpmlho.settings import RandomSearch
-from cpmlho.tuning.method import Method
+from cpmlho.tuning.method import FRESH, Method, Past
 from cpmlho.tuning.problem import Problem
-from cpmlho.tuning.trials import Proposals, search
+from cpmlho.tuning.trials import search_all
 
 
-def random_search(problem: Problem, settings: RandomSearch) -> Method:
-    """Train `trials` independent points."""
-    return search(problem, propose(problem, settings))
+def random_search(problem: Problem, settings: RandomSearch, past: Past = FRESH) -> Method:
+    """Train `trials` independent points, side by side where there are workers."""
+    return search_all(problem, draw(problem, settings), past)
 
 
-def propose(problem: Problem, settings: RandomSearch) -> Proposals:
+def draw(problem: Problem, settings: RandomSearch) -> list[Tensor]:
     """Uniform points of the unit cube."""
     generator = problem.streams().host("search")
-    for _ in range(settings.trials):
-        yield torch.rand(len(problem.space.names), generator=generator)
+    return [torch.rand(len(problem.space.names), generator=generator) for _ in range(settings.trials)]

@@ -1,0 +1,17 @@
+"""What the tests of runs share."""
+
+import json
+
+from cpmlho.results import RESULT, read_rows
+
+TIMES = {"seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"}
+
+
+def content(folder):
+    """A run's files without times, each byte of the rest."""
+    tables = {
+        path.name: [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(path)]
+        for path in folder.glob("*.csv")
+    }
+    result = json.loads((folder / RESULT).read_text())
+    return tables, {k: v for k, v in result.items() if k not in TIMES}
