@@ -5,6 +5,8 @@
 #   snakemake --cores 4 tables     tables 1-3 and the runs that they need
 #   snakemake --cores 4 figures    figures 1-2 and the runs that they need
 #   snakemake --report report.html everything in one file, afterwards
+import signal
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -25,6 +27,11 @@ rule all:
         rules.tables.output,
         rules.figures.output,
         rules.summary.output,
+
+
+onstart:
+    hold_results()
+    signal.signal(signal.SIGTERM, stop)
 
 
 onsuccess:

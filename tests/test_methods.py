@@ -8,13 +8,14 @@ import torch
 from cpmlho.config import ConfigError, RunKey
 from cpmlho.data import DataError
 from cpmlho.data import load as load_arrays
-from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, read_result, read_rows
+from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, WORST_LOSS, read_result, read_rows
 from cpmlho.settings import Methods
 from cpmlho.tuning.alternating import Alternation
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.run import execute
-from cpmlho.tuning.trials import WORST_LOSS, score
+from cpmlho.tuning.steps import RMSprop
+from cpmlho.tuning.trials import score
 from runs import content
 
 NAMES = ["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
@@ -201,3 +202,18 @@ def test_less_than_one_batch_is_refused(small):
         problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)
     data = data.model_copy(update={"examples": 150})
     assert problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)[0].iterations == 1
+
+
+def test_rmsprop_is_torchs_own():
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.randn(n, generator=generator) for n in (5, 3)]
+    theirs = [parameter.clone().requires_grad_() for parameter in ours]
+    optimizer, oracle = RMSprop(ours, 0.01), torch.optim.RMSprop(theirs, lr=0.01)
+    for _ in range(50):
+        gradients = [torch.randn(len(parameter), generator=generator) for parameter in ours]
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step(gradients)
+        oracle.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)

@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 START = time.time()
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        sys.exit(_fail(message))
+
+
+def parser() -> Parser:
     """All verbs and their arguments."""
-    top = argparse.ArgumentParser(prog="cpmlho", description=__doc__)
+    top = Parser(prog="cpmlho", description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -43,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("seed", nargs="?", type=int, help="seed, a whole number from 0")
     run.add_argument("--spec", help="a resolved specification as JSON, in place of dataset, method, seed and --config")
     run.add_argument("--results-dir", help="where the result goes; default: as configured")
-    run.add_argument("--threads", type=int, default=1, help="trials of random search that go side by side; default: 1")
+    run.add_argument(
+        "--threads", type=threads, default=1, help="trials of random search to train side by side; default: 1"
+    )
     whole = [
         verb("tables", make_tables, "make Tables 1-3 from the result files"),
         verb("figures", make_figures, "make Figures 1-2 from the result files"),
@@ -53,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     for sub in [data, run, *whole]:
         sub.add_argument("--protocol", help="the whole configuration as JSON, in place of --config")
     return top
+
+
+def threads(text: str) -> int:
+    """A number of threads."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
 
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
@@ -100,16 +117,20 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     from cpmlho.progress import Progress
     from cpmlho.results import Observer, run_dir
-    from cpmlho.tracking import Tracker, tracking_uri
-    from cpmlho.tuning.run import execute
+    from cpmlho.tracking import TrackerProcess, tracking_uri
 
     key = RunKey(spec.dataset, spec.method, spec.seed)
-    observers: list[Observer] = [Progress(spec, say), Tracker(tracking_uri(uri, Path.cwd()), say)]
+    folder = run_dir(results_dir, key)
+    # MLflow is imported there while torch is imported here.
+    observers: list[Observer] = [Progress(spec, say), TrackerProcess(tracking_uri(uri, Path.cwd()), say)]
     try:
-        execute(spec, run_dir(results_dir, key), observers, say, START, arguments.threads)
+        from cpmlho.tuning.run import execute
+
+        execute(spec, folder, observers, say, START, arguments.threads)
     except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         for observer in observers:
-            observer.failed(f"{type(error).__name__}: {error}")
+            observer.failed("interrupted" if interrupted else f"{type(error).__name__}: {error}")
         raise
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +21,7 @@ HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
 
+WORST_LOSS = 1e3  # chance level of ten classes is 2.3
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
 Row = Mapping[str, float | int | str]
 
@@ -32,6 +35,11 @@ class Metrics(BaseModel):
     val_acc: float
     test_loss: float
     test_acc: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is no number, infinite, or beyond any that training comes back from."""
+        return not (self.val_loss < WORST_LOSS and self.test_loss < WORST_LOSS)
 
 
 class RunResult(BaseModel):
@@ -112,6 +120,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder against other processes of this project; however a process ends, it lets go.
+
+    Args:
+        folder: made if there is none.
+        busy: called where another process holds it: says so, and this process then waits, or raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

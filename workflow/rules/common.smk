@@ -1,15 +1,19 @@
 # What the rules share. The workflow is read before every command, so nothing here imports torch, pandas or mlflow.
+import math
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import yaml
 
 from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, load
 from cpmlho.settings import Tracking
-from cpmlho.results import HISTORY, RESULT, data_file, run_dir
+from cpmlho.results import HISTORY, RESULT, data_file, held, run_dir
 
 PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called
 
@@ -60,6 +64,7 @@ PROTOCOL = protocol.model_dump_json()
 KEYS = list(protocol.keys())
 GPUS = find_gpus()
 RESULTS = str(Path(protocol.results_dir))
+HELD = ExitStack()  # until the process ends
 RUN = run_dir(RESULTS, RunKey("{dataset}", "{method}", "{seed}"))
 SOURCE = relative(Path(workflow.basedir, "src", "cpmlho"))
 
@@ -67,6 +72,23 @@ SOURCE = relative(Path(workflow.basedir, "src", "cpmlho"))
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
 if protocol.tracking.uri:
     os.environ["MLFLOW_TRACKING_URI"] = protocol.tracking.uri
+
+
+def hold_results() -> None:
+    """Keep other workflows away from these results for as long as this process lives, however it ends."""
+
+    def busy():
+        print(f"Error: {RESULTS}: another snakemake is at work on it; wait, or set another results_dir", file=sys.stderr)
+        os._exit(2)  # an exception would be printed with its traceback
+
+    HELD.enter_context(held(Path(RESULTS), busy))
+
+
+def stop(*_) -> None:
+    """SIGTERM does what Ctrl-C does in a terminal; Snakemake's own handler would first let the jobs train to their end."""
+    for child in psutil.Process().children(recursive=True):
+        child.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 wildcard_constraints:
@@ -101,6 +123,15 @@ def gpu_of(wildcards) -> str:
     key = key_of(wildcards)
     turn = KEYS.index(key) if key in KEYS else key.seed
     return GPUS[turn % len(GPUS)] if GPUS else ""
+
+
+def threads_of(wildcards) -> int:
+    """How many trials of random search go side by side: as many as leave the fewest idle in the last round."""
+    spec = spec_of(wildcards)
+    if GPUS or spec.settings.algorithm != "random_search":
+        return 1
+    rounds = math.ceil(spec.settings.trials / max(1, workflow.cores or 1))
+    return math.ceil(spec.settings.trials / rounds)
 
 
 def length_of(wildcards) -> int:

@@ -11,7 +11,7 @@ rule run:
         f"{RESULTS}/benchmarks/run/{{dataset}}/{{method}}/seed{{seed}}.tsv"
     priority: length_of
     retries: 0
-    threads: 1
+    threads: threads_of
     resources:
         mem_mb=1500,
         gpu=int(bool(GPUS)),  # profiles/default limits how many runs share the GPUs at a time
@@ -23,4 +23,4 @@ rule run:
         "{wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         "CUDA_VISIBLE_DEVICES={resources.cuda:q} {PY:q} -m cpmlho run --spec {params.spec:q}"
-        " --results-dir {params.results_dir:q} 2>&1 | tee -i {log:q}"
+        " --results-dir {params.results_dir:q} --threads {threads} 2>&1 | tee -i {log:q}"

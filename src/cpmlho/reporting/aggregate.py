@@ -23,10 +23,13 @@ _COPIED = (
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 _HYPERPARAMETERS = tuple(f"hyperparameter_{name}" for name in get_args(HyperparameterName))
 # The runs of one dataset are compared with each other; they should agree in these columns.
-_SHARED = {"precision": "precision", "device": "device", "git_commit": "git commit", "data_digest": "data checksums"}
+_SHARED = {
+    **{"precision": "precision", "device": "device", "git_commit": "git commit"},
+    **{"versions_digest": "library versions", "data_digest": "data checksums"},
+}
 COLUMNS = (
     *("dataset", "method", "algorithm", "seed", "status", *_METRICS, *_HYPERPARAMETERS, *_COPIED),
-    *("network", "epochs", "trials", "data_digest", "config_digest", "stale"),
+    *("network", "epochs", "trials", "data_digest", "versions_digest", "config_digest", "stale"),
 )
 
 
@@ -80,6 +83,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         row |= {f"hyperparameter_{name}": value for name, value in result.hyperparameters.items()}
         row |= {name: getattr(result, name) for name in _COPIED}
         row["data_digest"] = _digest(result.data_sha256)
+        row["versions_digest"] = _digest(result.versions)
     return row
 
 

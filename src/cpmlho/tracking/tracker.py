@@ -137,6 +137,14 @@ class Tracker:
         self._spec = None
 
     @_never_fails
+    def killed(self) -> None:
+        """Close the run, if it is still open, as one that could not say how it ended."""
+        if self._spec is None:
+            return
+        self._store.end(self._run_id, "KILLED", {"status": "killed"})
+        self._spec = None
+
+    @_never_fails
     def is_logged(self, key: RunKey, folder: Path) -> bool:
         """Whether the run's live entry was made from the very result.json in `folder`."""
         return self._store.has(key.dataset, str(key), DIGEST, digest(folder))

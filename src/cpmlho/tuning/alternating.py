@@ -14,7 +14,7 @@ from cpmlho.settings import Response as Settings
 from cpmlho.tuning.method import Method, Past, Snapshot, State
 from cpmlho.tuning.planes import CuttingPlanes, gap
 from cpmlho.tuning.problem import Batches, Problem
-from cpmlho.tuning.steps import Trained, flat, general_step, response_step
+from cpmlho.tuning.steps import RMSprop, Trained, flat, general_step, response_step
 
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
 
@@ -39,7 +39,7 @@ class Alternation:
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
         spread = math.log(math.expm1(settings.perturbation_scale))
         self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)
-        self.optimizer = torch.optim.RMSprop([self.raw, self.spread], lr=settings.hyper_learning_rate)
+        self.optimizer = RMSprop([self.raw, self.spread], settings.hyper_learning_rate)
         self.train = problem.batches(problem.train, streams.host("train_order"))
         self.valid = problem.batches(problem.valid, streams.host("valid_order"))
         self.upper = problem.batches(problem.train, streams.host("upper_order"))
@@ -50,7 +50,6 @@ class Alternation:
         """All that the steps to come depend on."""
         return {
             "parameters": self._parameters(),
-            "optimizer": self.optimizer.state_dict(),
             "streams": self.streams.state(),
             "left": [batches.left.clone() for batches in self._batches()],
             "planes": self.planes.state() if self.planes is not None else None,
@@ -61,7 +60,6 @@ class Alternation:
         torch._foreach_copy_(self._parameters(), state["parameters"])
         self.general.refresh()
         self.response.refresh()
-        self.optimizer.load_state_dict(state["optimizer"])
         self.streams.restore(state["streams"])
         for batches, left in zip(self._batches(), state["left"], strict=True):
             batches.left = left
@@ -69,7 +67,8 @@ class Alternation:
             self.planes.restore(state["planes"])
 
     def _parameters(self) -> list[Tensor]:
-        return [*flat(self.general.masters), *flat(self.response.masters), self.raw.detach(), self.spread.detach()]
+        upper = (self.raw.detach(), self.spread.detach(), *self.optimizer.square_averages)
+        return [*flat(self.general.masters), *flat(self.response.masters), *upper]
 
     def _batches(self) -> list[Batches]:
         return [self.train, self.valid, self.upper]
@@ -141,8 +140,7 @@ class Alternation:
         loss = losses[0] if self.theta is None else losses[1] + self.theta * losses[0]
         entropy = (F.softplus(self.spread).log() + ENTROPY_CONSTANT).sum()
         objective = loss - self.settings.entropy_weight * entropy
-        self.raw.grad, self.spread.grad = torch.autograd.grad(objective, [self.raw, self.spread])
-        self.optimizer.step()
+        self.optimizer.step(torch.autograd.grad(objective, [self.raw, self.spread]))
 
     def _gap(self) -> list[Tensor]:
         """w_e - w_h at the present iterate."""

@@ -13,7 +13,6 @@ from cpmlho.results import HISTORY, TRIALS, Metrics, Row
 from cpmlho.tuning.method import Method, Snapshot, Tick
 from cpmlho.tuning.problem import Problem
 
-
 EXACT = ConfigDict(ser_json_inf_nan="constants")  # a diverged run's numbers too come back as they were
 
 
@@ -30,7 +29,7 @@ class Clock(BaseModel):
         Raises:
             StopIteration: the method has ended.
         """
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), time.thread_time()
         event = method.send(metrics)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -39,7 +38,7 @@ class Clock(BaseModel):
             self.cpu_seconds += event.cost.cpu_seconds
         else:
             self.seconds += time.perf_counter() - wall
-            self.cpu_seconds += time.process_time() - cpu
+            self.cpu_seconds += time.thread_time() - cpu
         return event
 
     def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
@@ -62,7 +61,7 @@ class Evaluation(BaseModel):
     @property
     def loss(self) -> float:
         """The validation loss to compare by; infinite if diverged."""
-        return self.metrics.val_loss if finite(self.metrics) else math.inf
+        return math.inf if self.metrics.diverged else self.metrics.val_loss
 
 
 class Record(BaseModel):
@@ -104,7 +103,7 @@ class Record(BaseModel):
             **snapshot.hyperparameters,
             **metrics.model_dump(),
             "seconds": seconds,
-            "status": "done" if finite(metrics) else "diverged",
+            "status": "diverged" if metrics.diverged else "done",
         }
 
     @property
@@ -120,9 +119,4 @@ class Record(BaseModel):
     @property
     def over(self) -> bool:
         """Whether nothing can follow: a gradient method has diverged."""
-        return not self.search and bool(self.evaluations) and not finite(self.evaluations[-1].metrics)
-
-
-def finite(metrics: Metrics) -> bool:
-    """Whether the losses are numbers that training can go on from."""
-    return math.isfinite(metrics.val_loss) and math.isfinite(metrics.test_loss)
+        return not self.search and bool(self.evaluations) and self.evaluations[-1].metrics.diverged

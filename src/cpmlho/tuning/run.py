@@ -12,13 +12,13 @@ import torch
 from cpmlho.config import RunSpec
 from cpmlho.data import load
 from cpmlho.provenance import code_digest, git_commit, versions
-from cpmlho.results import Metrics, Observer, RunResult, write_run
+from cpmlho.results import Metrics, Observer, RunResult, held, write_run
 from cpmlho.tuning.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.tuning.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.tuning.method import Method, Past, Tick
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
-from cpmlho.tuning.record import Record, finite
+from cpmlho.tuning.record import Record
 
 
 def execute(
@@ -49,17 +49,26 @@ def execute(
     precision = choose_precision(spec.precision, device)
     problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
-    record, past = resume(checkpoint, Record(search="trials" in type(spec.settings).model_fields), device, say)
+    with held(folder, lambda: say(f"{folder}: another process is still at work on it, this one waits for it")):
+        record = train(spec, problem, checkpoint, observers, say)
+        result = summarise(spec, record, device, precision, started)
+        write_run(folder, result, record.tables)
+        checkpoint.remove()
+    for observer in observers:
+        observer.finished(result, folder)
+    return result
+
+
+def train(
+    spec: RunSpec, problem: Problem, checkpoint: Checkpoint, observers: Sequence[Observer], say: Callable[[str], None]
+) -> Record:
+    """Train from the checkpoint, or from the beginning, to the end."""
+    record, past = resume(checkpoint, Record(search="trials" in type(spec.settings).model_fields), problem.device, say)
     for observer in observers:
         observer.started(spec, record.tables)
     if not record.over:
         drive(METHODS[spec.settings.algorithm](problem, spec.settings, past), problem, record, checkpoint, observers)
-    result = summarise(spec, record, device, precision, started)
-    write_run(folder, result, record.tables)
-    checkpoint.remove()
-    for observer in observers:
-        observer.finished(result, folder)
-    return result
+    return record
 
 
 def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, object]:
@@ -119,7 +128,7 @@ def summarise(
     final, clock = record.final, record.clock
     return RunResult(
         spec=spec,
-        status="done" if finite(final.metrics) else "diverged",
+        status="diverged" if final.metrics.diverged else "done",
         final=final.metrics,
         best=record.best.metrics,
         hyperparameters=final.hyperparameters,

@@ -52,6 +52,27 @@ class Trained(Generic[Parameters]):
         torch._foreach_copy_(flat(self.working), flat(self.masters))  # new memory would cost more than the copy
 
 
+class RMSprop:
+    """RMSprop to the bits of torch.optim's with its defaults, which would spend a second on importing a compiler.
+
+    Attributes:
+        square_averages: running means of the squared gradients, one a parameter.
+    """
+
+    DECAY, EPSILON = 0.99, 1e-8
+
+    def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
+        self._parameters, self._rate = list(parameters), rate
+        self.square_averages = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One step, in place."""
+        for parameter, gradient, average in zip(self._parameters, gradients, self.square_averages, strict=True):
+            average.mul_(self.DECAY).addcmul_(gradient, gradient, value=1 - self.DECAY)
+            parameter.addcdiv_(gradient, average.sqrt().add_(self.EPSILON), value=-self._rate)
+
+
 def general_step(
     problem: Problem,
     general: Trained[General],

@@ -5,7 +5,6 @@ All trials share initialisation, order and noise, as the streams start anew with
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,11 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from cpmlho.results import Metrics
+from cpmlho.results import WORST_LOSS, Metrics
 from cpmlho.tuning.method import Cost, Method, Past, Snapshot, Tick
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General
 from cpmlho.tuning.steps import Trained, general_step
-
-WORST_LOSS = 1e3  # what a diverged trial counts for: finite, and worse than any loss that has not diverged
 
 # Proposes points (n,) of the unit cube; is sent each one's validation loss.
 Proposals = Generator[Tensor, float, None]
@@ -78,8 +75,8 @@ def predictor(problem: Problem, general: Sequence[General]) -> Callable[[Tensor]
 
 
 def score(metrics: Metrics) -> float:
-    """The loss that a proposal is told: finite, also of a trial that diverged."""
-    return min(metrics.val_loss, WORST_LOSS) if math.isfinite(metrics.val_loss) else WORST_LOSS
+    """The loss that a proposal is told: of a trial that diverged, one that is finite and worse than any other."""
+    return WORST_LOSS if metrics.diverged else metrics.val_loss
 
 
 def begin(problem: Problem) -> Trained[General]:
