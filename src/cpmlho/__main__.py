@@ -168,7 +168,15 @@ def main() -> None:
     """Run one verb; an error that a user can mend is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = parser().parse_args()
+    try:
+        _act(parser().parse_args())
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted"))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        sys.exit(_fail(f"{error.filename or 'file'}: {error.strerror or error}"))
+
+
+def _act(arguments: argparse.Namespace) -> None:
     from cpmlho.config import ConfigError
     from cpmlho.data import DataError
     from cpmlho.results import ResultError
@@ -177,10 +185,6 @@ def main() -> None:
         arguments.act(arguments)
     except (ConfigError, DataError, ResultError) as error:
         sys.exit(_fail(str(error)))
-    except OSError as error:  # a full disk, a folder that cannot be written
-        sys.exit(_fail(f"{error.filename or 'file'}: {error.strerror or error}"))
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted"))
 
 
 def _fail(message: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,12 @@ from cpmlho.results import Row, RunResult
 FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
 
 
+def _ignore_signals() -> None:
+    """Ctrl-C and SIGTERM are for the run, which tells the tracker how it ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class TrackerProcess:
     """An `Observer` that passes everything on to `python -m cpmlho.tracking`.
 
@@ -30,9 +37,12 @@ class TrackerProcess:
 
     def __init__(self, uri: str, log: Callable[[str], None]) -> None:
         self._log = log
-        # A session of its own: Ctrl-C is for the run, which tells the tracker how it ended.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cpmlho.tracking", uri], stdin=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-m", "cpmlho.tracking", uri],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_ignore_signals,  # noqa: PLW1509  (there are no threads yet)
         )
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
