@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import re
@@ -531,7 +532,7 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     )
     folder = Path(full.results_dir)
     paths = sorted([*folder.glob("tables/*"), *folder.glob("figures/*")])
-    assert len(paths) == 10 + 6
+    assert len(paths) == 12 + 6
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
@@ -545,3 +546,34 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     run_python(code, tmp_path, PYTHONHASHSEED="7")
     assert sorted([*folder.glob("tables/*"), *folder.glob("figures/*")]) == paths
     assert [path.name for path in paths if path.read_bytes() != before[path]] == []
+
+
+def test_a_variant_is_compared_with_its_base_over_common_seeds(tmp_path: Path) -> None:
+    run = {"methods": ["delta_stn"], "variants": ["mine", "cpmlho_cuts_only"]}
+    mine = {"base": "delta_stn", "precision": "bfloat16"}
+    protocol = load(tmp_path, run=run, variants={"mine": mine})
+    for seed, loss in enumerate((0.2, 0.3, 0.5)):
+        write(protocol, RunKey("mnist", "delta_stn", seed), loss)
+    for seed, loss in enumerate((0.21, 0.33)):
+        write(protocol, RunKey("mnist", "mine", seed), loss, train_cpu_seconds=0.75)
+    write(protocol, RunKey("mnist", "mine", 2), math.nan, status="diverged")
+    write_tables(protocol)
+    (row,) = table(protocol, "tables/variants.csv")  # of no other is there a base
+    assert (row["dataset"], row["variant"], row["base"], row["n_seeds"]) == ("mnist", "mine", "delta_stn", "2")
+    assert json.loads(row["changes"]) == {"precision": "bfloat16"}
+    assert float(row["base_mean"]) == pytest.approx(0.25)
+    assert float(row["base_std"]) == pytest.approx(statistics.stdev((0.2, 0.3)))
+    assert float(row["difference"]) == pytest.approx(0.02)
+    half = T[2] * statistics.stdev((0.01, 0.03)) / math.sqrt(2)
+    assert (float(row["ci_low"]), float(row["ci_high"])) == pytest.approx((0.02 - half, 0.02 + half))
+    assert float(row["time_ratio"]) == pytest.approx(0.5)
+    page = text(protocol, "tables/variants.md")
+    assert "| MNIST | mine | delta\\_stn | 0.2500 | 0.0707 | +0.0200 |" in page
+    assert "runs of different precision" not in page  # as these made-up results have it
+
+
+def test_without_variants_the_page_says_so(tmp_path: Path) -> None:
+    protocol = load(tmp_path, run={"variants": []})
+    write_tables(protocol)
+    assert "No variant has been run together with its base." in text(protocol, "tables/variants.md")
+    assert table(protocol, "tables/variants.csv") == []

@@ -32,6 +32,7 @@ from cpmlho import config, tracking
 from cpmlho.config import Protocol, RunKey
 from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, Metrics, Row, RunResult, run_dir, write_run
 from cpmlho.tracking import Tracker, store
+from cpmlho.tracking import process as process_module
 
 ROOT = Path(__file__).parent.parent
 NAN = float("nan")
@@ -587,3 +588,65 @@ def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: P
     assert run.data.metrics == {"table1/mnist/MLP _2x1200_/cpmlho": 0.0625}
     assert artifacts(uri, run).keys() == {"tables/table1.csv", "tables/table2.csv", "figures/figure1.png"}
     assert len(runs(uri, "summary")) == 2
+
+
+# --- a process of its own -------------------------------------------------------------------------------------------
+
+
+def test_a_tracker_process_logs_what_a_tracker_logs(uri: str, tmp_path: Path) -> None:
+    tracker = tracking.TrackerProcess(uri, pytest.fail)
+    tracker.started(result().spec, {})
+    tracker.evaluated(GRADIENT)
+    folder = run_dir(tmp_path, result().key)
+    write_run(folder, result(), GRADIENT)
+    tracker.finished(result(), folder)
+    (run,) = live(uri)
+    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
+    (again,) = live(uri)
+    assert histories(uri, run) == histories(uri, again)
+    assert run.data.params == again.data.params
+    assert artifacts(uri, run) == artifacts(uri, again)
+    assert run.info.status == "FINISHED"
+
+
+def test_what_an_interrupted_attempt_had_is_logged_again(uri: str) -> None:
+    tracker = tracking.TrackerProcess(uri, pytest.fail)
+    tracker.started(result().spec, GRADIENT)
+    tracker.failed("interrupted")
+    (run,) = live(uri)
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "interrupted")
+    assert [value for _, value in histories(uri, run)["val_loss"]] == [row["val_loss"] for row in GRADIENT[HISTORY]]
+
+
+def starts_and_waits(uri: str, reached: Event) -> None:
+    tracking.TrackerProcess(uri, _refuse).started(result().spec, {})
+    reached.set()
+    time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_killed_run_does_not_stay_open(uri: str) -> None:
+    MlflowClient(uri).create_experiment("mnist")  # so that it can be asked for at once
+    reached = PROCESSES.Event()
+    process = PROCESSES.Process(target=starts_and_waits, args=(uri, reached))
+    process.start()
+    assert reached.wait(60)
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 60
+    while not (found := live(uri)) or found[0].info.status == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (found[0].info.status, found[0].data.tags["status"]) == ("KILLED", "killed")
+
+
+def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "FAREWELL_SECONDS", 0.5)
+    lines: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        tracker = tracking.TrackerProcess(f"http://127.0.0.1:{silent.getsockname()[1]}", lines.append)
+        tracker.started(result().spec, {})
+        for _ in range(200):  # more than a pipe holds
+            tracker.evaluated(GRADIENT)
+        tracker.failed("interrupted")
+    assert lines == ["MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing"]

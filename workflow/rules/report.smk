@@ -21,6 +21,15 @@ rule tables:
         ),
         *[
             report(
+                f"{RESULTS}/tables/variants.{kind}",
+                caption="../report/variants.rst",
+                category="Tables",
+                labels={"Table": "variants", "File": kind},
+            )
+            for kind in ("csv", "md")
+        ],
+        *[
+            report(
                 f"{RESULTS}/tables/table{number}.{kind}",
                 caption=f"../report/table{number}.rst",
                 category="Tables",

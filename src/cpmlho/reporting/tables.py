@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cpmlho.config import Protocol
+from cpmlho.reporting import variants
 from cpmlho.reporting.aggregate import (
     finished,
     flags,
@@ -196,7 +197,7 @@ def _differences(protocol: Protocol, runs: pd.DataFrame) -> str:
 
 
 def write_tables(protocol: Protocol) -> None:
-    """Write `tables/runs.csv` and Tables 1 to 3 as `.csv`, `.md` and `.tex` under the protocol's results.
+    """Write all runs, the variants, and Tables 1 to 3 as `.csv`, `.md` and `.tex`, to `tables` under the results.
 
     Raises:
         ResultError: a result file is damaged.
@@ -204,6 +205,10 @@ def write_tables(protocol: Protocol) -> None:
     folder = Path(protocol.results_dir) / "tables"
     runs = read_runs(protocol)
     write_text(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n"))
+    changes = list(variants.compare(protocol, runs))
+    frame = pd.DataFrame(changes, columns=list(variants.COLUMNS))
+    write_text(folder / "variants.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "variants.md", variants.page(protocol, runs, changes))
     for table in TABLES:
         compared = _compared(protocol, runs, table)
         cells = _cells(compared, table)

@@ -1,0 +1,72 @@
+"""What each variant changes: the paired difference to the method that it is a variant of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cpmlho.config import Protocol
+from cpmlho.reporting.aggregate import finished, flags, paired, summarise
+from cpmlho.reporting.render import Cell, Grid, markdown
+
+LOSS = "final_val_loss"
+TITLE = (
+    "Final validation loss of each variant against its base, paired by seed. Spread: the sample standard deviation of"
+    " the base over seeds. Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
+    " base's, means over the same seeds."
+)
+
+
+COLUMNS = (
+    *("dataset", "variant", "base", "changes", "base_mean", "base_std", "mean"),
+    *("difference", "ci_low", "ci_high", "n_seeds", "time_ratio"),
+)
+
+
+def compare(protocol: Protocol, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """A row of `COLUMNS` for each dataset and variant whose base the protocol runs too."""
+    for dataset, of_dataset in runs.groupby("dataset", sort=False):
+        for name in protocol.run.variants:
+            variant = protocol.variants[name]
+            ours, theirs = (finished(of_dataset[of_dataset["method"] == each]) for each in (name, variant.base))
+            seeds = set(ours["seed"]) & set(theirs["seed"])
+            if not seeds:
+                continue
+            ours, theirs = (each[each["seed"].isin(seeds)] for each in (ours, theirs))
+            base, difference = summarise(theirs[LOSS]), paired(of_dataset, name, variant.base, LOSS)
+            yield {
+                "dataset": dataset,
+                "variant": name,
+                "base": variant.base,
+                "changes": json.dumps(variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)),
+                "base_mean": base.mean,
+                "base_std": base.std,
+                "mean": ours[LOSS].mean(),
+                "difference": difference.mean,
+                **{column: getattr(difference, column) for column in ("ci_low", "ci_high", "n_seeds")},
+                "time_ratio": ours["train_cpu_seconds"].sum() / theirs["train_cpu_seconds"].sum(),
+            }
+
+
+def page(protocol: Protocol, runs: pd.DataFrame, compared: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown."""
+
+    def interval(row: Mapping[str, Any]) -> list[str]:
+        if row["n_seeds"] < 2:
+            return ["–", f"{row['difference']:+.4f}", "–"]
+        bounds = f"{row['ci_low']:+.4f} to {row['ci_high']:+.4f}"
+        return [f"{row['base_std']:.4f}", f"{row['difference']:+.4f}", bounds]
+
+    header = ["Dataset", "Variant", "Base", "Base's loss", "Spread", "Difference", "95 % interval", "n", "Time"]
+    rows: list[list[str | Cell]] = [
+        [
+            *(protocol.datasets[row["dataset"]].folder, row["variant"], row["base"], f"{row['base_mean']:.4f}"),
+            *(*interval(row), str(row["n_seeds"]), f"{row['time_ratio']:.2f}"),
+        ]
+        for row in compared
+    ]
+    caption = TITLE if rows else "No variant has been run together with its base."
+    return markdown(Grid("Variants", header, rows, caption, protocol.note, flags(runs)))
