@@ -15,7 +15,7 @@ all: .venv/.ready
 	$(BIN)/snakemake --cores 4 all
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 quick: .venv/.ready
 	$(BIN)/snakemake --cores 4 all --configfile workflow/quick.yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable
@@ -19,15 +20,20 @@ OUTPUT = Path("results/benchmark.json")
 Row = dict[str, Any]
 
 
+def text(value: Any) -> str:
+    """A cell; NaN is an empty one."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
+
+
 def show(title: str, rows: Iterable[Row]) -> list[Row]:
     """Print rows as a Markdown table while they come."""
     shown: list[Row] = []
     for row in rows:
         if not shown:
             print(f"\n## {title}\n\n| {' | '.join(row)} |\n|{' --- |' * len(row)}", flush=True)
-        print(
-            "| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
-        )
+        print(f"| {' | '.join(map(text, row.values()))} |", flush=True)
         shown.append(row)
     return shown
 

@@ -1,13 +1,16 @@
 """The configuration: accepted with the meaning given, or refused in one line that names the setting."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.config import ConfigError, RunKey, RunSpec, load, merge, parse
+from cpmlho.settings import Methods
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
 MAPPING = yaml.safe_load(CONFIG.read_text())
@@ -120,6 +123,7 @@ WRONG = st.one_of(
 )
 
 
+@settings(max_examples=400)
 @given(st.sampled_from(LEAVES), WRONG)
 def test_any_change_is_taken_as_given_or_refused_by_name(leaf, value):
     path, _ = leaf
@@ -145,6 +149,51 @@ def test_an_unknown_key_is_refused_at_any_depth(paths, name):
     with pytest.raises(ConfigError) as error:
         load([CONFIG], nested(".".join(path), 1))
     assert path[0] in str(error.value)
+
+
+RUN = st.fixed_dictionaries(
+    {},
+    optional={
+        "seeds": st.lists(st.integers(-1, 3) | st.just(1.0), max_size=3),
+        "methods": st.lists(st.sampled_from([*Methods.model_fields, "sgd"]), max_size=3),
+        "datasets": st.lists(st.sampled_from(["mnist", "fashionmnist", "cifar"]), max_size=2),
+        "variants": st.lists(st.sampled_from(["stn", "cpmlho_cuts_only", "none"]), max_size=2),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(RUN)
+def test_any_selection_is_run_as_given_or_refused_by_name(run):
+    try:
+        protocol = load([CONFIG], {"run": run})
+    except ConfigError as refused:
+        message = str(refused)
+        assert "\n" not in message
+        assert "run." in message
+        return
+    assert protocol.run.model_dump() == MAPPING["run"] | run
+    keys = list(protocol.keys())
+    assert len(keys) == len(set(keys))
+    datasets = {name: protocol.variants[name].datasets or protocol.run.datasets for name in protocol.run.variants}
+    variants = {name for name in protocol.run.variants if set(datasets[name]) & set(protocol.run.datasets)}
+    assert {key.method for key in keys} == {*protocol.run.methods, *variants}
+    assert {key.dataset for key in keys} == set(protocol.run.datasets)
+
+
+@pytest.mark.parametrize("path", [path for path, _ in LEAVES], ids=".".join)
+def test_a_missing_setting_is_named(path, tmp_path):
+    changed = copy.deepcopy(MAPPING)
+    *parents, name = path
+    functools.reduce(dict.__getitem__, parents, changed).pop(name)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
+    if name == "output_units":  # as many as there are classes
+        load([tmp_path / "config.yaml"])
+        return
+    with pytest.raises(ConfigError) as error:
+        load([tmp_path / "config.yaml"])
+    assert ".".join(parents if "sha256" in parents else path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_defaults_are_the_calibrated_protocol():

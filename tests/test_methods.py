@@ -11,6 +11,7 @@ from cpmlho.data import load as load_arrays
 from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, WORST_LOSS, read_result, read_rows
 from cpmlho.settings import Methods
 from cpmlho.tuning.alternating import Alternation
+from cpmlho.tuning.hardware import choose_precision
 from cpmlho.tuning.methods import METHODS
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.run import execute
@@ -217,3 +218,51 @@ def test_rmsprop_is_torchs_own():
         oracle.step()
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capabilities", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, "bfloat16"),
+        ("auto", {"amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ("auto", {"avx512_f": True, "avx512_bf16": False}, "float32"),
+        ("auto", {"neon": True}, "float32"),
+        ("float32", {"avx512_bf16": True}, "float32"),
+        ("bfloat16", {}, "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(wanted, capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision(wanted, torch.device("cpu")) == expected
+
+
+def test_the_precision_that_auto_came_to_is_recorded(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    spec = small.resolve(RunKey("mnist", "delta_stn", 0))
+    for name, precision in (("auto", "auto"), ("named", "bfloat16")):
+        execute(spec.model_copy(update={"precision": precision}), tmp_path / name, [], print, 0.0)
+    (auto_tables, auto), (named_tables, named) = content(tmp_path / "auto"), content(tmp_path / "named")
+    assert auto_tables == named_tables
+    assert auto["precision"] == named["precision"] == "bfloat16"
+    assert auto["spec"]["precision"] == "auto"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trials_side_by_side_on_a_gpu_are_those_one_after_another(small, tmp_path):
+    spec = small.resolve(RunKey("mnist", "random_search", 0)).model_copy(update={"device": "cuda"})
+    losses = {}
+    for workers in (1, 2):
+        execute(spec, tmp_path / str(workers), [], print, 0.0, workers)
+        losses[workers] = [row["val_loss"] for row in read_rows(tmp_path / str(workers) / TRIALS)]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", NAMES)
+def test_a_gpu_gives_the_losses_of_the_processor(small, tmp_path, method):
+    spec = small.resolve(RunKey("fashionmnist", method, 0))
+    losses = []
+    for device in ("cpu", "cuda"):
+        result = execute(spec.model_copy(update={"device": device}), tmp_path / device, [], print, 0.0)
+        losses.append(result.final.val_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # its noise comes from another generator

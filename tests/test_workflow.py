@@ -115,6 +115,16 @@ def test_the_runs_take_turns_on_the_gpus_that_may_be_used(tmp_path, device, visi
     assert Counter(gpus) == expected
 
 
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (4, 4), (7, 5), (16, 10)])
+def test_trials_of_random_search_go_side_by_side(tmp_path, cores, expected):
+    dry_run = snakemake("-n", "-p", "all", "--cores", str(cores), folder=tmp_path)
+    said = dry_run.stdout + dry_run.stderr
+    threads = re.findall(r'"algorithm":"(\w+)".*? --threads (\d+)', said)
+    assert len(threads) == 36
+    assert {int(number) for algorithm, number in threads if algorithm == "random_search"} == {expected}
+    assert {int(number) for algorithm, number in threads if algorithm != "random_search"} == {1}
+
+
 # What it refuses
 
 
