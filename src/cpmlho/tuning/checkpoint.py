@@ -75,9 +75,9 @@ class Checkpoint:
         """Replace the file by where the run stands now."""
         buffer = io.BytesIO()
         torch.save({"record": record.model_dump_json(), "state": state}, buffer)
-        payload = buffer.getvalue()
+        payload = buffer.getbuffer()  # no copy: the state may be large
         header = {"identity": self._identity, "sha256": hashlib.sha256(payload).hexdigest()}
-        write_bytes(self.path, json.dumps(header).encode() + b"\n" + payload)
+        write_bytes(self.path, json.dumps(header).encode() + b"\n", payload)
 
     def remove(self) -> None:
         """Remove the file, if there is one: the run is complete."""
