@@ -82,7 +82,7 @@ def test_conda_installs_the_same_lock():
     ("target", "command"),
     [
         ("all", ".venv/bin/snakemake --cores 4 all"),
-        ("test", ".venv/bin/python -m pytest"),
+        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
         ("quick", ".venv/bin/snakemake --cores 4 all --configfile workflow/quick.yaml"),
         ("lint", ".venv/bin/mypy"),
     ],
