@@ -210,7 +210,8 @@ if verb == "run":
         sys.exit("the disk is full")
 else:
     folder = Path(json.loads(after["--protocol"])["results_dir"], verb)
-    tables = ["runs.csv", "variants.csv", "variants.md", *(f"table{i}.{kind}" for i in (1, 2, 3) for kind in ("csv", "md", "tex"))]
+    tables = ["runs.csv", "variants.csv", "variants.md"]
+    tables += [f"table{i}.{kind}" for i in (1, 2, 3) for kind in ("csv", "md", "tex")]
     figures = [f"figure{i}.{kind}" for i in (1, 2) for kind in ("png", "svg", "csv")]
     names = {"data": [f"{arguments[0]}.json"], "tables": tables, "figures": figures}.get(verb, [])
 folder.mkdir(parents=True, exist_ok=True)

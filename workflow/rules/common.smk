@@ -78,7 +78,9 @@ def hold_results() -> None:
     """Keep other workflows away from these results for as long as this process lives, however it ends."""
 
     def busy():
-        print(f"Error: {RESULTS}: another snakemake is at work on it; wait, or set another results_dir", file=sys.stderr)
+        print(
+            f"Error: {RESULTS}: another snakemake is at work on it; wait, or set another results_dir", file=sys.stderr
+        )
         os._exit(2)  # an exception would be printed with its traceback
 
     HELD.enter_context(held(Path(RESULTS), busy))
