@@ -641,7 +641,7 @@ def test_a_killed_run_does_not_stay_open(uri: str) -> None:
 
 
 def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "FAREWELL_SECONDS", 0.5)
+    monkeypatch.setattr(process_module, "INTERRUPTION_SECONDS", 0.5)
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         tracker = tracking.TrackerProcess(f"http://127.0.0.1:{silent.getsockname()[1]}", lines.append)

@@ -25,7 +25,7 @@ def messages() -> Iterator[list[Any]]:
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()
-    while line := lines.get():
+    while (line := lines.get()).endswith("\n"):  # the last one may be cut off
         yield json.loads(line)
 
 

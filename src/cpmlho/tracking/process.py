@@ -19,6 +19,7 @@ from cpmlho.config import RunSpec
 from cpmlho.results import Row, RunResult
 
 FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
+INTERRUPTION_SECONDS = 5.0  # a person waits
 
 
 def _ignore_signals() -> None:
@@ -59,12 +60,12 @@ class TrackerProcess:
     def finished(self, result: RunResult, folder: Path) -> None:
         """Pass on, and wait for the end."""
         self._send("finished", str(folder))
-        self._close()
+        self._close(FAREWELL_SECONDS)
 
     def failed(self, reason: str) -> None:
         """Pass on, and wait for the end."""
         self._send("failed", reason)
-        self._close()
+        self._close(INTERRUPTION_SECONDS)
 
     def _send(self, *message: Any) -> None:
         assert self._process.stdin is not None
@@ -72,12 +73,11 @@ class TrackerProcess:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
-    def _close(self) -> None:
+    def _close(self, seconds: float) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(FAREWELL_SECONDS)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._log("MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing")
-            self._process.kill()
