@@ -121,7 +121,7 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     key = RunKey(spec.dataset, spec.method, spec.seed)
     folder = run_dir(results_dir, key)
-    # MLflow is imported there while torch is imported here.
+    # The tracker's process starts while torch is imported here.
     observers: list[Observer] = [Progress(spec, say), TrackerProcess(tracking_uri(uri, Path.cwd()), say)]
     try:
         from cpmlho.tuning.run import execute
