@@ -19,7 +19,7 @@ from cpmlho.tuning.steps import RMSprop
 from cpmlho.tuning.trials import score
 from runs import content
 
-NAMES = ["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
+NAMES = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
 
 
 def problem_of(small, key, **changes):

@@ -116,9 +116,10 @@ def run_one(arguments: argparse.Namespace) -> None:
         raise ConfigError("run: give DATASET METHOD SEED, or --spec and --results-dir")
 
     from cpmlho.progress import Progress
-    from cpmlho.results import Observer, run_dir
+    from cpmlho.results import Observer, run_dir, with_values
     from cpmlho.tracking import TrackerProcess, tracking_uri
 
+    spec = with_values(spec, results_dir)
     key = RunKey(spec.dataset, spec.method, spec.seed)
     folder = run_dir(results_dir, key)
     # The tracker's process starts while torch is imported here.

@@ -92,8 +92,18 @@ class Protocol(Strict):
             for dataset in variant.datasets or self.datasets:
                 if dataset not in self.datasets:
                     raise ValueError(f"variants.{name}.datasets: unknown dataset {dataset}")
-                self.resolve(RunKey(dataset, name, 0))
+                self._check_values(name, self.resolve(RunKey(dataset, name, 0)))
+        self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         return self
+
+    def _check_values(self, name: str, spec: RunSpec) -> None:
+        source = getattr(spec.settings, "values_of", None)
+        if source is None:
+            return
+        if source not in Methods.model_fields and source not in self.variants:
+            raise ValueError(f"{name}: values_of: unknown method {source}")
+        if source == "fixed" or (source in self.variants and self.variants[source].base == "fixed"):
+            raise ValueError(f"{name}: values_of: {source} tunes nothing")
 
     def keys(self) -> Iterator[RunKey]:
         """All runs that the protocol asks for."""
@@ -144,6 +154,7 @@ class Protocol(Strict):
         base = getattr(self.methods, variant.base)
         changed = data.model_dump()
         changed["network"].update(variant.network)
+        changed["epochs"] = variant.epochs or data.epochs
         for parameter, start in variant.start.items():
             if parameter not in changed["hyperparameters"]:
                 raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")

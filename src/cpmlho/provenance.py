@@ -16,11 +16,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def code_digest() -> str:
-    """SHA-256 over the modules that decide a run's numbers, commit or no commit."""
+def modules(algorithm: str) -> list[Path]:
+    """The modules that decide a run's numbers: the shared ones and its own algorithm's, not the other methods'."""
     here = Path(__file__).parent
+    own = here / "tuning" / "methods" / f"{algorithm}.py"
+    return [here / "data.py", here / "results.py", *sorted(here.glob("tuning/*.py")), own]
+
+
+def code_digest(algorithm: str) -> str:
+    """SHA-256 over the modules that decide a run's numbers, commit or no commit."""
     digest = hashlib.sha256()
-    for path in sorted([here / "data.py", here / "results.py", *here.glob("tuning/**/*.py")]):
+    for path in modules(algorithm):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpmlho.config import RunKey, RunSpec
+from cpmlho.config import RunKey, RunSpec, parse
 
 RESULT = "result.json"
 HISTORY = "history.csv"
@@ -62,6 +62,7 @@ class RunResult(BaseModel):
     precision: Literal["float32", "bfloat16"]  # that `auto` stood for
     versions: dict[str, str]
     git_commit: str
+    code: str  # digest of the modules that decide the numbers
     data_sha256: dict[str, str]
 
     @property
@@ -184,6 +185,23 @@ def read_result(path: Path) -> RunResult:
     except (ValidationError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise ResultError(f"{path}: not a result of this version, remove it and run again: {first}") from None
+
+
+def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
+    """The specification, with the values that another run ended at as its own where it names one.
+
+    Raises:
+        ResultError: the other run's result is missing or damaged.
+        ConfigError: a value lies on the bound of its range.
+    """
+    method = getattr(spec.settings, "values_of", None)
+    if method is None:
+        return spec
+    path = run_dir(results_dir, RunKey(spec.dataset, method, spec.seed)) / RESULT
+    content = spec.model_dump(mode="json")
+    for name, value in read_result(path).hyperparameters.items():
+        content["data"]["hyperparameters"][name]["start"] = value
+    return parse(RunSpec, json.dumps(content), str(path))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-MethodName = Literal["random_search", "bayesian_optimization", "delta_stn", "cpmlho"]
+MethodName = Literal["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes"]
@@ -142,6 +142,13 @@ class BayesianOptimization(Strict):
     initial_trials: PositiveInt
 
 
+class Fixed(Strict):
+    """Settings of training without tuning: at the start values, or at those that another method's run ended at."""
+
+    algorithm: Literal["fixed"] = "fixed"
+    values_of: Identifier | None
+
+
 class Response(Strict):
     """Settings that the methods with a response hypernetwork share."""
 
@@ -176,7 +183,7 @@ class Cpmlho(Response):
     theta: NonNegativeFloat
 
 
-Settings = Annotated[RandomSearch | BayesianOptimization | DeltaStn | Cpmlho, Field(discriminator="algorithm")]
+Settings = Annotated[RandomSearch | BayesianOptimization | Fixed | DeltaStn | Cpmlho, Field(discriminator="algorithm")]
 
 
 class Methods(Strict):
@@ -184,12 +191,13 @@ class Methods(Strict):
 
     random_search: RandomSearch
     bayesian_optimization: BayesianOptimization
+    fixed: Fixed
     delta_stn: DeltaStn
     cpmlho: Cpmlho
 
 
 class Variant(Strict):
-    """A method under another name, with other settings, start values, network or precision."""
+    """A method under another name, with other settings, start values, network, budget or precision."""
 
     base: MethodName
     datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
@@ -197,6 +205,7 @@ class Variant(Strict):
     settings: dict[str, Any] = {}
     start: dict[HyperparameterName, float] = {}
     network: dict[str, Any] = {}
+    epochs: PositiveInt | None = None
     precision: Precision | None = None
 
 

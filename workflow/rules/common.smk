@@ -12,6 +12,7 @@ import psutil
 import yaml
 
 from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, load
+from cpmlho.provenance import code_digest
 from cpmlho.settings import Tracking
 from cpmlho.results import HISTORY, RESULT, data_file, held, run_dir
 
@@ -109,15 +110,11 @@ def spec_of(wildcards) -> RunSpec:
     return protocol.resolve(key_of(wildcards))
 
 
-def sources_of(wildcards) -> list[str]:
-    """The modules that decide the run's numbers: the shared ones and its own algorithm's, not the other methods'."""
-    shared = [
-        SOURCE / "data.py",
-        SOURCE / "results.py",
-        *sorted(SOURCE.glob("tuning/*.py")),
-    ]
-    own = SOURCE / "tuning" / "methods" / f"{spec_of(wildcards).settings.algorithm}.py"
-    return [str(path) for path in [*shared, own]]
+def values_of(wildcards) -> list[str]:
+    """The result that the run takes its hyperparameter values from, if it takes any."""
+    method = getattr(spec_of(wildcards).settings, "values_of", None)
+    key = key_of(wildcards)._replace(method=method)
+    return [str(run_dir(RESULTS, key) / RESULT)] if method else []
 
 
 def gpu_of(wildcards) -> str:

@@ -1,7 +1,7 @@
 rule run:
     input:
-        data=rules.data.output,
-        sources=sources_of,
+        data=ancient(rules.data.output),  # the checksums are part of `spec`
+        values=values_of,
     output:
         result=str(RUN / RESULT),
         history=str(RUN / HISTORY),
@@ -18,6 +18,7 @@ rule run:
         cuda=gpu_of,  # no parameter: which GPU it was must not make a run stale
     params:
         spec=lambda wildcards: spec_of(wildcards).model_dump_json(),
+        code=lambda wildcards: code_digest(spec_of(wildcards).settings.algorithm),
         results_dir=RESULTS,
     message:
         "{wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"

@@ -11,20 +11,24 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from cpmlho.config import Protocol, RunKey
-from cpmlho.results import METRICS, RESULT, read_result, run_dir
+from cpmlho.config import Protocol, RunKey, RunSpec
+from cpmlho.provenance import code_digest
+from cpmlho.results import METRICS, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.settings import HyperparameterName
 
 MISSING = "missing"
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
-    *("device", "git_commit", "precision"),
+    *("device", "git_commit", "code", "precision"),
 )
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 _HYPERPARAMETERS = tuple(f"hyperparameter_{name}" for name in get_args(HyperparameterName))
 # The runs of one dataset are compared with each other; they should agree in these columns.
 _SHARED = {
-    **{"precision": "precision", "device": "device", "git_commit": "git commit"},
+    **{
+        "precision": "precision",
+        "device": "device",
+    },
     **{"versions_digest": "library versions", "data_digest": "data checksums"},
 }
 COLUMNS = (
@@ -62,10 +66,19 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
+def _asked(protocol: Protocol, key: RunKey) -> RunSpec:
+    """What the protocol asks for, with another run's values where it names one that has ended."""
     asked = protocol.resolve(key)
+    try:
+        return with_values(asked, protocol.results_dir)
+    except ResultError:
+        return asked
+
+
+def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
     path = run_dir(protocol.results_dir, key) / RESULT
     result = read_result(path) if path.exists() else None
+    asked = _asked(protocol, key)
     spec = result.spec if result else asked
     row = {
         **key._asdict(),
@@ -75,7 +88,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "epochs": spec.data.epochs,
         "trials": getattr(spec.settings, "trials", None),
         "config_digest": _digest(spec.model_dump(mode="json")),
-        "stale": spec != asked,
+        "stale": spec != asked or (result is not None and result.code != code_digest(spec.settings.algorithm)),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
@@ -122,7 +135,7 @@ def flags(runs: pd.DataFrame) -> list[str]:
                 found.append(f"{dataset}: runs of different {name} are compared: {values}")
         stale = [f"{row.method}/seed{row.seed}" for row in group[group["stale"]].itertuples()]
         if stale:
-            found.append(f"{dataset}: made with other settings than the protocol's: {', '.join(stale)}")
+            found.append(f"{dataset}: made with other settings or code than the present: {', '.join(stale)}")
     return found
 
 

@@ -14,6 +14,7 @@ class Style(NamedTuple):
 STYLE = {
     "random_search": Style("RS", "#E69F00", ":"),
     "bayesian_optimization": Style("BO", "#009E73", "-."),
+    "fixed": Style("No tuning", "#999999", "-"),
     "delta_stn": Style("Δ-STN", "#D55E00", "--"),
     "cpmlho": Style("CPMLHO", "#0072B2", "-"),
 }

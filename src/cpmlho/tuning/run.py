@@ -75,7 +75,7 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
     """What must be the same for an interrupted run to go on to the same bits."""
     return {
         "settings": spec.model_dump(mode="json"),
-        "code": code_digest(),
+        "code": code_digest(spec.settings.algorithm),
         "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
@@ -142,5 +142,6 @@ def summarise(
         precision=precision,
         versions=versions(),
         git_commit=git_commit(),
+        code=code_digest(spec.settings.algorithm),
         data_sha256=spec.data.sha256,
     )

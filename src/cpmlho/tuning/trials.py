@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from cpmlho.results import WORST_LOSS, Metrics
-from cpmlho.tuning.method import Cost, Method, Past, Snapshot, Tick
+from cpmlho.tuning.method import Cost, Method, Past, Snapshot, State, Tick
 from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General
-from cpmlho.tuning.steps import Trained, general_step
+from cpmlho.tuning.steps import Trained, flat, general_step
 
 # Proposes points (n,) of the unit cube; is sent each one's validation loss.
 Proposals = Generator[Tensor, float, None]
@@ -31,11 +31,12 @@ def search(problem: Problem, proposals: Proposals, past: Past) -> Method:
     while True:
         metrics = next(done, None)
         if metrics is None:
-            general = begin(problem)
-            for iteration, _ in enumerate(train_fixed(problem, point, general), 1):
-                if iteration % problem.iterations == 0:
-                    yield Tick(trial * problem.epochs + iteration // problem.iterations)
-            metrics = yield snapshot(problem, trial, point, general.masters)
+            training = Training(problem, values_at(problem, point))
+            for epoch in range(1, problem.epochs + 1):
+                for _ in range(problem.iterations):
+                    training.step()
+                yield Tick(trial * problem.epochs + epoch)
+            metrics = yield snapshot(problem, trial, point, training.general.masters)
             assert metrics is not None
         trial += 1
         try:
@@ -65,7 +66,7 @@ def snapshot(
 ) -> Snapshot:
     """A finished trial, the first being 0: the network with dropout and cutout off."""
     epochs = (trial + 1) * problem.epochs
-    values = problem.space.named(problem.space.from_unit(point.to(problem.device)))
+    values = problem.space.named(values_at(problem, point))
     return Snapshot(epochs, epochs * problem.iterations, predictor(problem, general), values, cost=cost)
 
 
@@ -79,21 +80,44 @@ def score(metrics: Metrics) -> float:
     return WORST_LOSS if metrics.diverged else metrics.val_loss
 
 
-def begin(problem: Problem) -> Trained[General]:
-    """The run's initial general parameters; the response's, drawn after them, do not matter here."""
-    general, _ = problem.initialise(problem.streams().host("init"))
-    return Trained(general, problem.dtype)
+def values_at(problem: Problem, point: Tensor) -> Tensor:
+    """Hyperparameter values (n,) at a point (n,) of the unit cube, on the device."""
+    return problem.space.from_unit(point.to(problem.device))
 
 
-def train_fixed(problem: Problem, point: Tensor, general: Trained[General]) -> Iterator[None]:
-    """Train `general` in place for all epochs at a point (n,) of the unit cube; yields after each iteration."""
-    values = problem.space.from_unit(point.to(problem.device))
-    streams = problem.streams()
-    batches = problem.batches(problem.train, streams.host("train_order"))
-    noise = streams.device("general_noise")
-    for _ in range(problem.epochs * problem.iterations):
-        general_step(problem, general, next(batches), values, noise)
-        yield
+class Training:
+    """Training at fixed hyperparameter values (n,); the streams start anew with each.
+
+    Attributes:
+        general: the parameters, stepped in place.
+    """
+
+    def __init__(self, problem: Problem, values: Tensor) -> None:
+        self._problem, self._values = problem, values
+        self._streams = streams = problem.streams()
+        general, _ = problem.initialise(streams.host("init"))  # the response's, drawn after them, do not matter here
+        self.general = Trained(general, problem.dtype)
+        self._batches = problem.batches(problem.train, streams.host("train_order"))
+        self._noise = streams.device("general_noise")
+
+    def step(self) -> None:
+        """One training iteration."""
+        general_step(self._problem, self.general, next(self._batches), self._values, self._noise)
+
+    def state(self) -> State:
+        """All that the steps to come depend on."""
+        return {
+            "parameters": flat(self.general.masters),
+            "streams": self._streams.state(),
+            "left": self._batches.left.clone(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken of."""
+        torch._foreach_copy_(flat(self.general.masters), state["parameters"])
+        self.general.refresh()
+        self._streams.restore(state["streams"])
+        self._batches.left = state["left"]
 
 
 def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list[General], Cost]]:
@@ -108,13 +132,14 @@ def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list
         wall, cpu = time.perf_counter(), time.thread_time()
         cuda = torch.cuda.Stream(problem.device) if problem.device.type == "cuda" else None
         with torch.cuda.stream(cuda) if cuda else nullcontext():
-            general = begin(problem)
-            for _ in train_fixed(problem, point, general):
+            training = Training(problem, values_at(problem, point))
+            for _ in range(problem.epochs * problem.iterations):
                 if stopped.is_set():
                     break
+                training.step()
         if cuda:
             cuda.synchronize()
-        return general.masters, Cost(time.perf_counter() - wall, time.thread_time() - cpu)
+        return training.general.masters, Cost(time.perf_counter() - wall, time.thread_time() - cpu)
 
     with ThreadPoolExecutor(problem.workers) as pool:
         try:
