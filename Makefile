@@ -18,7 +18,7 @@ test: .venv/.ready
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 quick: .venv/.ready
-	$(BIN)/snakemake --cores 4 all --configfile workflow/quick.yaml
+	$(BIN)/snakemake --cores 4 all --config overlay=workflow/quick.yaml
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,5 @@
 # The replication as a workflow: data -> run -> tables, figures -> summary.
-# Each rule is the verb of `python -m cpmlho` with the same name; the protocol is config.yaml, changed by `--configfile`.
+# Each rule is the verb of `python -m cpmlho` with the same name; the protocol is config.yaml, changed by `--config overlay=FILE`.
 #
 #   snakemake --cores 4 all        everything
 #   snakemake --cores 4 tables     tables 1-3 and the runs that they need

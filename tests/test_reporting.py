@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from cpmlho import config
 from cpmlho.config import Protocol, RunKey
+from cpmlho.provenance import code_digest
 from cpmlho.reporting import aggregate, figures
 from cpmlho.reporting.figures import write_figures
 from cpmlho.reporting.style import STYLE
@@ -101,6 +102,7 @@ def write(
             "precision": "float32",
             "versions": {},
             "git_commit": "c0ffee",
+            "code": code_digest(resolved.settings.algorithm),
             "data_sha256": resolved.data.sha256,
         },
     }
@@ -256,7 +258,7 @@ def test_like_runs_are_not_flagged(full: Protocol) -> None:
     ("changes", "said"),
     [
         ({"device": "cuda"}, "mnist: runs of different device are compared: cpu (5), cuda (1)"),
-        ({"git_commit": "beef"}, "mnist: runs of different git commit are compared: beef (1), c0ffee (5)"),
+        ({"code": "beef"}, "mnist: made by other code than the present: cpmlho/seed1"),
         ({"data_sha256": {"file": "0"}}, "mnist: runs of different data checksums are compared"),
         (
             {"precision": "bfloat16"},

@@ -46,6 +46,7 @@ def result(**changes):
         "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "abc",
+        "code": "c0de",
         "data_sha256": spec.data.sha256,
     }
     return RunResult(**(content | changes))

@@ -83,7 +83,7 @@ def test_conda_installs_the_same_lock():
     [
         ("all", ".venv/bin/snakemake --cores 4 all"),
         ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
-        ("quick", ".venv/bin/snakemake --cores 4 all --configfile workflow/quick.yaml"),
+        ("quick", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/quick.yaml"),
         ("lint", ".venv/bin/mypy"),
     ],
 )

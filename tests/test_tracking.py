@@ -30,7 +30,19 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cpmlho import config, tracking
 from cpmlho.config import Protocol, RunKey
-from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, Metrics, Row, RunResult, run_dir, write_run
+from cpmlho.results import (
+    HISTORY,
+    HYPERPARAMETERS,
+    PLANES,
+    RESULT,
+    TRIALS,
+    Metrics,
+    Row,
+    RunResult,
+    held,
+    run_dir,
+    write_run,
+)
 from cpmlho.tracking import Tracker, store
 from cpmlho.tracking import process as process_module
 
@@ -110,6 +122,7 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
         "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "c0ffee-dirty",
+        "code": "c0de",
         "data_sha256": spec.data.sha256,
     }
     return RunResult(**(values | changes))
@@ -548,6 +561,20 @@ def test_rebuilding_replaces_what_differs_or_was_cut_short(uri: str, tmp_path: P
     assert first.data.metrics["final_val_loss"] == 0.75
     assert second.data.metrics["final_val_loss"] == 0.25
     assert runs(uri, query="attributes.status = 'RUNNING'") == []
+
+
+def test_rebuilding_closes_what_is_open_without_a_process(uri: str, tmp_path: Path) -> None:
+    key = result("random_search").key
+    tracker = Tracker(uri, pytest.fail)
+    tracker.started(result("random_search").spec, {})
+    child = store.Store(uri).begin_child("mnist", "trial1", live(uri)[0].info.run_id, {})
+    with held(run_dir(tmp_path, key), pytest.fail):
+        rebuild(tmp_path)
+    assert live(uri)[0].info.status == "RUNNING"
+    rebuild(tmp_path)
+    (entry,) = live(uri)
+    assert (entry.info.status, entry.data.tags["status"]) == ("KILLED", "killed")
+    assert MlflowClient(uri).get_run(child).info.status == "KILLED"
 
 
 @pytest.mark.parametrize(

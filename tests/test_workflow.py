@@ -1,5 +1,6 @@
 """The workflow as its user sees it: what it would run, refuses, makes, repeats, and leaves alone."""
 
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,8 @@ from cpmlho.config import RunKey
 
 ROOT = Path(__file__).parents[1]
 SMOKE = Path("tests", "smoke.yaml")
-REPORT = {"tables": 1, "figures": 1, "summary": 1, "all": 1}
+REPORT = {"tables": 1, "figures": 1, "report": 1, "summary": 1, "all": 1}
+METHODS = {"random_search", "bayesian_optimization", "delta_stn", "cpmlho"}  # that the protocol runs
 
 
 def snakemake(*arguments, folder, tree=ROOT, **changes):
@@ -74,7 +76,7 @@ def test_the_protocol_is_two_datasets_four_methods_three_seeds_and_figure_2(full
     assert counts == {"data": 2, "run": 36, **REPORT}
     methods = Counter((key.dataset, key.method) for key in runs)
     assert set(methods.values()) == {3}
-    assert {method for dataset, method in methods if dataset == "fashionmnist"} == set(config.Methods.model_fields)
+    assert {method for dataset, method in methods if dataset == "fashionmnist"} == METHODS
     assert len(methods) == 2 * 4 + 4
 
 
@@ -87,9 +89,7 @@ def test_the_quick_protocol_runs_everything_in_small(tmp_path):
     counts, runs = planned(snakemake("-n", "all", "--configfile", ROOT / "workflow/quick.yaml", folder=tmp_path))
     assert counts == {"data": 2, "run": 20, **REPORT}
     methods = {(key.dataset, key.method) for key in runs}
-    assert {
-        (dataset, method) for dataset in ("mnist", "fashionmnist") for method in config.Methods.model_fields
-    } < methods
+    assert set(itertools.product(("mnist", "fashionmnist"), METHODS)) < methods
     protocol = config.load([ROOT / "config.yaml", ROOT / "workflow/quick.yaml"])
     assert protocol.results_dir == "results/quick"
     assert protocol.note.startswith("CUT DOWN (make quick)")
@@ -182,7 +182,34 @@ def test_a_broken_config_yaml_is_one_line(tmp_path, content, expected):
     assert re.fullmatch(f"Error: {expected}", line)
 
 
-def test_an_overlay_that_snakemake_itself_cannot_read_starts_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("overlay", "content", "expected"),
+    [
+        ("mine.yaml", b"run: [\n", "mine.yaml line 2: not valid YAML: .*"),
+        ("mine.yaml", b"note: \xff\n", "mine.yaml: byte 6 is not UTF-8; save the file as UTF-8"),
+        ("mine.yaml", b"[1, 2]\n", "mine.yaml: must be a mapping of settings, got list"),
+        ("mine.yaml", None, "mine.yaml: cannot be read: No such file or directory"),
+        ("[mine.yaml, also.yaml]", b"note: x\n", "also.yaml: cannot be read: No such file or directory"),
+        ("{a: b}", b"", "--config overlay: must be a file, or a list of files such as .*"),
+        ("3", b"", "--config overlay: must be a file, or a list of files such as .*"),
+    ],
+)
+def test_an_overlay_that_cannot_be_used_is_one_line(tmp_path, overlay, content, expected):
+    if content is not None:
+        (tmp_path / "mine.yaml").write_bytes(content)
+    run = snakemake("--cores", "1", "all", "--config", f"overlay={overlay}", folder=tmp_path)
+    [line] = refusal(run)
+    assert re.fullmatch(f"Error: {expected}", line)
+
+
+def test_overlays_are_merged_in_their_order(tmp_path):
+    (tmp_path / "a.yaml").write_text("run: {seeds: [5], variants: []}")
+    (tmp_path / "b.yaml").write_text("run: {seeds: [6, 7]}")
+    counts, _ = planned(snakemake("-n", "all", "--config", "overlay=[a.yaml, b.yaml]", folder=tmp_path))
+    assert counts["run"] == 2 * 4 * 2
+
+
+def test_a_configfile_that_snakemake_itself_cannot_read_starts_nothing(tmp_path):
     """Snakemake reads it before the workflow is asked, so these words are its own."""
     (tmp_path / "mine.yaml").write_text("run: [")
     said = refusal(snakemake("--cores", "1", "all", "--configfile", "mine.yaml", folder=tmp_path))
@@ -270,6 +297,12 @@ class Checkout:
     def of(self, *algorithms):
         return {key for key in self.keys if self.protocol.resolve(key).settings.algorithm in algorithms}
 
+    def behind(self, algorithm):
+        """The runs of an algorithm, and those that take their values from one of them."""
+        own = self.of(algorithm)
+        settings = {key: self.protocol.resolve(key).settings for key in self.of("fixed")}
+        return own | {key for key, fixed in settings.items() if key._replace(method=fixed.values_of) in own}
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -281,9 +314,8 @@ def finished(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_smoke_protocol_has_all_methods_and_datasets(finished):
-    assert {(key.dataset, key.method) for key in finished.keys} >= {
-        (dataset, method) for dataset in ("mnist", "fashionmnist") for method in config.Methods.model_fields
-    }
+    wanted = set(itertools.product(("mnist", "fashionmnist"), METHODS))
+    assert {(key.dataset, key.method) for key in finished.keys} >= wanted
 
 
 @pytest.mark.slow
@@ -358,12 +390,12 @@ def test_what_is_finished_is_not_repeated(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", config.Methods.model_fields)
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_setting_of_one_method_repeats_that_method_alone(finished, method):
     before = finished.protocol.methods.model_dump()[method]
     name = "trials" if "trials" in before else "valid_steps"
     overlay = write_yaml(finished.folder / "change.yaml", methods={method: {name: before[name] + 1}})
-    assert finished.plan(overlay) == ({"run": len(finished.of(method)), **REPORT}, finished.of(method))
+    assert finished.plan(overlay) == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))
 
 
 @pytest.mark.slow
@@ -408,7 +440,7 @@ def edit(finished):
 @pytest.mark.parametrize("method", config.Methods.model_fields)
 def test_the_code_of_one_method_repeats_that_method_alone(finished, edit, method):
     edit(f"tuning/methods/{method}.py")
-    assert finished.plan() == ({"run": len(finished.of(method)), **REPORT}, finished.of(method))
+    assert finished.plan() == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))
 
 
 @pytest.mark.slow

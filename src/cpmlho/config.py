@@ -204,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings key by key, as Snakemake does with `--configfile`; anything else is replaced."""
+    """Merge mappings key by key; anything else is replaced."""
     result = copy.deepcopy(dict(base))
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)

@@ -25,13 +25,13 @@ def relative(path: Path | str) -> Path:
 
 
 def read_protocol() -> Protocol:
-    """The protocol: config.yaml, then --configfile, then --config; a mistake ends the command with one line.
+    """The protocol: config.yaml, then overlays, then --config; a mistake ends the command with one line.
 
     The files are read here and not taken from Snakemake's `config`: an error then names its file and line, a key
-    given twice is one, and the numbers in --config are numbers.
+    given twice is one, and the numbers in --config are numbers. An overlay is given with `--config overlay=FILE`;
+    with `--configfile FILE` too, but Snakemake reads that before this, and a file that it cannot read ends in its words.
     """
     given = workflow.config_settings
-    files = [Path(workflow.basedir, "config.yaml"), *given.configfiles]
     try:
         overrides = {}
         for name, _, value in (entry.partition("=") for entry in given.config_args or []):
@@ -39,6 +39,11 @@ def read_protocol() -> Protocol:
                 overrides[name] = yaml.safe_load(value)
             except yaml.YAMLError:
                 raise ConfigError(f"--config {name}={value}: not valid YAML") from None
+        overlays = overrides.pop("overlay", [])
+        overlays = [overlays] if isinstance(overlays, str) else overlays
+        if not (isinstance(overlays, list) and all(isinstance(file, str) for file in overlays)):
+            raise ConfigError("--config overlay: must be a file, or a list of files such as [a.yaml, b.yaml]")
+        files = [Path(workflow.basedir, "config.yaml"), *given.configfiles, *overlays]
         return load([relative(file) for file in files], overrides)
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)

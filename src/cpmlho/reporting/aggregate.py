@@ -31,9 +31,13 @@ _SHARED = {
     },
     **{"versions_digest": "library versions", "data_digest": "data checksums"},
 }
+_UNLIKE_THE_PRESENT = {
+    "stale": "with other settings than the protocol's",
+    "outdated": "by other code than the present",
+}
 COLUMNS = (
     *("dataset", "method", "algorithm", "seed", "status", *_METRICS, *_HYPERPARAMETERS, *_COPIED),
-    *("network", "epochs", "trials", "data_digest", "versions_digest", "config_digest", "stale"),
+    *("network", "epochs", "trials", "data_digest", "versions_digest", "config_digest", "stale", "outdated"),
 )
 
 
@@ -88,7 +92,8 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "epochs": spec.data.epochs,
         "trials": getattr(spec.settings, "trials", None),
         "config_digest": _digest(spec.model_dump(mode="json")),
-        "stale": spec != asked or (result is not None and result.code != code_digest(spec.settings.algorithm)),
+        "stale": spec != asked,
+        "outdated": result is not None and result.code != code_digest(spec.settings.algorithm),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
@@ -133,9 +138,10 @@ def flags(runs: pd.DataFrame) -> list[str]:
             if len(counts) > 1:
                 values = ", ".join(f"{value} ({count})" for value, count in counts.items())
                 found.append(f"{dataset}: runs of different {name} are compared: {values}")
-        stale = [f"{row.method}/seed{row.seed}" for row in group[group["stale"]].itertuples()]
-        if stale:
-            found.append(f"{dataset}: made with other settings or code than the present: {', '.join(stale)}")
+        for column, said in _UNLIKE_THE_PRESENT.items():
+            runs_so = [f"{row.method}/seed{row.seed}" for row in group[group[column]].itertuples()]
+            if runs_so:
+                found.append(f"{dataset}: made {said}: {', '.join(runs_so)}")
     return found
 
 

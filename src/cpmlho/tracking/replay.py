@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,26 @@ def log_run(tracker: Tracker, folder: Path) -> None:
         tracker.finished(result, folder)
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a run is going on in its folder: it holds it (`results.held`); on a file system without locks, maybe."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def rebuild(protocol: Protocol, root: Path, log: Callable[[str], None]) -> None:
-    """Make MLflow show every finished run of the protocol, as its files have it; a second time changes nothing."""
+    """Make MLflow show every finished run of the protocol, as its files have it; a second time changes nothing.
+
+    An entry that is open although nothing is at work on its run, as a power cut leaves it, is closed as killed.
+    """
     tracker = Tracker(tracking_uri(protocol.tracking.uri, root), log)
     for key in protocol.keys():  # noqa: SIM118  (no mapping)
         folder = run_dir(root / protocol.results_dir, key)
@@ -36,6 +56,8 @@ def rebuild(protocol: Protocol, root: Path, log: Callable[[str], None]) -> None:
                 log_run(tracker, folder)
             except ResultError as error:
                 log(str(error))
+        elif not at_work(folder):
+            tracker.abandoned(key)
 
 
 def log_summary(protocol: Protocol, root: Path, log: Callable[[str], None]) -> None:

@@ -122,6 +122,14 @@ class Store:
         self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         self.client.set_terminated(run_id, status)
 
+    def close(self, experiment: str, key: str, tags: Mapping[str, str]) -> None:
+        """Close as killed the runs of a key that are still open, each after its children."""
+        running = "attributes.status = 'RUNNING'"
+        for run in self._search(experiment, f"tags.`{JOB_KEY}` = '{key}' and {running}"):
+            children = self._search(experiment, f"tags.`{PARENT}` = '{run.info.run_id}' and {running}")
+            for each in (*children, run):
+                self.end(each.info.run_id, "KILLED", tags)
+
     def _search(self, experiment: str, query: str) -> list[Any]:
         found = self.client.get_experiment_by_name(experiment)
         return [] if found is None else list(self.client.search_runs([found.experiment_id], query))

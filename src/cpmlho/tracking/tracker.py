@@ -145,6 +145,11 @@ class Tracker:
         self._spec = None
 
     @_never_fails
+    def abandoned(self, key: RunKey) -> None:
+        """Close what a dead process, and its tracker with it, has left open."""
+        self._store.close(key.dataset, str(key), {"status": "killed"})
+
+    @_never_fails
     def is_logged(self, key: RunKey, folder: Path) -> bool:
         """Whether the run's live entry was made from the very result.json in `folder`."""
         return self._store.has(key.dataset, str(key), DIGEST, digest(folder))
