@@ -55,8 +55,9 @@ def parser() -> Parser:
         "--threads", type=threads, default=1, help="trials of random search to train side by side; default: 1"
     )
     whole = [
-        verb("tables", make_tables, "make Tables 1-3 from the result files"),
-        verb("figures", make_figures, "make Figures 1-2 from the result files"),
+        verb("tables", make_tables, "make Tables 1-3 and the evidence from the result files"),
+        verb("figures", make_figures, "make Figures 1-4 from the result files"),
+        verb("report", make_report, "make the report from the result files and the figures"),
         verb("summary", log_summary, "log tables and figures to MLflow's summary run"),
         verb("track", track, "rebuild the MLflow store from the result files"),
     ]
@@ -147,6 +148,13 @@ def make_figures(arguments: argparse.Namespace) -> None:
     from cpmlho.reporting.figures import write_figures
 
     write_figures(protocol_of(arguments))
+
+
+def make_report(arguments: argparse.Namespace) -> None:
+    """Verb `report`."""
+    from cpmlho.reporting.report import write_report
+
+    write_report(protocol_of(arguments))
 
 
 def log_summary(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ REPORTING = [
     for path in [SOURCE / "results.py", *sorted(SOURCE.glob("reporting/*"))]
     if path.is_file() and not path.name.startswith(".")
 ]
+EVIDENCE = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")
 # Where the runs are tracked changes no table.
 UNTRACKED = protocol.model_copy(update={"tracking": Tracking(uri=None)}).model_dump_json()
 
@@ -21,11 +22,12 @@ rule tables:
         ),
         *[
             report(
-                f"{RESULTS}/tables/variants.{kind}",
-                caption="../report/variants.rst",
-                category="Tables",
-                labels={"Table": "variants", "File": kind},
+                f"{RESULTS}/tables/{name}.{kind}",
+                caption=f"../report/{name}.rst",
+                category="Evidence",
+                labels={"Table": name.replace("_", " "), "File": kind},
             )
+            for name in EVIDENCE
             for kind in ("csv", "md")
         ],
         *[
@@ -48,7 +50,7 @@ rule tables:
     params:
         protocol=UNTRACKED,
     message:
-        f"Tables 1-3 from {len(KEYS)} runs"
+        f"Tables 1-3 and the evidence from {len(KEYS)} runs"
     shell:
         "{PY:q} -m cpmlho tables --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
 
@@ -65,7 +67,7 @@ rule figures:
                 category="Figures",
                 labels={"Figure": str(number), "File": kind},
             )
-            for number in (1, 2)
+            for number in (1, 2, 3, 4)
             for kind in ("png", "svg", "csv")
         ],
     log:
@@ -78,16 +80,39 @@ rule figures:
     params:
         protocol=UNTRACKED,
     message:
-        f"Figures 1-2 from {len(KEYS)} runs"
+        f"Figures 1-4 from {len(KEYS)} runs"
     shell:
         "{PY:q} -m cpmlho figures --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
 
 
+rule report:
+    input:
+        rules.figures.output,
+        results=RUN_RESULTS,
+        sources=REPORTING,
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        protocol=UNTRACKED,
+    message:
+        f"Report from {len(KEYS)} runs"
+    shell:
+        "{PY:q} -m cpmlho report --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
+
+
 rule summary:
-    # Puts the tables and figures beside the runs in MLflow; what it writes there is no file of the workflow.
+    # Puts tables, figures and report beside the runs in MLflow; what it writes there is no file of the workflow.
     input:
         rules.tables.output,
         rules.figures.output,
+        rules.report.output,
     output:
         touch(f"{RESULTS}/logs/summary.done"),
     log:
@@ -100,6 +125,6 @@ rule summary:
     params:
         protocol=PROTOCOL,
     message:
-        "Tables and figures to MLflow"
+        "Tables, figures and report to MLflow"
     shell:
         "{PY:q} -m cpmlho summary --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"

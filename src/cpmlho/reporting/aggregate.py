@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -115,6 +115,12 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
     return pd.DataFrame([_row(protocol, key) for key in keys], columns=list(COLUMNS)).astype(
         {"steps": "Int64", "trials": "Int64"}
     )
+
+
+def by_method(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Dataset, method and their rows, in the order of the rows."""
+    for (dataset, method), group in frame.groupby(["dataset", "method"], sort=False):
+        yield str(dataset), str(method), group
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:

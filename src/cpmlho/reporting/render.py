@@ -28,6 +28,7 @@ class Cell:
     paper: str  # as printed, digits included; empty where the paper prints none
     mark: str = ""  # what the mean leaves out
     bold: bool = False
+    runs: str = ""  # the runs behind it, `dataset/method`
 
     def text(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
         """`0.181 ± 0.002 (0.180) [n=2/3, 1 diverged]`, each part where there is one."""
@@ -39,12 +40,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Linked:
+    """Text with the runs behind it."""
+
+    words: str
+    runs: str  # `dataset/method`
+
+    def text(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
+        """The text alone, where there is nothing to link to."""
+        return escape(self.words)
+
+
+Line = list[str | Cell | Linked]
+
+
+@dataclass(frozen=True)
 class Grid:
     """A table to be printed: cells, and what must be said with them."""
 
     label: str
     header: list[str]
-    rows: list[list[str | Cell]]
+    rows: list[Line]
     caption: str
     note: str = ""
     flags: list[str] = field(default_factory=list)

@@ -29,3 +29,8 @@ QUANTITIES = {
     "cutout_holes": "Cutout holes",
     "cutout_length": "Cutout length",
 }
+
+
+def label_of(method: str) -> str:
+    """A method's label; a variant's own name."""
+    return STYLE[method].label if method in STYLE else method

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from cpmlho.config import Protocol
-from cpmlho.reporting import variants
 from cpmlho.reporting.aggregate import (
     finished,
     flags,
@@ -19,9 +17,11 @@ from cpmlho.reporting.aggregate import (
     significant_best,
     summarise,
 )
-from cpmlho.reporting.render import Cell, Grid, latex, markdown, markdown_table
+from cpmlho.reporting.evidence import evidence
+from cpmlho.reporting.paper import paper_numbers, quantity_column
+from cpmlho.reporting.render import Cell, Grid, Line, Linked, latex, markdown, markdown_table
 from cpmlho.reporting.style import QUANTITIES, STYLE
-from cpmlho.results import METRICS, write_text
+from cpmlho.results import write_text
 
 
 class Table(NamedTuple):
@@ -35,7 +35,6 @@ class Table(NamedTuple):
     lowest: bool | None = None  # whether the lowest or the highest mean is the best; None: there is no best
 
 
-_KEY = ("dataset", "method", "quantity")
 _INTERVAL = ("paper", "mean", "std", "ci_low", "ci_high", "n_seeds")
 TABLES = (
     Table(
@@ -63,18 +62,6 @@ TABLES = (
 Cells = dict[tuple[str, str, str], Cell]  # by dataset, method, quantity
 
 
-def paper_numbers(table: int) -> dict[tuple[str, str, str], str]:
-    """A table's numbers as the paper prints them, by dataset, method and quantity."""
-    with (files("cpmlho.reporting") / "paper.csv").open(encoding="utf-8") as file:
-        printed = pd.read_csv(file, dtype=str)
-    rows = printed[printed["table"] == str(table)]
-    return dict(zip(zip(*(rows[name] for name in _KEY), strict=True), rows["value"], strict=True))
-
-
-def _column(quantity: str) -> str:
-    return f"final_{quantity}" if quantity in METRICS else f"hyperparameter_{quantity}"
-
-
 def _compared(protocol: Protocol, runs: pd.DataFrame, table: Table) -> pd.DataFrame:
     """The runs that the table is made of; variants are not in the paper's tables."""
     datasets = table.datasets or protocol.run.datasets
@@ -85,12 +72,12 @@ def _cells(runs: pd.DataFrame, table: Table) -> Cells:
     paper, cells = paper_numbers(table.number), {}
     for dataset, of_dataset in runs.groupby("dataset", sort=False):
         for quantity in table.quantities:
-            column = _column(quantity)
+            column = quantity_column(quantity)
             best = None if table.lowest is None else significant_best(of_dataset, column, lowest=table.lowest)
             for method, group in of_dataset.groupby("method", sort=False):
                 key = (str(dataset), str(method), quantity)
                 ours = summarise(finished(group)[column])
-                cells[key] = Cell(ours, paper.get(key, ""), incomplete(group), method == best)
+                cells[key] = Cell(ours, paper.get(key, ""), incomplete(group), method == best, f"{dataset}/{method}")
     return cells
 
 
@@ -142,10 +129,10 @@ def _caption(protocol: Protocol, table: Table, cells: Cells) -> str:
     return " ".join(sentences)
 
 
-def _rows_are_datasets(protocol: Protocol, cells: Cells) -> tuple[list[str], list[list[str | Cell]]]:
+def _rows_are_datasets(protocol: Protocol, cells: Cells) -> tuple[list[str], list[Line]]:
     """Table 1: a column for each method."""
     header = ["Dataset", "Network", *(STYLE[method].label for method in protocol.run.methods)]
-    rows: list[list[str | Cell]] = []
+    rows: list[Line] = []
     for name in protocol.run.datasets:
         dataset = protocol.datasets[name]
         ours = [cell for key, cell in cells.items() if key[0] == name]
@@ -153,14 +140,14 @@ def _rows_are_datasets(protocol: Protocol, cells: Cells) -> tuple[list[str], lis
     return header, rows
 
 
-def _rows_are_methods(protocol: Protocol, table: Table, cells: Cells) -> tuple[list[str], list[list[str | Cell]]]:
+def _rows_are_methods(protocol: Protocol, table: Table, cells: Cells) -> tuple[list[str], list[Line]]:
     """Tables 2 and 3: a column for each quantity, of each dataset if there are several."""
     columns = list(dict.fromkeys((dataset, quantity) for dataset, _, quantity in cells))
     header = ["Method"]
     for dataset, quantity in columns:
         prefix = "" if table.datasets else f"{protocol.datasets[dataset].folder} "
         header.append(prefix + QUANTITIES[quantity])
-    rows: list[list[str | Cell]] = [
+    rows: list[Line] = [
         [STYLE[method].label, *(cells[dataset, method, quantity] for dataset, quantity in columns)]
         for method in protocol.run.methods
         if columns
@@ -177,27 +164,34 @@ def _grid(protocol: Protocol, runs: pd.DataFrame, table: Table, cells: Cells) ->
     return Grid(f"Table {table.number}", header, rows, caption, protocol.note, flags(runs))
 
 
-def _differences(protocol: Protocol, runs: pd.DataFrame) -> str:
+def differences(protocol: Protocol, runs: pd.DataFrame) -> Grid:
     """CPMLHO against each other method, paired by seed; to four decimals, as the paper's margins are of thousandths."""
-    rows: list[list[str | Cell]] = []
+    rows: list[Line] = []
     for name, of_dataset in runs.groupby("dataset", sort=False):
         for other in protocol.run.methods:
             if other != "cpmlho":
-                difference = paired(of_dataset, "cpmlho", other, _column("val_loss"))
-                label = f"{STYLE['cpmlho'].label} minus {STYLE[other].label}"
+                difference = paired(of_dataset, "cpmlho", other, quantity_column("val_loss"))
+                label = Linked(f"{STYLE['cpmlho'].label} minus {STYLE[other].label}", f"{name}/{other}")
                 mean = f"{difference.mean:+.4f}" if difference.n_seeds else "–"
                 interval = f"{difference.ci_low:+.4f} to {difference.ci_high:+.4f}" if difference.n_seeds > 1 else "–"
                 rows.append([protocol.datasets[str(name)].folder, label, mean, interval, str(difference.n_seeds)])
     header = ["Dataset", "Difference of validation loss", "Mean", "95 % interval", "n"]
     about = (
         "Paired differences over the seeds that both methods finished; negative: CPMLHO's loss is lower."
-        " The intervals are Student-t, each for itself, not corrected for their number.\n"
+        " The intervals are Student-t, each for itself, not corrected for their number."
     )
-    return f"\n{about}\n{markdown_table(Grid('', header, rows, ''))}"
+    return Grid("Differences", header, rows, about)
+
+
+def grid_of(protocol: Protocol, runs: pd.DataFrame, table: Table) -> tuple[Grid, Cells]:
+    """One of the paper's tables, to be printed, and its cells."""
+    compared = _compared(protocol, runs, table)
+    cells = _cells(compared, table)
+    return _grid(protocol, compared, table, cells), cells
 
 
 def write_tables(protocol: Protocol) -> None:
-    """Write all runs, the variants, and Tables 1 to 3 as `.csv`, `.md` and `.tex`, to `tables` under the results.
+    """Write all runs, the evidence, and Tables 1 to 3 as `.csv`, `.md` and `.tex`, to `tables` under the results.
 
     Raises:
         ResultError: a result file is damaged.
@@ -205,17 +199,15 @@ def write_tables(protocol: Protocol) -> None:
     folder = Path(protocol.results_dir) / "tables"
     runs = read_runs(protocol)
     write_text(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n"))
-    changes = list(variants.compare(protocol, runs))
-    frame = pd.DataFrame(changes, columns=list(variants.COLUMNS))
-    write_text(folder / "variants.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "variants.md", variants.page(protocol, runs, changes))
+    for name, (grid, frame) in evidence(protocol, runs).items():
+        write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / f"{name}.md", markdown(grid))
     for table in TABLES:
-        compared = _compared(protocol, runs, table)
-        cells = _cells(compared, table)
-        grid = _grid(protocol, compared, table, cells)
+        grid, cells = grid_of(protocol, runs, table)
         page = markdown(grid)
         if table.number == 1 and "cpmlho" in protocol.run.methods:
-            page += _differences(protocol, compared)
+            below = differences(protocol, _compared(protocol, runs, table))
+            page += f"\n{below.caption}\n\n{markdown_table(below)}"
         write_text(
             folder / f"table{table.number}.csv", _frame(protocol, table, cells).to_csv(index=False, lineterminator="\n")
         )

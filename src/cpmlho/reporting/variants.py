@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.config import Protocol
-from cpmlho.reporting.aggregate import finished, flags, paired, summarise
-from cpmlho.reporting.render import Cell, Grid, markdown
+from cpmlho.reporting.aggregate import finished, paired, summarise
+from cpmlho.reporting.render import Grid, Line, Linked
 
 LOSS = "final_val_loss"
 TITLE = (
     "Final validation loss of each variant against its base, paired by seed. Spread: the sample standard deviation of"
-    " the base over seeds. Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
+    " the base over seeds; within: whether the whole interval is smaller, so that the variant counts as equivalent."
+    " Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
     " base's, means over the same seeds."
 )
 
@@ -51,22 +52,36 @@ def compare(protocol: Protocol, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }
 
 
-def page(protocol: Protocol, runs: pd.DataFrame, compared: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as Markdown."""
+def grid(protocol: Protocol, compared: Sequence[Mapping[str, Any]], cautions: list[str]) -> Grid:
+    """The rows as a table to be printed."""
 
     def interval(row: Mapping[str, Any]) -> list[str]:
         if row["n_seeds"] < 2:
-            return ["–", f"{row['difference']:+.4f}", "–"]
+            return ["–", f"{row['difference']:+.4f}", "–", "–"]
         bounds = f"{row['ci_low']:+.4f} to {row['ci_high']:+.4f}"
-        return [f"{row['base_std']:.4f}", f"{row['difference']:+.4f}", bounds]
+        within = "yes" if max(-row["ci_low"], row["ci_high"]) < row["base_std"] else "no"
+        return [f"{row['base_std']:.4f}", f"{row['difference']:+.4f}", bounds, within]
 
-    header = ["Dataset", "Variant", "Base", "Base's loss", "Spread", "Difference", "95 % interval", "n", "Time"]
-    rows: list[list[str | Cell]] = [
+    header = [
+        "Dataset",
+        "Variant",
+        "Base",
+        "Base's loss",
+        "Spread",
+        "Difference",
+        "95 % interval",
+        "Within",
+        "n",
+        "Time",
+    ]
+    rows: list[Line] = [
         [
-            *(protocol.datasets[row["dataset"]].folder, row["variant"], row["base"], f"{row['base_mean']:.4f}"),
+            protocol.datasets[row["dataset"]].folder,
+            Linked(row["variant"], f"{row['dataset']}/{row['variant']}"),
+            *(row["base"], f"{row['base_mean']:.4f}"),
             *(*interval(row), str(row["n_seeds"]), f"{row['time_ratio']:.2f}"),
         ]
         for row in compared
     ]
     caption = TITLE if rows else "No variant has been run together with its base."
-    return markdown(Grid("Variants", header, rows, caption, protocol.note, flags(runs)))
+    return Grid("Variants", header, rows, caption, protocol.note, cautions)

@@ -156,12 +156,14 @@ class Tracker:
 
     @_never_fails
     def summarised(self, folder: Path) -> None:
-        """Log the tables and figures under `folder` as the one live summary."""
-        note = "Tables and figures over all runs, as the files had them when they were last made."
+        """Log the tables, figures and report under `folder` as the one live summary."""
+        note = "Tables, figures and report over all runs, as the files had them when they were last made."
         run_id = self._store.begin(SUMMARY, SUMMARY, SUMMARY, {NOTE: note})
         for name in ("tables", "figures"):
             if (folder / name).is_dir():
                 self._store.client.log_artifacts(run_id, str(folder / name), name)
+        if (report := folder / "report.html").exists():
+            self._store.client.log_artifact(run_id, str(report))
         table = folder / "tables" / "table1.csv"
         means = {  # MLflow takes no other characters in a metric's name
             re.sub(r"[^\w./ -]", "_", "table1/{dataset}/{network}/{method}".format(**row)): row["mean"]

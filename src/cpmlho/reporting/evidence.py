@@ -1,0 +1,198 @@
+"""The evidence beyond the paper's own tables, each as numbers and as a table to be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite, isnan
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from cpmlho.config import Protocol
+from cpmlho.reporting import budgets, variants
+from cpmlho.reporting.aggregate import flags
+from cpmlho.reporting.claims import Decided, Part, decide
+from cpmlho.reporting.render import Grid, Line, Linked
+from cpmlho.reporting.style import label_of
+
+Row = Mapping[str, Any]
+
+
+class Shown(NamedTuple):
+    """A table of evidence."""
+
+    grid: Grid
+    frame: pd.DataFrame
+
+
+def number(value: float, decimals: int = 4, sign: str = "") -> str:
+    """A number with so many decimals, – where there is none."""
+    return f"{value:{sign}.{decimals}f}" if isfinite(value) else "–"
+
+
+def interval(row: Row, prefix: str = "", decimals: int = 4, sign: str = "+") -> str:
+    """The interval of a row, – where there is none."""
+    low, high = row[f"{prefix}ci_low"], row[f"{prefix}ci_high"]
+    return "–" if isnan(low) else f"{low:{sign}.{decimals}f} to {high:{sign}.{decimals}f}"
+
+
+def spread(row: Row, prefix: str) -> str:
+    """Mean ± standard deviation over seeds."""
+    deviation = row[f"{prefix}_std"]
+    return number(row[f"{prefix}_mean"]) + ("" if isnan(deviation) else f" ± {deviation:.4f}")
+
+
+def _decimals(part: Part) -> int:
+    return 1 if part.quantity == "settled" else 4
+
+
+def _part(protocol: Protocol, part: Part) -> Line:
+    decimals = _decimals(part)
+    against = part.against if part.against[0].isdigit() else label_of(part.against)
+    sides = {"below": "below", "above": "above", "printed": "as printed:"}
+    name = f"{label_of(part.method)}: {part.quantity} {sides[part.side]} {against}"
+    return [
+        part.claim,
+        protocol.datasets[part.dataset].folder if part.dataset in protocol.datasets else part.dataset,
+        Linked(name, f"{part.dataset}/{part.method}"),
+        number(part.estimate, decimals, "" if part.side == "printed" else "+"),
+        interval(part._asdict(), decimals=decimals, sign="" if part.side == "printed" else "+"),
+        number(part.p, 3),
+        str(part.n_seeds),
+        part.decision,
+    ]
+
+
+def verdicts(protocol: Protocol, decided: list[Decided]) -> Shown:
+    """One row a claim."""
+    rows: list[Line] = []
+    for claim, verdict, p, parts in decided:
+        counts = {name: sum(part.decision == name for part in parts) for name in ("holds", "fails", "undecided")}
+        tally = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        rows.append([claim.id, claim.place, claim.quote, verdict, tally, number(p, 3), _needed(decided, claim.id)])
+    header = ["Claim", "Place", "Statement", "Verdict", "Its tests", "p (Holm)", "Seeds to decide"]
+    caption = (
+        "A claim is reproduced if all its tests hold and the largest p-value stays below 0.05 after Holm's correction"
+        " over the claims; not reproduced if one fails; else inconclusive."
+    )
+    columns = ["claim", "place", "statement", "verdict", "tests", "p_holm", "seeds_needed"]
+    frame = pd.DataFrame([[*row[:5], each.p, each.seeds_needed] for row, each in zip(rows, decided, strict=True)])
+    return Shown(Grid("Verdicts", header, rows, caption, protocol.note), frame.set_axis(columns, axis=1))
+
+
+def _needed(decided: list[Decided], claim: str) -> str:
+    (found,) = (each for each in decided if each.claim.id == claim)
+    return str(found.seeds_needed) if found.seeds_needed else "–"
+
+
+def tests(protocol: Protocol, decided: list[Decided]) -> Shown:
+    """One row a test."""
+    parts = [part for each in decided for part in each.parts]
+    header = ["Claim", "Dataset", "Test", "Estimate", "95 % interval", "p", "n", "It"]
+    caption = (
+        "Differences and bounds: mean over seeds, BCa bootstrap interval, exact two-sided sign-flip test. Printed"
+        " numbers: our mean, and the interval in which one further seed lies; p is Student's, before correction."
+    )
+    grid = Grid("Tests", header, [_part(protocol, part) for part in parts], caption, protocol.note)
+    return Shown(grid, pd.DataFrame(parts, columns=list(Part._fields)))
+
+
+def _table(
+    protocol: Protocol,
+    label: str,
+    columns: Mapping[str, Callable[[Row], str | Linked]],
+    rows: Iterable[Row],
+    caption: str,
+) -> Shown:
+    rows = list(rows)
+    cells: list[Line] = [
+        [protocol.datasets[row["dataset"]].folder, *(show(row) for show in columns.values())] for row in rows
+    ]
+    said = caption if rows else f"{caption} No run of the protocol is there to be compared."
+    return Shown(
+        Grid(label, ["Dataset", *columns], cells, said, protocol.note),
+        pd.DataFrame(rows) if rows else pd.DataFrame(columns=["dataset"]),
+    )
+
+
+def _method(column: str) -> Callable[[Row], Linked]:
+    return lambda row: Linked(label_of(row[column]), f"{row['dataset']}/{row[column]}")
+
+
+def _budgets(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
+    difference = {
+        "Difference": lambda row: number(row["difference_mean"], sign="+"),
+        "95 % interval": lambda row: interval(row, "difference_"),
+        "n": lambda row: str(row["difference_n_seeds"]),
+    }
+    return {
+        "equal_compute": _table(
+            protocol,
+            "Equal compute",
+            {
+                "Method": _method("method"),
+                "Trials for one Δ-STN run": lambda row: str(row["cut_trials"]),
+                "Loss": lambda row: spread(row, "cut"),
+                "All trials": lambda row: str(row["full_trials"]),
+                "Their loss": lambda row: spread(row, "full"),
+                "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
+                "n": lambda row: str(row["full_n_seeds"]),
+            },
+            budgets.equal_compute(protocol, runs),
+            "Best validation loss of a search within the batch gradients of one Δ-STN run, and with all its trials.",
+        ),
+        "budget_study": _table(
+            protocol,
+            "Budget study",
+            {
+                "Epochs": lambda row: str(row["epoch"]),
+                "Δ-STN": lambda row: number(row["delta_stn"]),
+                "CPMLHO": lambda row: number(row["cpmlho"]),
+                **difference,
+            },
+            budgets.budget_study(protocol, runs),
+            "Validation loss on the way of longer runs; CPMLHO minus Δ-STN, paired by seed.",
+        ),
+        "transfer": _table(
+            protocol,
+            "Transfer",
+            {
+                "Values of": _method("source"),
+                "As tuned": lambda row: spread(row, "tuned"),
+                "Trained anew": lambda row: spread(row, "retrained"),
+                **difference,
+            },
+            budgets.transfer(protocol, runs),
+            "Final validation loss of a run that tunes, and of training from the same initialisation with the values"
+            " that it ended at held fixed; anew minus tuned, paired by seed.",
+        ),
+        "optimism": _table(
+            protocol,
+            "Validation and test",
+            {
+                "Method": _method("method"),
+                "Validation loss": lambda row: number(row["val_loss"]),
+                "Test loss": lambda row: number(row["test_loss"]),
+                "Test minus validation": lambda row: number(row["gap_mean"], sign="+"),
+                "95 % interval": lambda row: interval(row, "gap_"),
+                "n": lambda row: str(row["gap_n_seeds"]),
+            },
+            budgets.optimism(runs),
+            "Selection is on the validation split alone. The two splits differ in difficulty; that a gap is wider than"
+            " that of training without tuning is the optimism of the validation number.",
+        ),
+    }
+
+
+def evidence(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
+    """Every table of evidence, by the name of its file."""
+    decided = decide(protocol, runs)
+    changes = list(variants.compare(protocol, runs))
+    frame = pd.DataFrame(changes, columns=list(variants.COLUMNS))
+    grid = variants.grid(protocol, changes, flags(runs))
+    return {
+        "verdicts": verdicts(protocol, decided),
+        "claims": tests(protocol, decided),
+        "variants": Shown(grid, frame),
+        **_budgets(protocol, runs),
+    }
