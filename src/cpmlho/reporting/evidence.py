@@ -13,7 +13,7 @@ from cpmlho.reporting import budgets, variants
 from cpmlho.reporting.aggregate import flags
 from cpmlho.reporting.claims import Decided, Part, decide
 from cpmlho.reporting.render import Grid, Line, Linked
-from cpmlho.reporting.style import label_of
+from cpmlho.reporting.style import label_of, words_of
 
 Row = Mapping[str, Any]
 
@@ -43,46 +43,59 @@ def spread(row: Row, prefix: str) -> str:
 
 
 def _decimals(part: Part) -> int:
-    return 1 if part.quantity == "settled" else 4
+    return 1 if part.quantity == "settled" else 5
 
 
-def _part(protocol: Protocol, part: Part) -> Line:
-    decimals = _decimals(part)
+def _words(protocol: Protocol, part: Part) -> tuple[str, Linked, str, str]:
+    """Dataset, test, estimate and interval of one test."""
+    decimals, sign = _decimals(part), "" if part.side == "printed" else "+"
     against = part.against if part.against[0].isdigit() else label_of(part.against)
-    sides = {"below": "below", "above": "above", "printed": "as printed:"}
-    name = f"{label_of(part.method)}: {part.quantity} {sides[part.side]} {against}"
-    return [
-        part.claim,
+    side = "as printed:" if part.side == "printed" else part.side
+    name = f"{label_of(part.method)}: {words_of(part.quantity)} {side} {against}"
+    return (
         protocol.datasets[part.dataset].folder if part.dataset in protocol.datasets else part.dataset,
         Linked(name, f"{part.dataset}/{part.method}"),
-        number(part.estimate, decimals, "" if part.side == "printed" else "+"),
-        interval(part._asdict(), decimals=decimals, sign="" if part.side == "printed" else "+"),
-        number(part.p, 3),
-        str(part.n_seeds),
-        part.decision,
-    ]
+        number(part.estimate, decimals, sign),
+        interval(part._asdict(), decimals=decimals, sign=sign),
+    )
 
 
 def verdicts(protocol: Protocol, decided: list[Decided]) -> Shown:
     """One row a claim."""
     rows: list[Line] = []
-    for claim, verdict, p, parts in decided:
-        counts = {name: sum(part.decision == name for part in parts) for name in ("holds", "fails", "undecided")}
+    values: list[Row] = []
+    for each in decided:
+        claim, part = each.claim, each.decisive
+        counts = {name: sum(part.decision == name for part in each.parts) for name in ("holds", "fails", "undecided")}
         tally = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        rows.append([claim.id, claim.place, claim.quote, verdict, tally, number(p, 3), _needed(decided, claim.id)])
-    header = ["Claim", "Place", "Statement", "Verdict", "Its tests", "p (Holm)", "Seeds to decide"]
+        dataset, test, effect, bounds = _words(protocol, part)
+        turns = Linked(f"{dataset}, {test.words}: {effect} ({bounds}), n={part.n_seeds}, {part.test}", test.runs)
+        needed = each.seeds_needed
+        rows.append(
+            [claim.id, claim.place, claim.quote, each.verdict, tally, turns, number(each.p, 3), str(needed or "–")]
+        )
+        values.append(
+            {
+                **{"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule},
+                **{
+                    "verdict": each.verdict,
+                    **counts,
+                    "decisive": turns.words,
+                    "p_holm": each.p,
+                    "seeds_needed": needed,
+                },
+            }
+        )
+    header = ["Claim", "Place", "Statement", "Verdict", "Its tests", "It turns on", "p (Holm)", "Seeds to decide"]
     caption = (
         "A claim is reproduced if all its tests hold and the largest p-value stays below 0.05 after Holm's correction"
         " over the claims; not reproduced if one fails; else inconclusive."
     )
-    columns = ["claim", "place", "statement", "verdict", "tests", "p_holm", "seeds_needed"]
-    frame = pd.DataFrame([[*row[:5], each.p, each.seeds_needed] for row, each in zip(rows, decided, strict=True)])
-    return Shown(Grid("Verdicts", header, rows, caption, protocol.note), frame.set_axis(columns, axis=1))
+    return Shown(Grid("Verdicts", header, rows, caption, protocol.note), pd.DataFrame(values))
 
 
-def _needed(decided: list[Decided], claim: str) -> str:
-    (found,) = (each for each in decided if each.claim.id == claim)
-    return str(found.seeds_needed) if found.seeds_needed else "–"
+def _line(protocol: Protocol, part: Part) -> Line:
+    return [part.claim, *_words(protocol, part), number(part.p, 3), str(part.n_seeds), part.decision]
 
 
 def tests(protocol: Protocol, decided: list[Decided]) -> Shown:
@@ -93,7 +106,7 @@ def tests(protocol: Protocol, decided: list[Decided]) -> Shown:
         "Differences and bounds: mean over seeds, BCa bootstrap interval, exact two-sided sign-flip test. Printed"
         " numbers: our mean, and the interval in which one further seed lies; p is Student's, before correction."
     )
-    grid = Grid("Tests", header, [_part(protocol, part) for part in parts], caption, protocol.note)
+    grid = Grid("Tests", header, [_line(protocol, part) for part in parts], caption, protocol.note)
     return Shown(grid, pd.DataFrame(parts, columns=list(Part._fields)))
 
 

@@ -87,8 +87,8 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
                 effect = paper_effect(dataset, "cpmlho", other, "val_loss")
                 paper = f"; the paper prints {effect:+.3f}" if effect is not None else ""
                 pieces.append(
-                    f"on {protocol.datasets[dataset].folder} CPMLHO minus {label_of(other)} is {found.mean:+.4f}"
-                    f" (95 % interval {found.ci_low:+.4f} to {found.ci_high:+.4f}, {found.n_seeds} seeds{paper})"
+                    f"on {protocol.datasets[dataset].folder} CPMLHO minus {label_of(other)} is {found.mean:+.5f}"
+                    f" (95 % interval {found.ci_low:+.5f} to {found.ci_high:+.5f}, {found.n_seeds} seeds{paper})"
                 )
         yield text + ("; ".join(pieces) if pieces else "no two seeds of both have been run") + "."
 

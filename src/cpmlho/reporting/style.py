@@ -28,9 +28,18 @@ QUANTITIES = {
     "dropout2": "Dropout2",
     "cutout_holes": "Cutout holes",
     "cutout_length": "Cutout length",
+    "settled": "Update of settling",
+    "retreat": "Retreat of dropout0",
+    "course_val_loss": "Mean val loss on the way",
 }
 
 
 def label_of(method: str) -> str:
     """A method's label; a variant's own name."""
     return STYLE[method].label if method in STYLE else method
+
+
+def words_of(column: str) -> str:
+    """A column of all runs in words, in the middle of a sentence."""
+    name = QUANTITIES[column.removeprefix("final_").removeprefix("hyperparameter_")]
+    return name[0].lower() + name[1:]
