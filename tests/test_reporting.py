@@ -22,11 +22,13 @@ from matplotlib.figure import Figure
 from cpmlho import config
 from cpmlho.config import Protocol, RunKey
 from cpmlho.provenance import code_digest
-from cpmlho.reporting import aggregate, figures
+from cpmlho.reporting import aggregate, trajectories
 from cpmlho.reporting.figures import write_figures
+from cpmlho.reporting.paper import paper_numbers
+from cpmlho.reporting.report import write_report
 from cpmlho.reporting.style import STYLE
-from cpmlho.reporting.tables import paper_numbers, write_tables
-from cpmlho.results import HYPERPARAMETERS, RESULT, Metrics, ResultError, RunResult, run_dir, write_run
+from cpmlho.reporting.tables import write_tables
+from cpmlho.results import HISTORY, HYPERPARAMETERS, RESULT, Metrics, ResultError, RunResult, run_dir, write_run
 
 ROOT = Path(__file__).parents[1]
 # 97.5 % quantiles of Student's t by number of seeds: in closed form for 1 and 2 degrees of freedom, tabulated for 4.
@@ -107,7 +109,8 @@ def write(
         },
     }
     searches = resolved.settings.algorithm in ("random_search", "bayesian_optimization")
-    tables = {} if searches else {HYPERPARAMETERS: rows}
+    history = [{"epoch": e, "step": 10 * e, "seconds": float(e), **metrics.model_dump()} for e in (1, 2, 3)]
+    tables = {HISTORY: history} if searches else {HISTORY: history, HYPERPARAMETERS: rows}
     write_run(run_dir(protocol.results_dir, key), RunResult(**(content | changes)), tables)
 
 
@@ -140,6 +143,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     protocol = fill(load(tmp_path_factory.mktemp("full"), note=NASTY))
     write_tables(protocol)
     write_figures(protocol)
+    write_report(protocol)
     return protocol
 
 
@@ -151,6 +155,7 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     write(protocol, RunKey("mnist", "cpmlho", 2), math.nan, status="diverged")
     write_tables(protocol)
     write_figures(protocol)
+    write_report(protocol)
     return protocol
 
 
@@ -458,7 +463,7 @@ def test_figure1_draws_mean_band_and_seeds(full: Protocol, holes: Protocol) -> N
 
 def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.update({path.name: figure}))
+    monkeypatch.setattr(trajectories, "save", lambda figure, path: drawn.update({path.name: figure}))
     write_figures(holes)
     assert [tuple(drawn[name].get_size_inches()) for name in sorted(drawn)] == [(6.9, 2.5), (3.3, 3.0)]
     axes = drawn["figure1"].axes
@@ -527,26 +532,30 @@ def run_python(code: str, cwd: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
+def written(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("tables/*"), *folder.glob("figures/*"), folder / "report.html"])
+
+
 def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -> None:
     """In another process, with other hashes and with a user's own matplotlib settings."""
     (tmp_path / "matplotlibrc").write_text(
         "font.size: 20\naxes.facecolor: red\nsavefig.bbox: tight\n", encoding="utf-8"
     )
     folder = Path(full.results_dir)
-    paths = sorted([*folder.glob("tables/*"), *folder.glob("figures/*")])
-    assert len(paths) == 12 + 6
+    paths = written(folder)
+    assert len(paths) == (10 + 14) + 12 + 1
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
     code = (
         "from cpmlho import config; from pathlib import Path\n"
-        "from cpmlho.reporting import figures, tables\n"
+        "from cpmlho.reporting import figures, report, tables\n"
         f"over = {{'results_dir': {str(folder)!r}, 'note': {NASTY!r}}}\n"
         f"p = config.load([Path({str(ROOT / 'config.yaml')!r})], over)\n"
-        "tables.write_tables(p); figures.write_figures(p)"
+        "tables.write_tables(p); figures.write_figures(p); report.write_report(p)"
     )
     run_python(code, tmp_path, PYTHONHASHSEED="7")
-    assert sorted([*folder.glob("tables/*"), *folder.glob("figures/*")]) == paths
+    assert written(folder) == paths
     assert [path.name for path in paths if path.read_bytes() != before[path]] == []
 
 

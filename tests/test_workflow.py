@@ -237,10 +237,12 @@ if verb == "run":
         sys.exit("the disk is full")
 else:
     folder = Path(json.loads(after["--protocol"])["results_dir"], verb)
-    tables = ["runs.csv", "variants.csv", "variants.md"]
+    evidence = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")
+    tables = ["runs.csv", *(f"{name}.{kind}" for name in evidence for kind in ("csv", "md"))]
     tables += [f"table{i}.{kind}" for i in (1, 2, 3) for kind in ("csv", "md", "tex")]
-    figures = [f"figure{i}.{kind}" for i in (1, 2) for kind in ("png", "svg", "csv")]
-    names = {"data": [f"{arguments[0]}.json"], "tables": tables, "figures": figures}.get(verb, [])
+    figures = [f"figure{i}.{kind}" for i in (1, 2, 3, 4) for kind in ("png", "svg", "csv")]
+    names = {"report": ["../report.html"], "tables": tables, "figures": figures}
+    names = {**names, "data": [f"{arguments[0]}.json"]}.get(verb, [])
 folder.mkdir(parents=True, exist_ok=True)
 for name in names:
     (folder / name).write_text("")
@@ -352,7 +354,8 @@ def test_tables_and_figures_are_made_of_all_runs(finished):
         assert results.read_rows(finished.results / "tables" / f"table{number}.csv")
         assert finished.protocol.note in (finished.results / "tables" / f"table{number}.md").read_text()
         assert "tabular" in (finished.results / "tables" / f"table{number}.tex").read_text()
-    for number in (1, 2):
+    assert "Does CPMLHO hold up?" in (finished.results / "report.html").read_text()
+    for number in (1, 2, 3, 4):
         assert (finished.results / "figures" / f"figure{number}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (finished.results / "figures" / f"figure{number}.svg").read_text()
         assert (finished.results / "figures" / f"figure{number}.csv").read_text()

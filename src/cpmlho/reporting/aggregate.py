@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from cpmlho.config import Protocol, RunKey, RunSpec
+from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec
 from cpmlho.provenance import code_digest
 from cpmlho.results import METRICS, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.settings import HyperparameterName
@@ -75,7 +75,7 @@ def _asked(protocol: Protocol, key: RunKey) -> RunSpec:
     asked = protocol.resolve(key)
     try:
         return with_values(asked, protocol.results_dir)
-    except ResultError:
+    except (ConfigError, ResultError):
         return asked
 
 

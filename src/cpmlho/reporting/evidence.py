@@ -74,18 +74,9 @@ def verdicts(protocol: Protocol, decided: list[Decided]) -> Shown:
         rows.append(
             [claim.id, claim.place, claim.quote, each.verdict, tally, turns, number(each.p, 3), str(needed or "–")]
         )
-        values.append(
-            {
-                **{"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule},
-                **{
-                    "verdict": each.verdict,
-                    **counts,
-                    "decisive": turns.words,
-                    "p_holm": each.p,
-                    "seeds_needed": needed,
-                },
-            }
-        )
+        asked = {"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule}
+        found = {"verdict": each.verdict, **counts, "decisive": turns.words}
+        values.append({**asked, **found, "p_holm": each.p, "seeds_needed": needed})
     header = ["Claim", "Place", "Statement", "Verdict", "Its tests", "It turns on", "p (Holm)", "Seeds to decide"]
     caption = (
         "A claim is reproduced if all its tests hold and the largest p-value stays below 0.05 after Holm's correction"

@@ -152,6 +152,7 @@ def write_report(protocol: Protocol) -> None:
         cautions=flags(runs),
         finished=len(finished(runs)),
         asked=len(runs),
+        anchors=set(runs["dataset"] + "/" + runs["method"]),
         plain=str,
         verdict_classes=CLASSES,
     )
