@@ -8,8 +8,19 @@ import torch
 from cpmlho.config import ConfigError, RunKey
 from cpmlho.data import DataError
 from cpmlho.data import load as load_arrays
-from cpmlho.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, WORST_LOSS, read_result, read_rows
-from cpmlho.settings import Methods
+from cpmlho.results import (
+    HISTORY,
+    HYPERPARAMETERS,
+    PLANES,
+    RESULT,
+    TRIALS,
+    WORST_LOSS,
+    read_result,
+    read_rows,
+    run_dir,
+    with_values,
+)
+from cpmlho.settings import Fixed, Methods
 from cpmlho.tuning.alternating import Alternation
 from cpmlho.tuning.hardware import choose_precision
 from cpmlho.tuning.methods import METHODS
@@ -266,3 +277,21 @@ def test_a_gpu_gives_the_losses_of_the_processor(small, tmp_path, method):
         result = execute(spec.model_copy(update={"device": device}), tmp_path / device, [], print, 0.0)
         losses.append(result.final.val_loss)
     assert losses[0] == pytest.approx(losses[1], rel=0.05)  # its noise comes from another generator
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+def test_training_at_the_values_of_a_trial_is_that_trial(small, tmp_path, dataset):
+    """Same initialisation, order and masks: what a method's values are worth is asked on equal terms."""
+    searched = execute(
+        small.resolve(RunKey(dataset, "random_search", 0)),
+        run_dir(tmp_path, RunKey(dataset, "random_search", 0)),
+        [],
+        print,
+        0.0,
+    )
+    spec = small.resolve(RunKey(dataset, "fixed", 0))
+    spec = spec.model_copy(update={"settings": Fixed(values_of="random_search")})
+    fixed = execute(with_values(spec, tmp_path), tmp_path / "fixed", [], print, 0.0)
+    assert fixed.hyperparameters == searched.hyperparameters
+    assert fixed.final == searched.final
+    assert len(read_rows(tmp_path / "fixed" / HISTORY)) == spec.data.epochs

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpmlho import results
-from cpmlho.config import RunKey, load
+from cpmlho.config import ConfigError, RunKey, load
 from cpmlho.results import (
     HISTORY,
     RESULT,
@@ -20,9 +20,11 @@ from cpmlho.results import (
     read_rows,
     run_dir,
     to_csv,
+    with_values,
     write_run,
     write_text,
 )
+from cpmlho.settings import Fixed
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,3 +120,32 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_place_of_a_run():
     assert run_dir("results", RunKey("mnist", "cpmlho", 3)) == Path("results/runs/mnist/cpmlho/seed3")
+
+
+def spec_of(method):
+    return load([ROOT / "config.yaml"]).resolve(RunKey("mnist", method, 0))
+
+
+def fixed(values_of):
+    return spec_of("fixed").model_copy(update={"settings": Fixed(values_of=values_of)})
+
+
+def test_values_of_another_run_become_the_start(tmp_path):
+    ended = {"dropout0": 0.25, "dropout1": 0.0625, "dropout2": 0.5}
+    source = result(spec=spec_of("cpmlho"), hyperparameters=ended)
+    write_run(run_dir(tmp_path, source.key), source, {})
+    spec = with_values(fixed("cpmlho"), tmp_path)
+    assert {name: each.start for name, each in spec.data.hyperparameters.items()} == ended
+    assert with_values(fixed(None), tmp_path) == fixed(None)
+
+
+def test_values_that_are_not_there_or_out_of_range_are_named(tmp_path):
+    with pytest.raises(ResultError, match=r"mnist/cpmlho/seed0/result\.json: cannot be read"):
+        with_values(fixed("cpmlho"), tmp_path)
+    ended = {"dropout0": 0.25, "dropout1": 0.0, "dropout2": 0.5}
+    source = result(spec=spec_of("cpmlho"), hyperparameters=ended)
+    write_run(run_dir(tmp_path, source.key), source, {})
+    with pytest.raises(
+        ConfigError, match=r"result\.json: data\.hyperparameters\.dropout1\.start: .* greater than 0, got 0\.0"
+    ):
+        with_values(fixed("cpmlho"), tmp_path)

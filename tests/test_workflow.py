@@ -95,6 +95,18 @@ def test_the_quick_protocol_runs_everything_in_small(tmp_path):
     assert protocol.note.startswith("CUT DOWN (make quick)")
 
 
+def test_the_published_protocol_has_ten_seeds_of_the_methods_and_five_of_the_rest(tmp_path):
+    overlay = f"overlay={ROOT / 'workflow/published.yaml'}"
+    counts, runs = planned(snakemake("-n", "all", "--config", overlay, folder=tmp_path))
+    seeds = Counter((key.dataset, key.method) for key in runs)
+    assert {(dataset, method): n for (dataset, method), n in seeds.items() if n == 10} == dict.fromkeys(
+        itertools.product(("mnist", "fashionmnist"), {*METHODS, "fixed"}), 10
+    )
+    assert set(seeds.values()) == {5, 10}
+    assert {method for _, method in seeds} == {*METHODS, "fixed", *config.load([ROOT / "config.yaml"]).variants}
+    assert counts == {"data": 2, "run": sum(seeds.values()), **REPORT}
+
+
 @pytest.mark.parametrize(
     ("device", "visible", "expected"),
     [

@@ -95,7 +95,7 @@ def draw_curves(protocol: Protocol, runs: pd.DataFrame, folder: Path) -> None:
         (3, _anytime_data(protocol, course), _anytime_figure, "a finished run"),
         (4, _longer_data(protocol, course), _longer_figure, "a variant that changes epochs alone"),
     ):
-        write_text(folder / f"figure{number}.csv", data.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / f"figure{number}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
         empty = blank(PAGE, [f"Figure {number} has nothing to draw.", f"It needs {lacking}."])
         figure = empty if data.empty else figure_of(protocol, data)
         explain(figure, [protocol.note] if data.empty else [protocol.note, band])

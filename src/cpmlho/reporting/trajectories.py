@@ -150,7 +150,9 @@ def draw_trajectories(protocol: Protocol, runs: pd.DataFrame, folder: Path) -> N
     for plot in PLOTS:
         series = plot.series(protocol, runs)
         data = _data(protocol, plot, series)
-        write_text(folder / f"figure{plot.number}.csv", data.to_csv(index=False, lineterminator="\n"))
+        write_text(
+            folder / f"figure{plot.number}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g")
+        )
         figure = _empty(plot, series) if data.empty else _panels(plot, data, series)
         explain(figure, [protocol.note] if data.empty else [protocol.note, EXPLANATION])
         save(figure, folder / f"figure{plot.number}")
