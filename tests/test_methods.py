@@ -282,13 +282,8 @@ def test_a_gpu_gives_the_losses_of_the_processor(small, tmp_path, method):
 @pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
 def test_training_at_the_values_of_a_trial_is_that_trial(small, tmp_path, dataset):
     """Same initialisation, order and masks: what a method's values are worth is asked on equal terms."""
-    searched = execute(
-        small.resolve(RunKey(dataset, "random_search", 0)),
-        run_dir(tmp_path, RunKey(dataset, "random_search", 0)),
-        [],
-        print,
-        0.0,
-    )
+    key = RunKey(dataset, "random_search", 0)
+    searched = execute(small.resolve(key), run_dir(tmp_path, key), [], print, 0.0)
     spec = small.resolve(RunKey(dataset, "fixed", 0))
     spec = spec.model_copy(update={"settings": Fixed(values_of="random_search")})
     fixed = execute(with_values(spec, tmp_path), tmp_path / "fixed", [], print, 0.0)

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from cpmlho.config import Protocol
 from cpmlho.reporting.aggregate import by_method
 from cpmlho.reporting.budgets import EPOCHS, anytime, courses, longer
-from cpmlho.reporting.drawing import PAGE, blank, explain, save
+from cpmlho.reporting.drawing import PAGE, blank, explain, save, write_data
 from cpmlho.reporting.style import STYLE
-from cpmlho.results import write_text
 
 WORK = {"seconds": "training seconds", "gradients": "batch gradients"}
 BOTH = (PAGE[0], 2 * PAGE[1])
@@ -95,7 +94,7 @@ def draw_curves(protocol: Protocol, runs: pd.DataFrame, folder: Path) -> None:
         (3, _anytime_data(protocol, course), _anytime_figure, "a finished run"),
         (4, _longer_data(protocol, course), _longer_figure, "a variant that changes epochs alone"),
     ):
-        write_text(folder / f"figure{number}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
+        write_data(data, folder / f"figure{number}.csv")
         empty = blank(PAGE, [f"Figure {number} has nothing to draw.", f"It needs {lacking}."])
         figure = empty if data.empty else figure_of(protocol, data)
         explain(figure, [protocol.note] if data.empty else [protocol.note, band])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.style
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -52,6 +53,11 @@ def explain(figure: Figure, lines: Sequence[str]) -> None:
     """Put lines of small print below a figure."""
     width = int(21 * figure.get_figwidth())
     figure.supxlabel("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=6, color="0.3")
+
+
+def write_data(data: pd.DataFrame, path: Path) -> None:
+    """Write what a figure draws, to eight digits."""
+    write_text(path, data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from cpmlho.config import Protocol, RunKey
 from cpmlho.reporting.aggregate import finished, half_width, incomplete
-from cpmlho.reporting.drawing import COLUMN, PAGE, blank, explain, save
+from cpmlho.reporting.drawing import COLUMN, PAGE, blank, explain, save, write_data
 from cpmlho.reporting.style import QUANTITIES, STYLE
-from cpmlho.results import HYPERPARAMETERS, read_rows, run_dir, write_text
+from cpmlho.results import HYPERPARAMETERS, read_rows, run_dir
 
 DATASET = "mnist"
 RAMP = ["#8CC4E8", STYLE["cpmlho"].colour, "#002B49"]  # from the lowest start to the highest
@@ -150,9 +150,7 @@ def draw_trajectories(protocol: Protocol, runs: pd.DataFrame, folder: Path) -> N
     for plot in PLOTS:
         series = plot.series(protocol, runs)
         data = _data(protocol, plot, series)
-        write_text(
-            folder / f"figure{plot.number}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g")
-        )
+        write_data(data, folder / f"figure{plot.number}.csv")
         figure = _empty(plot, series) if data.empty else _panels(plot, data, series)
         explain(figure, [protocol.note] if data.empty else [protocol.note, EXPLANATION])
         save(figure, folder / f"figure{plot.number}")
