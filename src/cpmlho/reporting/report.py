@@ -85,7 +85,8 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
                 if found.n_seeds < 2:
                     continue
                 effect = paper_effect(dataset, "cpmlho", other, "val_loss")
-                paper = f"; the paper prints {effect:+.3f}" if effect is not None else ""
+                outside = "" if effect is None or found.ci_low <= effect <= found.ci_high else ", which it excludes"
+                paper = f"; the paper prints {effect:+.3f}{outside}" if effect is not None else ""
                 pieces.append(
                     f"on {protocol.datasets[dataset].folder} CPMLHO minus {label_of(other)} is {found.mean:+.5f}"
                     f" (95 % interval {found.ci_low:+.5f} to {found.ci_high:+.5f}, {found.n_seeds} seeds{paper})"
