@@ -337,13 +337,14 @@ def test_every_run_leaves_its_files(finished):
     siblings = {
         "random_search": {results.TRIALS},
         "bayesian_optimization": {results.TRIALS},
+        "fixed": set(),
         "delta_stn": {results.HYPERPARAMETERS},
         "cpmlho": {results.HYPERPARAMETERS, results.PLANES},
     }
     for key in finished.keys:
         folder = results.run_dir(finished.results, key)
         result = results.read_result(folder / results.RESULT)
-        assert result.spec == finished.protocol.resolve(key)
+        assert result.spec == results.with_values(finished.protocol.resolve(key), finished.results)
         assert result.status == "done"
         assert set(results.METRICS) <= set(results.read_rows(folder / results.HISTORY)[0])
         assert siblings[result.spec.settings.algorithm] <= {path.name for path in folder.iterdir()}, key

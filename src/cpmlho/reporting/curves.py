@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from cpmlho.config import Protocol
 from cpmlho.reporting.aggregate import by_method
@@ -37,6 +39,14 @@ def _band(axes: Axes, curve: pd.DataFrame, x: str, method: str) -> None:
     axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
 
 
+def _plain_log(axis: Axis, ticks: tuple[int, ...]) -> None:
+    """A logarithmic axis with ticks at these first digits that say 0.2, and not a power of ten."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _anytime_figure(protocol: Protocol, data: pd.DataFrame) -> Figure:
     """A row for each dataset, a column for each measure of work."""
     datasets = list(data["dataset"].unique())
@@ -47,8 +57,8 @@ def _anytime_figure(protocol: Protocol, data: pd.DataFrame) -> Figure:
             chosen = data[(data["dataset"] == dataset) & (data["unit"] == work)]
             for method, curve in chosen.groupby("method", sort=False):
                 _band(axes, curve, "work", str(method))
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+            _plain_log(axes.xaxis, (1, 2, 5))
+            _plain_log(axes.yaxis, tuple(range(1, 10)))
             axes.set_xlabel(unit)
             axes.set_title(protocol.datasets[dataset].folder)
             axes.legend()
@@ -79,7 +89,7 @@ def _longer_figure(protocol: Protocol, data: pd.DataFrame) -> Figure:
         axes.set_title(protocol.datasets[dataset].folder)
         axes.set_xlabel("epochs")
         axes.set_xticks(EPOCHS)
-        axes.set_yscale("log")
+        _plain_log(axes.yaxis, tuple(range(1, 10)))
         axes.set_ylabel("validation loss")
         axes.legend()
         sns.despine(ax=axes)

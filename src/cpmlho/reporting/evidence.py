@@ -42,21 +42,20 @@ def spread(row: Row, prefix: str) -> str:
     return number(row[f"{prefix}_mean"]) + ("" if isnan(deviation) else f" ± {deviation:.4f}")
 
 
-def _decimals(part: Part) -> int:
-    return 1 if part.quantity == "settled" else 5
-
-
 def _words(protocol: Protocol, part: Part) -> tuple[str, Linked, str, str]:
-    """Dataset, test, estimate and interval of one test."""
-    decimals, sign = _decimals(part), "" if part.side == "printed" else "+"
-    against = part.against if part.against[0].isdigit() else label_of(part.against)
+    """Dataset, test, estimate and interval of one test; beside a bound or a printed number, of our own value."""
+    numeric = part.against[0].isdigit()
+    bound = float(part.against) if numeric and part.side != "printed" else 0.0
+    shown = part._replace(estimate=part.estimate + bound, ci_low=part.ci_low + bound, ci_high=part.ci_high + bound)
+    decimals, sign = 1 if part.quantity == "settled" else 5, "" if numeric else "+"
+    against = part.against if numeric else label_of(part.against)
     side = "as printed:" if part.side == "printed" else part.side
     name = f"{label_of(part.method)}: {words_of(part.quantity)} {side} {against}"
     return (
         protocol.datasets[part.dataset].folder if part.dataset in protocol.datasets else part.dataset,
         Linked(name, f"{part.dataset}/{part.method}"),
-        number(part.estimate, decimals, sign),
-        interval(part._asdict(), decimals=decimals, sign=sign),
+        number(shown.estimate, decimals, sign),
+        interval(shown._asdict(), decimals=decimals, sign=sign),
     )
 
 
@@ -94,8 +93,9 @@ def tests(protocol: Protocol, decided: list[Decided]) -> Shown:
     parts = [part for each in decided for part in each.parts]
     header = ["Claim", "Dataset", "Test", "Estimate", "95 % interval", "p", "n", "It"]
     caption = (
-        "Differences and bounds: mean over seeds, BCa bootstrap interval, exact two-sided sign-flip test. Printed"
-        " numbers: our mean, and the interval in which one further seed lies; p is Student's, before correction."
+        "Differences and values beside a bound: mean over seeds, BCa bootstrap interval, exact two-sided sign-flip"
+        " test. Printed numbers: our mean, and the interval in which one further seed lies; p is Student's, before"
+        " correction."
     )
     grid = Grid("Tests", header, [_line(protocol, part) for part in parts], caption, protocol.note)
     return Shown(grid, pd.DataFrame(parts, columns=list(Part._fields)))

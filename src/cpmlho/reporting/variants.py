@@ -11,12 +11,13 @@ import pandas as pd
 from cpmlho.config import Protocol
 from cpmlho.reporting.aggregate import finished, paired, summarise
 from cpmlho.reporting.render import Grid, Line, Linked
+from cpmlho.reporting.statistics import FEWEST_SEEDS
 
 LOSS = "final_val_loss"
 TITLE = (
     "Final validation loss of each variant against its base, paired by seed. Spread: the sample standard deviation of"
-    " the base over seeds; within: whether the whole interval is smaller, so that the variant counts as equivalent."
-    " Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
+    " the base over seeds; within: whether the whole interval is smaller, so that the variant counts as equivalent (of"
+    " five seeds or more). Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
     " base's, means over the same seeds."
 )
 
@@ -60,6 +61,7 @@ def grid(protocol: Protocol, compared: Sequence[Mapping[str, Any]], cautions: li
             return ["–", f"{row['difference']:+.4f}", "–", "–"]
         bounds = f"{row['ci_low']:+.4f} to {row['ci_high']:+.4f}"
         within = "yes" if max(-row["ci_low"], row["ci_high"]) < row["base_std"] else "no"
+        within = within if row["n_seeds"] >= FEWEST_SEEDS else "–"
         return [f"{row['base_std']:.4f}", f"{row['difference']:+.4f}", bounds, within]
 
     header = [
