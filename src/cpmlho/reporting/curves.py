@@ -39,9 +39,8 @@ def _band(axes: Axes, curve: pd.DataFrame, x: str, method: str) -> None:
     axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _plain_log(axis: Axis, ticks: tuple[int, ...]) -> None:
-    """A logarithmic axis with ticks at these first digits that say 0.2, and not a power of ten."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+def _plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
+    """Ticks of a logarithmic axis: at these first digits, and saying 0.2, not a power of ten."""
     axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
@@ -57,10 +56,9 @@ def _anytime_figure(protocol: Protocol, data: pd.DataFrame) -> Figure:
             chosen = data[(data["dataset"] == dataset) & (data["unit"] == work)]
             for method, curve in chosen.groupby("method", sort=False):
                 _band(axes, curve, "work", str(method))
-            _plain_log(axes.xaxis, (1, 2, 5))
-            _plain_log(axes.yaxis, tuple(range(1, 10)))
-            axes.set_xlabel(unit)
-            axes.set_title(protocol.datasets[dataset].folder)
+            axes.set(xscale="log", yscale="log", xlabel=unit, title=protocol.datasets[dataset].folder)
+            _plain_ticks(axes.xaxis, (1, 2, 5))
+            _plain_ticks(axes.yaxis, tuple(range(1, 10)))
             axes.legend()
             sns.despine(ax=axes)
         row[0].set_ylabel("best validation loss so far")
@@ -86,11 +84,9 @@ def _longer_figure(protocol: Protocol, data: pd.DataFrame) -> Figure:
         axes.axvline(
             protocol.datasets[dataset].epochs, color="0.5", linewidth=0.8, linestyle=":", label="the protocol's budget"
         )
-        axes.set_title(protocol.datasets[dataset].folder)
-        axes.set_xlabel("epochs")
+        axes.set(yscale="log", xlabel="epochs", ylabel="validation loss", title=protocol.datasets[dataset].folder)
         axes.set_xticks(EPOCHS)
-        _plain_log(axes.yaxis, tuple(range(1, 10)))
-        axes.set_ylabel("validation loss")
+        _plain_ticks(axes.yaxis, tuple(range(1, 10)))
         axes.legend()
         sns.despine(ax=axes)
     return figure
