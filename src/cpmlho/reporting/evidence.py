@@ -181,7 +181,7 @@ def _budgets(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
                 "95 % interval": lambda row: interval(row, "gap_"),
                 "n": lambda row: str(row["gap_n_seeds"]),
             },
-            budgets.optimism(runs),
+            budgets.optimism(runs[runs["method"].isin(protocol.run.methods)]),
             "Selection is on the validation split alone. The two splits differ in difficulty; that a gap is wider than"
             " that of training without tuning is the optimism of the validation number.",
         ),
