@@ -123,69 +123,78 @@ def _method(column: str) -> Callable[[Row], Linked]:
     return lambda row: Linked(label_of(row[column]), f"{row['dataset']}/{row[column]}")
 
 
-def _budgets(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
-    difference = {
-        "Difference": lambda row: number(row["difference_mean"], sign="+"),
-        "95 % interval": lambda row: interval(row, "difference_"),
-        "n": lambda row: str(row["difference_n_seeds"]),
-    }
-    return {
-        "equal_compute": _table(
-            protocol,
-            "Equal compute",
-            {
-                "Method": _method("method"),
-                "Trials for one Δ-STN run": lambda row: str(row["cut_trials"]),
-                "Loss": lambda row: spread(row, "cut"),
-                "All trials": lambda row: str(row["full_trials"]),
-                "Their loss": lambda row: spread(row, "full"),
-                "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
-                "n": lambda row: str(row["full_n_seeds"]),
-            },
-            budgets.equal_compute(protocol, runs),
-            "Best validation loss of a search within the batch gradients of one Δ-STN run, and with all its trials.",
-        ),
-        "budget_study": _table(
-            protocol,
-            "Budget study",
-            {
-                "Epochs": lambda row: str(row["epoch"]),
-                "Δ-STN": lambda row: number(row["delta_stn"]),
-                "CPMLHO": lambda row: number(row["cpmlho"]),
-                **difference,
-            },
-            budgets.budget_study(protocol, runs),
-            "Validation loss on the way of longer runs; CPMLHO minus Δ-STN, paired by seed.",
-        ),
-        "transfer": _table(
-            protocol,
-            "Transfer",
-            {
-                "Values of": _method("source"),
-                "As tuned": lambda row: spread(row, "tuned"),
-                "Trained anew": lambda row: spread(row, "retrained"),
-                **difference,
-            },
-            budgets.transfer(protocol, runs),
-            "Final validation loss of a run that tunes, and of training from the same initialisation with the values"
-            " that it ended at held fixed; anew minus tuned, paired by seed.",
-        ),
-        "optimism": _table(
-            protocol,
-            "Validation and test",
-            {
-                "Method": _method("method"),
-                "Validation loss": lambda row: number(row["val_loss"]),
-                "Test loss": lambda row: number(row["test_loss"]),
-                "Test minus validation": lambda row: number(row["gap_mean"], sign="+"),
-                "95 % interval": lambda row: interval(row, "gap_"),
-                "n": lambda row: str(row["gap_n_seeds"]),
-            },
-            budgets.optimism(runs[runs["method"].isin(protocol.run.methods)]),
-            "Selection is on the validation split alone. The two splits differ in difficulty; that a gap is wider than"
-            " that of training without tuning is the optimism of the validation number.",
-        ),
-    }
+DIFFERENCE: Mapping[str, Callable[[Row], str | Linked]] = {
+    "Difference": lambda row: number(row["difference_mean"], sign="+"),
+    "95 % interval": lambda row: interval(row, "difference_"),
+    "n": lambda row: str(row["difference_n_seeds"]),
+}
+
+
+def _equal_compute(protocol: Protocol, runs: pd.DataFrame) -> Shown:
+    return _table(
+        protocol,
+        "Equal compute",
+        {
+            "Method": _method("method"),
+            "Trials for one Δ-STN run": lambda row: str(row["cut_trials"]),
+            "Loss": lambda row: spread(row, "cut"),
+            "All trials": lambda row: str(row["full_trials"]),
+            "Their loss": lambda row: spread(row, "full"),
+            "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
+            "n": lambda row: str(row["full_n_seeds"]),
+        },
+        budgets.equal_compute(protocol, runs),
+        "Best validation loss of a search within the batch gradients of one Δ-STN run, and with all its trials.",
+    )
+
+
+def _budget_study(protocol: Protocol, runs: pd.DataFrame) -> Shown:
+    return _table(
+        protocol,
+        "Budget study",
+        {
+            "Epochs": lambda row: str(row["epoch"]),
+            "Δ-STN": lambda row: number(row["delta_stn"]),
+            "CPMLHO": lambda row: number(row["cpmlho"]),
+            **DIFFERENCE,
+        },
+        budgets.budget_study(protocol, runs),
+        "Validation loss on the way of longer runs; CPMLHO minus Δ-STN, paired by seed.",
+    )
+
+
+def _transfer(protocol: Protocol, runs: pd.DataFrame) -> Shown:
+    return _table(
+        protocol,
+        "Transfer",
+        {
+            "Values of": _method("source"),
+            "As tuned": lambda row: spread(row, "tuned"),
+            "Trained anew": lambda row: spread(row, "retrained"),
+            **DIFFERENCE,
+        },
+        budgets.transfer(protocol, runs),
+        "Final validation loss of a run that tunes, and of training from the same initialisation with the values that it"
+        " ended at held fixed; anew minus tuned, paired by seed.",
+    )
+
+
+def _optimism(protocol: Protocol, runs: pd.DataFrame) -> Shown:
+    return _table(
+        protocol,
+        "Validation and test",
+        {
+            "Method": _method("method"),
+            "Validation loss": lambda row: number(row["val_loss"]),
+            "Test loss": lambda row: number(row["test_loss"]),
+            "Test minus validation": lambda row: number(row["gap_mean"], sign="+"),
+            "95 % interval": lambda row: interval(row, "gap_"),
+            "n": lambda row: str(row["gap_n_seeds"]),
+        },
+        budgets.optimism(runs[runs["method"].isin(protocol.run.methods)]),
+        "Selection is on the validation split alone. The two splits differ in difficulty; that a gap is wider than that"
+        " of training without tuning is the optimism of the validation number.",
+    )
 
 
 def evidence(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
@@ -198,5 +207,8 @@ def evidence(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Shown]:
         "verdicts": verdicts(protocol, decided),
         "claims": tests(protocol, decided),
         "variants": Shown(grid, frame),
-        **_budgets(protocol, runs),
+        "equal_compute": _equal_compute(protocol, runs),
+        "budget_study": _budget_study(protocol, runs),
+        "transfer": _transfer(protocol, runs),
+        "optimism": _optimism(protocol, runs),
     }
