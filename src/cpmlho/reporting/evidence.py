@@ -174,8 +174,8 @@ def _transfer(protocol: Protocol, runs: pd.DataFrame) -> Shown:
             **DIFFERENCE,
         },
         budgets.transfer(protocol, runs),
-        "Final validation loss of a run that tunes, and of training from the same initialisation with the values that it"
-        " ended at held fixed; anew minus tuned, paired by seed.",
+        "Final validation loss of a run that tunes, and of training from the same initialisation with the values that"
+        " it ended at held fixed; anew minus tuned, paired by seed.",
     )
 
 
