@@ -75,7 +75,7 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
     yield f"Of the paper's {len(verdicts)} claims, on the runs below: {', '.join(parts)}."
     for others, text in (
         (("delta_stn",), "CPMLHO and Δ-STN, validation loss at the end: "),
-        (("bayesian_optimization", "random_search"), "CPMLHO and the searches: "),
+        (("fixed", "bayesian_optimization", "random_search"), "CPMLHO against no tuning and the searches: "),
     ):
         pieces = []
         for dataset in protocol.run.datasets:
