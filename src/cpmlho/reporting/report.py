@@ -15,7 +15,7 @@ from cpmlho.config import Protocol, RunKey
 from cpmlho.reporting.aggregate import MISSING, by_method, finished, flags, incomplete, paired, read_runs, summarise
 from cpmlho.reporting.evidence import evidence
 from cpmlho.reporting.paper import paper_effect
-from cpmlho.reporting.style import label_of
+from cpmlho.reporting.style import QUANTITIES, label_of
 from cpmlho.reporting.tables import TABLES, differences, grid_of
 from cpmlho.results import RESULT, run_dir, write_text
 
@@ -94,6 +94,14 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
         yield text + ("; ".join(pieces) if pieces else "no two seeds of both have been run") + "."
 
 
+def starts(protocol: Protocol) -> str:
+    """The start values in words, those that datasets share once."""
+    ranges = [
+        (name, each.start) for dataset in protocol.datasets.values() for name, each in dataset.hyperparameters.items()
+    ]
+    return ", ".join(f"{QUANTITIES[name].lower()} {start:g}" for name, start in dict.fromkeys(ranges))
+
+
 class Group(NamedTuple):
     """The runs of one method on one dataset."""
 
@@ -153,6 +161,7 @@ def write_report(protocol: Protocol) -> None:
         cautions=flags(runs),
         finished=len(finished(runs)),
         asked=len(runs),
+        starts=starts(protocol),
         anchors=set(runs["dataset"] + "/" + runs["method"]),
         plain=str,
         verdict_classes=CLASSES,

@@ -26,6 +26,7 @@ QUANTITIES = {
     "dropout0": "Dropout0",
     "dropout1": "Dropout1",
     "dropout2": "Dropout2",
+    "dropout_fc": "Dropout before the classifier",
     "cutout_holes": "Cutout holes",
     "cutout_length": "Cutout length",
     "settled": "Update of settling",
