@@ -47,9 +47,10 @@ class Workflow:
         self.files = [ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml", folder / "overlay.yaml"]
         self.protocol = load(self.files)
 
-    def start(self, *targets):
-        """Begin the workflow in a process group of its own."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
+    def start(self, *targets, background=False):
+        """Begin the workflow in a process group of its own; in the background of a script it ignores SIGINT."""
+        shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
+        command = [*shell, sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("MLFLOW_TRACKING_URI", None)
         options = {"cwd": self.folder, "env": environment, "text": True, "start_new_session": True}
@@ -131,10 +132,12 @@ def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method)
         assert {run.info.status for run in every} <= {"FINISHED", "KILLED", "FAILED"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_workflow_says_how_to_go_on(small, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_a_stopped_workflow_says_how_to_go_on(small, tmp_path, number, background):
     workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
-    process = workflow.start("all")
+    process = workflow.start("all", background=background)
     workflow.until(process, "epoch 3/400")
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does

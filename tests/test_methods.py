@@ -235,14 +235,15 @@ def test_rmsprop_is_torchs_own():
     ("wanted", "capabilities", "expected"),
     [
         ("auto", {"avx512_bf16": True}, "bfloat16"),
-        ("auto", {"amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ("auto", {"cpu_name": "Intel Xeon", "amx_bf16": True, "avx512_bf16": True}, "bfloat16"),
+        ("auto", {"cpu_name": "Intel Xeon", "amx_bf16": False, "avx512_bf16": True}, "float32"),
         ("auto", {"avx512_f": True, "avx512_bf16": False}, "float32"),
         ("auto", {"neon": True}, "float32"),
         ("float32", {"avx512_bf16": True}, "float32"),
         ("bfloat16", {}, "bfloat16"),
     ],
 )
-def test_auto_is_bfloat16_where_the_processor_multiplies_it(wanted, capabilities, expected, monkeypatch):
+def test_auto_is_bfloat16_where_the_processor_multiplies_it_faster(wanted, capabilities, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert choose_precision(wanted, torch.device("cpu")) == expected
 

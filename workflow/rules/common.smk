@@ -93,9 +93,12 @@ def hold_results() -> None:
 
 
 def stop(*_) -> None:
-    """SIGTERM does what Ctrl-C does in a terminal; Snakemake's own handler would first let the jobs train to their end."""
+    """SIGTERM does what Ctrl-C does in a terminal; Snakemake's own handler would first let the jobs train to their end.
+
+    The jobs get SIGTERM too, as those that a script started in the background ignore SIGINT.
+    """
     for child in psutil.Process().children(recursive=True):
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGTERM)
     raise KeyboardInterrupt
 
 
