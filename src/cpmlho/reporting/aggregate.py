@@ -25,11 +25,10 @@ _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric i
 _HYPERPARAMETERS = tuple(f"hyperparameter_{name}" for name in get_args(HyperparameterName))
 # The runs of one dataset are compared with each other; they should agree in these columns.
 _SHARED = {
-    **{
-        "precision": "precision",
-        "device": "device",
-    },
-    **{"versions_digest": "library versions", "data_digest": "data checksums"},
+    "precision": "precision",
+    "device": "device",
+    "versions_digest": "library versions",
+    "data_digest": "data checksums",
 }
 _UNLIKE_THE_PRESENT = {
     "stale": "with other settings than the protocol's",
