@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cpmlho.config import RunKey, load
+from cpmlho.config import RunKey, RunSpec, load, merge
 from cpmlho.data import load as load_data
 from cpmlho.tuning.alternating import Alternation
 from cpmlho.tuning.hardware import DTYPES, choose_device
@@ -64,8 +64,9 @@ def operations(act: Callable[[], object]) -> int:
 def problem_of(case: str, dtype: torch.dtype, device: torch.device) -> tuple[Problem, Any]:
     """The problem of a case, and the settings of all methods."""
     dataset, changes = CASES[case]
-    protocol = load([Path("config.yaml")], {"datasets": {dataset: changes}})
+    protocol = load([Path("config.yaml")])
     spec = protocol.resolve(RunKey(dataset, "delta_stn", 0))
+    spec = RunSpec.model_validate(merge(spec.model_dump(), {"data": changes}))
     return Problem.of(spec, load_data(spec.data, spec.data_dir), device, dtype), protocol.methods
 
 

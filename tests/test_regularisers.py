@@ -1,25 +1,43 @@
 """Batched dropout and cutout against loops over the examples with the same draws."""
 
 import pytest
+import scipy.stats
 import torch
 
-from cpmlho.tuning.regularisers import Regularisers, cutout, dropout_mask
+from cpmlho.tuning.regularisers import Regularisers, cutout, dropout_mask, random_levels
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("shape", [(6, 50), (6, 5, 4, 4)])
+@pytest.mark.parametrize("shape", [(6, 51), (6, 5, 4, 4)])
 def test_dropout_is_the_loop_over_examples_and_units(shape):
     rates = torch.tensor([0.0, 0.1, 0.3, 0.5, 0.9, 0.94])
     mask = dropout_mask(rates, torch.empty(shape), generator())
-    uniform = torch.empty(shape[:2]).uniform_(generator=generator())
+    levels = random_levels(shape[:2], generator(), rates.device)
     for i in range(shape[0]):
+        dropped = round(rates[i].item() * 65536)
         for j in range(shape[1]):
-            expected = 0.0 if uniform[i, j] <= rates[i] else 1 / (1 - rates[i].item())
+            expected = 0.0 if levels[i, j] < dropped else 65536 / (65536 - dropped)
             assert torch.allclose(mask[i, j], torch.tensor(expected)), (i, j)
     assert mask.shape == shape[:2] + (1,) * (len(shape) - 2)  # whole channels are dropped
+
+
+def test_levels_are_the_sixteen_bit_parts_of_the_draws():
+    levels = random_levels((7, 3), generator(), torch.device("cpu"))
+    draws = torch.empty(6, dtype=torch.int64).random_(-(2**63), None, generator=generator())
+    parts = [(draw >> shift) & 0xFFFF for draw in draws.tolist() for shift in (0, 16, 32, 48)]
+    signed = [part - 65536 if part >= 32768 else part for part in parts]  # two's complement
+    assert levels.flatten().tolist() == [part + 32768 for part in signed][:21]
+
+
+def test_levels_are_uniform():
+    levels = random_levels((400_000,), generator(), torch.device("cpu"))
+    counts = torch.bincount(levels.to(torch.int64) // 4096, minlength=16)
+    assert len(counts) == 16
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
+    assert scipy.stats.chisquare(torch.bincount(levels.to(torch.int64) % 16).numpy()).pvalue > 1e-3
 
 
 def test_dropout_drops_at_its_rate_and_keeps_the_mean():

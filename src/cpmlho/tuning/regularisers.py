@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+LEVELS = 2**16
 
 
 def dropout_mask(rates: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
     """Masks of per-example dropout: 0 with probability `rates`, else 1 / (1 - rate).
 
     Args:
-        rates: (B,), each in [0, 1).
+        rates: (B,), each in [0, 1); the nearest multiple of 2**-16 acts.
         like: the activation (B, features), or (B, channels, H, W) whose whole channels are dropped (R15).
         generator: where the uniform draws come from.
 
@@ -21,9 +24,17 @@ def dropout_mask(rates: Tensor, like: Tensor, generator: torch.Generator) -> Ten
     """
     shape = like.shape[:2] + (1,) * (like.dim() - 2)
     rates = rates.view(-1, *(1,) * (like.dim() - 1))
-    uniform = torch.empty(shape, device=like.device).uniform_(generator=generator)
-    # uniform - rate lies in (-1, 1): its ceiling is 1 where the unit is kept, and vectorises where >= does not.
-    return uniform.sub_(rates).ceil_().mul_(1 / (1 - rates)).to(like.dtype)
+    dropped = (rates * LEVELS).round_()  # the levels, of all that 16 bits tell apart, at which a unit is dropped
+    # level - dropped + 1 is at least 1 where the unit is kept, else at most 0; to clamp it is faster than to compare.
+    keep = random_levels(shape, generator, like.device).sub_(dropped - 1).clamp_(0, 1)
+    return keep.mul_(LEVELS / (LEVELS - dropped)).to(like.dtype)
+
+
+def random_levels(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Uniform whole numbers from 0 to 65535 in float32, four out of each draw of 64 bits."""
+    count = math.prod(shape)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+    return draws.view(torch.int16)[:count].view(shape).to(torch.float32).add_(LEVELS // 2)
 
 
 def cutout(images: Tensor, length: Tensor, holes: Tensor, max_holes: int, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from cpmlho.tuning.problem import Problem
 from cpmlho.tuning.response import General, Response
 
 Parameters = TypeVar("Parameters", General, Response)
+CACHED = 2**17  # numbers in a piece that a core's own cache holds in float32, beside its gradient and copy
 Batch = tuple[Tensor, Tensor]  # inputs (B, 1, H, W) in float32, labels (B,)
 
 
@@ -39,17 +40,30 @@ class Trained(Generic[Parameters]):
     def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
         self.masters: list[Parameters] = list(layers)
         self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
+        first = self.masters[0][0]
+        self._piece = CACHED if first.device.type == "cpu" else max(master.numel() for master in flat(layers))
+        self._scratch = first.new_empty(self._piece)
 
     def descend(self, rate: float, *gradients: Sequence[Tensor]) -> None:
-        """One step of plain SGD (eqs. 13-14) along each of the gradients, which may be of a lower precision."""
-        masters = flat(self.masters)
-        for gradient in gradients:
-            torch._foreach_add_(masters, list(gradient), alpha=-rate)
-        self.refresh()
+        """One step of plain SGD (eqs. 13-14) along each of the gradients, which may be of a lower precision.
+
+        Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made.
+        """
+        for master, working, *along in zip(flat(self.masters), flat(self.working), *gradients, strict=True):
+            columns = [tensor.reshape(-1).split(self._piece) for tensor in (master, working, *along)]
+            for piece, copy, *directions in zip(*columns, strict=True):
+                for direction in directions:
+                    piece.add_(self._like(piece, direction), alpha=-rate)
+                if copy.dtype != piece.dtype:
+                    copy.copy_(piece)
+
+    def _like(self, piece: Tensor, direction: Tensor) -> Tensor:
+        """The direction in the piece's dtype; adding across dtypes would cast into new memory each time."""
+        return direction if direction.dtype == piece.dtype else self._scratch[: len(piece)].copy_(direction)
 
     def refresh(self) -> None:
         """Make the working copies those of the masters as they are now."""
-        torch._foreach_copy_(flat(self.working), flat(self.masters))  # new memory would cost more than the copy
+        torch._foreach_copy_(flat(self.working), flat(self.masters))
 
 
 class RMSprop:
