@@ -74,24 +74,25 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
     yield f"Of the paper's {len(verdicts)} claims, on the runs below: {', '.join(parts)}."
     for others, text in (
-        (("delta_stn",), "CPMLHO and Δ-STN, validation loss at the end: "),
-        (("fixed", "bayesian_optimization", "random_search"), "CPMLHO against no tuning and the searches: "),
+        (["delta_stn"], "CPMLHO's validation loss at the end, minus "),
+        (["fixed", "bayesian_optimization", "random_search"], "Minus "),
     ):
-        pieces = []
-        for dataset in protocol.run.datasets:
-            of_dataset = runs[runs["dataset"] == dataset]
-            for other in others:
-                found = paired(of_dataset, "cpmlho", other, LOSS)
-                if found.n_seeds < 2:
-                    continue
-                effect = paper_effect(dataset, "cpmlho", other, "val_loss")
-                outside = "" if effect is None or found.ci_low <= effect <= found.ci_high else ", which it excludes"
-                paper = f"; the paper prints {effect:+.3f}{outside}" if effect is not None else ""
-                pieces.append(
-                    f"on {protocol.datasets[dataset].folder} CPMLHO minus {label_of(other)} is {found.mean:+.5f}"
-                    f" (95 % interval {found.ci_low:+.5f} to {found.ci_high:+.5f}, {found.n_seeds} seeds{paper})"
-                )
-        yield text + ("; ".join(pieces) if pieces else "no two seeds of both have been run") + "."
+        pieces = {other: [*_differences(protocol, runs, other)] for other in others}
+        found = [f"that of {label_of(other)}: {', '.join(each)}" for other, each in pieces.items() if each]
+        yield text + ("; ".join(found) or f"that of {' or '.join(map(label_of, others))}: no two seeds of both") + "."
+
+
+def _differences(protocol: Protocol, runs: pd.DataFrame, other: str) -> Iterator[str]:
+    """CPMLHO's final validation loss minus another method's on each dataset, in words."""
+    for dataset in protocol.run.datasets:
+        found = paired(runs[runs["dataset"] == dataset], "cpmlho", other, LOSS)
+        if found.n_seeds < 2:
+            continue
+        effect = paper_effect(dataset, "cpmlho", other, "val_loss")
+        inside = effect is not None and found.ci_low <= effect <= found.ci_high
+        paper = "" if effect is None else f"; the paper's {effect:+.3f} lies {'inside' if inside else 'outside'}"
+        bounds = f"95\N{NO-BREAK SPACE}% interval {found.ci_low:+.4f} to {found.ci_high:+.4f}"
+        yield f"{protocol.datasets[dataset].folder} {found.mean:+.4f} ({bounds}, {found.n_seeds} seeds{paper})"
 
 
 def starts(protocol: Protocol) -> str:
