@@ -74,8 +74,8 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
     yield f"Of the paper's {len(verdicts)} claims, on the runs below: {', '.join(parts)}."
     for others, text in (
-        (["delta_stn"], "CPMLHO's validation loss at the end, minus "),
-        (["fixed", "bayesian_optimization", "random_search"], "Minus "),
+        (["delta_stn"], "CPMLHO's final validation loss, of which less is better, minus "),
+        (["fixed", "bayesian_optimization", "random_search"], "The same minus "),
     ):
         pieces = {other: [*_differences(protocol, runs, other)] for other in others}
         found = [f"that of {label_of(other)}: {', '.join(each)}" for other, each in pieces.items() if each]
