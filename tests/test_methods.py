@@ -80,6 +80,20 @@ def test_each_part_of_cpmlho_acts_alone(small, tmp_path, part):
     assert (PLANES in on) == ("cutting_planes" in part)
 
 
+def test_until_the_first_plane_cutting_planes_change_nothing(small, tmp_path):
+    spec = small.resolve(RunKey("mnist", "delta_stn", 0))  # two epochs
+    runs = {}
+    for period in (2, 3):
+        settings = off(small, cutting_planes=True, cut_every=period, mu_init=1.0)
+        execute(spec.model_copy(update={"settings": settings}), tmp_path / str(period), [], print, 0.0)
+        runs[period] = content(tmp_path / str(period))[0]
+    execute(spec.model_copy(update={"settings": off(small)}), tmp_path / "off", [], print, 0.0)
+    without = content(tmp_path / "off")[0]
+    assert runs[3] == without
+    assert runs[2][HISTORY] == without[HISTORY]  # the plane comes after the last step
+    assert [(row["epoch"], row["plane"]) for row in read_rows(tmp_path / "2" / PLANES)] == [(2, 1)]
+
+
 def test_methods_of_a_seed_share_initialisation_and_order(small):
     searching, _ = problem_of(small, RunKey("mnist", "random_search", 0))
     tuning, spec = problem_of(small, RunKey("mnist", "cpmlho", 0))

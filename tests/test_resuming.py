@@ -13,7 +13,7 @@ from cpmlho.tuning.checkpoint import CHECKPOINT
 from cpmlho.tuning.run import execute
 from runs import content
 
-METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn"]
+METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_cut_every_3"]
 
 
 class InterruptionError(Exception):

@@ -117,11 +117,13 @@ class Alternation:
             self.planes.ascend(self._gap())
 
     def cut(self, epoch: int, step: int) -> list[Row]:
-        """Take a plane if one is due after this epoch; a row for each active plane."""
+        """Take a plane if one is due after this epoch; a row for each active plane, none before the first."""
         assert self.planes is not None
         v = self._gap()
         if self.planes.due(epoch):
             self.planes.add(v)
+        if not self.planes:
+            return []
         share = _norm(self._pull()) / _norm(self.gradient)
         return self.planes.rows(epoch, step, v, share.item())
 
@@ -187,8 +189,8 @@ def alternate(
                 trajectory.append((update, step, space.values(run.raw.detach())))
         tables = {HYPERPARAMETERS: _rows(problem, trajectory)}
         trajectory = []
-        if planes is not None:
-            tables[PLANES] = run.cut(epoch, step)
+        if planes is not None and (rows := run.cut(epoch, step)):
+            tables[PLANES] = rows
         yield Snapshot(epoch, step, run.predict, space.named(space.values(run.raw.detach())), tables, run.state)
 
 
