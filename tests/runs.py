@@ -2,9 +2,8 @@
 
 import json
 
+from cpmlho.reporting.equality import TIMES
 from cpmlho.results import RESULT, read_rows
-
-TIMES = {"seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"}
 
 
 def content(folder):

@@ -12,7 +12,7 @@ from cpmlho.config import RunKey, load
 from cpmlho.results import RESULT, read_result, run_dir
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["data", "run", "tables", "figures", "summary", "track"]
+VERBS = ["data", "run", "tables", "figures", "report", "summary", "track", "compare"]
 
 
 def cpmlho(*arguments, cwd, **environment):

@@ -34,13 +34,6 @@ def parser() -> Parser:
     def verb(name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
         sub.set_defaults(act=act)
-        sub.add_argument(
-            "--config",
-            action="append",
-            type=Path,
-            metavar="FILE",
-            help="configuration file, default config.yaml; each further one is merged over those before",
-        )
         return sub
 
     data = verb("data", fetch_data, "fetch and verify a dataset")
@@ -62,7 +55,17 @@ def parser() -> Parser:
         verb("track", track, "rebuild the MLflow store from the result files"),
     ]
     for sub in [data, run, *whole]:
+        sub.add_argument(
+            "--config",
+            action="append",
+            type=Path,
+            metavar="FILE",
+            help="configuration file, default config.yaml; each further one is merged over those before",
+        )
         sub.add_argument("--protocol", help="the whole configuration as JSON, in place of --config")
+    compared = verb("compare", compare_runs, "say which runs of two folders have the same numbers, to the last digit")
+    compared.add_argument("ours", type=Path, help="folder with runs, such as docs/results/runs")
+    compared.add_argument("theirs", type=Path, help="folder with the same runs made elsewhere")
     return top
 
 
@@ -171,6 +174,14 @@ def track(arguments: argparse.Namespace) -> None:
     protocol = protocol_of(arguments)
     rebuild(protocol, Path.cwd(), say)
     log_summary(protocol, Path.cwd(), say)
+
+
+def compare_runs(arguments: argparse.Namespace) -> None:
+    """Verb `compare`; exit status 1 where a run differs."""
+    from cpmlho.reporting.equality import compare
+
+    if not compare(arguments.ours, arguments.theirs, say):
+        sys.exit(1)
 
 
 def main() -> None:

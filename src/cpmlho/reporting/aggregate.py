@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import t
 
 from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec
-from cpmlho.provenance import code_digest
+from cpmlho.reporting.equality import changes_since
 from cpmlho.results import METRICS, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.settings import HyperparameterName
 
@@ -92,7 +92,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "trials": getattr(spec.settings, "trials", None),
         "config_digest": _digest(spec.model_dump(mode="json")),
         "stale": spec != asked,
-        "outdated": result is not None and result.code != code_digest(spec.settings.algorithm),
+        "outdated": result is not None and changes_since(spec.settings.algorithm, result.code) is None,
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):

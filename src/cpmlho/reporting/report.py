@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from cpmlho.config import Protocol, RunKey
 from cpmlho.reporting.aggregate import MISSING, by_method, finished, flags, incomplete, paired, read_runs, summarise
+from cpmlho.reporting.equality import Change, changes_since, known_changes
 from cpmlho.reporting.evidence import evidence
 from cpmlho.reporting.paper import paper_effect
 from cpmlho.reporting.style import QUANTITIES, label_of
@@ -127,6 +128,13 @@ def groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
         yield Group(f"{dataset}/{method}", title, loss, incomplete(group), rows)
 
 
+def changes(runs: pd.DataFrame) -> list[Change]:
+    """The changes of the code since the runs were made that left their numbers as they were."""
+    made = finished(runs)[["algorithm", "code"]].drop_duplicates()
+    passed = [change for row in made.itertuples() for change in changes_since(str(row.algorithm), str(row.code)) or []]
+    return [change for change in known_changes() if change in passed]
+
+
 def readings(compared: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """What the paper leaves open, how it is read here, and what another reading was measured to change."""
     with (files("cpmlho.reporting") / "readings.csv").open(encoding="utf-8") as file:
@@ -160,6 +168,7 @@ def write_report(protocol: Protocol) -> None:
         readings=list(readings(shown["variants"].frame)),
         groups=list(groups(protocol, runs)),
         cautions=flags(runs),
+        changes=changes(runs),
         finished=len(finished(runs)),
         asked=len(runs),
         starts=starts(protocol),

@@ -1,4 +1,4 @@
-"""The registry of methods: to add one, add its file, its line here and its settings in `cpmlho.config`."""
+"""The registry of methods: to add one, add its file, its line here and its settings in `cpmlho.settings`."""
 
 from collections.abc import Callable
 from typing import Any
