@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.parts import parts
 from benchmarks.runs import commands, whole_runs
 from benchmarks.steps import measure
 from cpmlho.provenance import git_commit, versions
@@ -39,13 +40,14 @@ def show(title: str, rows: Iterable[Row]) -> list[Row]:
 
 
 def main() -> None:
-    """One thread, then all; then whole runs."""
+    """Steps on one thread, then on all; where their time goes; then whole runs."""
     threads = sorted({1, os.cpu_count() or 1})
     content = {
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
         "git_commit": git_commit(),
         "versions": versions(),
         "steps": [row for n in threads for row in show(f"Steps, batch 128, {n} threads", measure(n))],
+        "parts": show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
         "runs": show("Whole runs: one epoch measured, the share for all epochs computed from it", whole_runs()),
         "commands": show("Commands", commands()),
     }

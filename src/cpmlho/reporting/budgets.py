@@ -102,7 +102,7 @@ def budget_study(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Row]:
     names = longer(protocol)
     if not {"delta_stn", "cpmlho"} <= names.keys():
         return
-    course = courses(protocol, runs)
+    course = courses(protocol, runs).sort_values("epoch", kind="stable")
     for (dataset, epoch), group in course[course["epoch"].isin(EPOCHS)].groupby(["dataset", "epoch"], sort=False):
         losses = group.pivot(index="seed", columns="method", values="val_loss").reindex(columns=list(names.values()))
         both = losses.dropna()
