@@ -20,8 +20,9 @@ test: .venv/.ready
 quick: .venv/.ready
 	$(BIN)/snakemake --cores 4 all --config overlay=workflow/quick.yaml
 
+# The profiler would talk between the tables.
 bench: .venv/.ready
-	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks  # else the profiler talks between the tables
+	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -84,13 +84,17 @@ def test_a_search_is_cut_at_the_gradients_of_one_delta_stn_run(tmp_path: Path) -
 
 
 def test_the_budget_study_pairs_seeds_at_its_epochs(tmp_path: Path) -> None:
-    protocol = of(tmp_path, variants=["delta_stn_epochs_30", "cpmlho_epochs_30"])
+    parts = ["cpmlho_cuts_only_epochs_30", "fixed_epochs_30", "cpmlho_cuts_only"]
+    protocol = of(tmp_path, variants=["delta_stn_epochs_30", "cpmlho_epochs_30", *parts])
     course(protocol, "delta_stn_epochs_30", 0, [0.5, 0.4, 0.3])
     course(protocol, "delta_stn_epochs_30", 1, [0.6, 0.5, 0.4])
     course(protocol, "cpmlho_epochs_30", 1, [0.7, 0.1, 0.35])
+    course(protocol, "cpmlho_cuts_only_epochs_30", 0, [0.8])
+    course(protocol, "cpmlho_cuts_only", 0, [0.9])
     rows = list(budget_study(protocol, read_runs(protocol)))
-    assert [row["epoch"] for row in rows] == [1, 3]
-    assert [row["difference_mean"] for row in rows] == pytest.approx([0.1, -0.05])
+    both = [("cpmlho_epochs_30", 1), ("cpmlho_epochs_30", 3), ("cpmlho_cuts_only_epochs_30", 1)]
+    assert [(row["method"], row["epoch"]) for row in rows] == both
+    assert [row["difference_mean"] for row in rows] == pytest.approx([0.1, -0.05, 0.3])
     assert {row["difference_n_seeds"] for row in rows} == {1}
 
 

@@ -86,6 +86,7 @@ class Protocol(Strict):
         for name in self.run.variants:
             if name not in self.variants:
                 raise ValueError(f"run.variants: unknown variant {name}; known: {', '.join(self.variants)}")
+        self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
             if name in Methods.model_fields:
                 raise ValueError(f"variants.{name}: a variant cannot have a method's name")
@@ -93,7 +94,6 @@ class Protocol(Strict):
                 if dataset not in self.datasets:
                     raise ValueError(f"variants.{name}.datasets: unknown dataset {dataset}")
                 self._check_values(name, self.resolve(RunKey(dataset, name, 0)))
-        self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         return self
 
     def _check_values(self, name: str, spec: RunSpec) -> None:

@@ -98,20 +98,23 @@ def longer(protocol: Protocol) -> dict[str, str]:
 
 
 def budget_study(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Row]:
-    """CPMLHO minus Delta-STN after 1, 3, ... epochs of the same longer runs, paired by seed."""
-    names = longer(protocol)
-    if not {"delta_stn", "cpmlho"} <= names.keys():
-        return
-    course = courses(protocol, runs).sort_values("epoch", kind="stable")
-    for (dataset, epoch), group in course[course["epoch"].isin(EPOCHS)].groupby(["dataset", "epoch"], sort=False):
-        losses = group.pivot(index="seed", columns="method", values="val_loss").reindex(columns=list(names.values()))
-        both = losses.dropna()
-        if len(both):
-            ours, theirs = both[names["cpmlho"]], both[names["delta_stn"]]
-            yield {
-                **{"dataset": dataset, "epoch": epoch, "delta_stn": theirs.mean(), "cpmlho": ours.mean()},
-                **_named("difference", summarise(ours - theirs)),
-            }
+    """Each method of a longer budget minus Delta-STN after 1, 3, ... epochs of the same runs, paired by seed."""
+    reference = longer(protocol).get("delta_stn")
+    course = courses(protocol, runs)
+    for dataset, of_dataset in course[course["epoch"].isin(EPOCHS)].groupby("dataset", sort=False):
+        for method in protocol.run.variants:
+            if method == reference or protocol.variants[method].epochs is None:
+                continue
+            for epoch, group in of_dataset.groupby("epoch"):
+                losses = group.pivot(index="seed", columns="method", values="val_loss")
+                both = losses.reindex(columns=[method, reference]).dropna()
+                if len(both):
+                    ours, theirs = both[method], both[reference]
+                    yield {
+                        **{"dataset": dataset, "method": method, "epoch": epoch},
+                        **{"loss": ours.mean(), "delta_stn": theirs.mean()},
+                        **_named("difference", summarise(ours - theirs)),
+                    }
 
 
 def transfer(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Row]:

@@ -153,13 +153,14 @@ def _budget_study(protocol: Protocol, runs: pd.DataFrame) -> Shown:
         protocol,
         "Budget study",
         {
+            "Method": _method("method"),
             "Epochs": lambda row: str(row["epoch"]),
-            "Δ-STN": lambda row: number(row["delta_stn"]),
-            "CPMLHO": lambda row: number(row["cpmlho"]),
+            "Loss": lambda row: number(row["loss"]),
+            "Δ-STN's": lambda row: number(row["delta_stn"]),
             **DIFFERENCE,
         },
         budgets.budget_study(protocol, runs),
-        "Validation loss on the way of longer runs; CPMLHO minus Δ-STN, paired by seed.",
+        "Validation loss on the way of longer runs; each method minus Δ-STN of the same budget, paired by seed.",
     )
 
 
