@@ -19,6 +19,7 @@ from cpmlho.reporting.statistics import (
     interval,
     outlying,
     predicted,
+    seeds_excluding,
     seeds_needed,
 )
 
@@ -126,3 +127,21 @@ def test_without_a_spread_or_an_effect_the_fewest_that_can_decide():
     assert seeds_needed(math.nan, 1.0) == seeds_needed(0.0, 1.0) == seeds_needed(1.0, math.nan) == 6
     assert seeds_needed(math.nan, 1.0, tests=8) == 9
     assert seeds_needed(1.0, 1e-6) is None
+
+
+@given(st.floats(2.8, 6.0), st.integers(1, 8))
+def test_so_many_seeds_exclude_a_number_and_one_fewer_does_not(distance, tests):
+    n = seeds_excluding(1.0, -distance, tests)
+
+    def excluded(count):
+        x = [i - (count - 1) / 2 for i in range(count)]
+        unit = math.sqrt(sum(value**2 for value in x) / (count - 1))
+        return outlying([value / unit for value in x], distance) < LEVEL / tests
+
+    assert excluded(n)
+    assert n == FEWEST_SEEDS or not excluded(n - 1)
+
+
+def test_no_number_of_seeds_excludes_what_lies_among_them():
+    assert seeds_excluding(1.0, 1.9) is None
+    assert seeds_excluding(1.0, 2.7, tests=8) is None

@@ -16,7 +16,17 @@ from pydantic import Field
 from cpmlho.config import Protocol
 from cpmlho.reporting.measures import measured
 from cpmlho.reporting.paper import paper_effect, paper_numbers, quantity_column
-from cpmlho.reporting.statistics import FEWEST_SEEDS, LEVEL, Array, estimate, holm, outlying, predicted, seeds_needed
+from cpmlho.reporting.statistics import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Array,
+    estimate,
+    holm,
+    outlying,
+    predicted,
+    seeds_excluding,
+    seeds_needed,
+)
 from cpmlho.settings import Strict
 
 Side = Literal["below", "above"]
@@ -178,8 +188,12 @@ def _printed(claim: Claim, test: Printed, runs: pd.DataFrame) -> Iterator[Part]:
     for (dataset, quantity, method, printed, x, p), corrected in zip(cells, adjusted, strict=True):
         low, high = predicted(x) if len(x) > 1 else (math.nan, math.nan)
         inside: Decision = "holds" if low <= float(printed) <= high else "undecided"
-        decision = "fails" if corrected < LEVEL else inside
-        enough = len(x) >= FEWEST_SEEDS
+        decision: Decision = "fails" if corrected < LEVEL else inside
+        needed = None
+        if len(x) < FEWEST_SEEDS:
+            decision, needed = "undecided", FEWEST_SEEDS
+        elif decision == "undecided":
+            needed = seeds_excluding(float(x.std(ddof=1)), float(printed) - x.mean(), len(cells))
         yield Part(
             claim=claim.id,
             dataset=dataset,
@@ -194,8 +208,8 @@ def _printed(claim: Claim, test: Printed, runs: pd.DataFrame) -> Iterator[Part]:
             p=p,
             n_seeds=len(x),
             spread=math.nan,
-            decision=decision if enough else "undecided",
-            seeds_needed=None if enough else FEWEST_SEEDS,
+            decision=decision,
+            seeds_needed=needed,
         )
 
 

@@ -79,7 +79,8 @@ def verdicts(protocol: Protocol, decided: list[Decided]) -> Shown:
     header = ["Claim", "Place", "Statement", "Verdict", "Its tests", "It turns on", "p (Holm)", "Seeds to decide"]
     caption = (
         "A claim is reproduced if all its tests hold and the largest p-value stays below 0.05 after Holm's correction"
-        " over the claims; not reproduced if one fails; else inconclusive."
+        " over the claims; not reproduced if one fails; else inconclusive. Seeds to decide: the fewest that would"
+        " decide its undecided tests at the present means and spreads, – where no number would."
     )
     return Shown(Grid("Verdicts", header, rows, caption, protocol.note), pd.DataFrame(values))
 

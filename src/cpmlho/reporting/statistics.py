@@ -91,3 +91,16 @@ def seeds_needed(std: float, effect: float, tests: int = 1) -> int | None:
     threshold = stats.t.ppf(1 - LEVEL / tests / 2, n - 1)
     enough = stats.nct.sf(threshold, n - 1, abs(effect) / std * np.sqrt(n)) >= POWER
     return int(n[np.argmax(enough)]) if enough.any() else None
+
+
+def seeds_excluding(std: float, distance: float, tests: int = 1) -> int | None:
+    """The fewest seeds of this spread whose prediction interval leaves out a number at this distance from their mean.
+
+    Args:
+        std: of the seeds, above 0.
+        distance: of the number from the mean of the seeds.
+        tests: among how many, by Holm's correction, the p-value must be below 0.05 at worst.
+    """
+    n = np.arange(FEWEST_SEEDS, MOST_SEEDS)
+    excluded = 2 * stats.t.sf(abs(distance) / (std * np.sqrt(1 + 1 / n)), n - 1) < LEVEL / tests
+    return int(n[np.argmax(excluded)]) if excluded.any() else None
