@@ -15,7 +15,7 @@ import torch
 from benchmarks.parts import parts
 from benchmarks.runs import commands, whole_runs
 from benchmarks.steps import measure
-from cpmlho.provenance import git_commit, versions
+from cpmlho.study.harness.provenance import git_commit, versions
 
 OUTPUT = Path("results/benchmark.json")
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.steps import CASES, steps_of
-from cpmlho.tuning.hardware import DTYPES, choose_device
+from cpmlho.study.harness.hardware import DTYPES, choose_device
 
 CYCLES = 5
 SHOWN = 8  # operators, the longest first

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpmlho.config import RunKey, load
-from cpmlho.results import RESULT, read_result, run_dir
+from cpmlho.study.protocol import RunKey, load
+from cpmlho.study.results import RESULT, read_result, run_dir
 
 Row = dict[str, Any]
 COMMANDS = {

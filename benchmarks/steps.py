@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cpmlho.config import RunKey, RunSpec, load, merge
-from cpmlho.data import load as load_data
-from cpmlho.tuning.alternating import Alternation
-from cpmlho.tuning.hardware import DTYPES, choose_device
-from cpmlho.tuning.planes import CuttingPlanes
-from cpmlho.tuning.problem import Problem
-from cpmlho.tuning.steps import Trained, general_step
+from cpmlho.core.alternating import Alternation
+from cpmlho.core.planes import CuttingPlanes
+from cpmlho.core.problem import Problem
+from cpmlho.core.steps import Trained, general_step
+from cpmlho.study.data import load as load_data
+from cpmlho.study.harness.hardware import DTYPES, choose_device
+from cpmlho.study.protocol import RunKey, RunSpec, load, merge
 
 Row = dict[str, Any]
 # The paper's networks, and the networks of the published Delta-STN code, to which its own cycle times belong.

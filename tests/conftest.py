@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from cpmlho.config import load
-from cpmlho.data import fetch
+from cpmlho.study.data import fetch
+from cpmlho.study.protocol import load
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,8 +2,8 @@
 
 import json
 
-from cpmlho.reporting.equality import TIMES
-from cpmlho.results import RESULT, read_rows
+from cpmlho.study.report.equality import TIMES
+from cpmlho.study.results import RESULT, read_rows
 
 
 def content(folder):

@@ -9,9 +9,11 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src/cpmlho"
 FORBIDDEN = {
-    "tuning": {"mlflow", "snakemake", "pandas", "seaborn", "matplotlib", "cpmlho.tracking", "cpmlho.reporting"},
-    "reporting": {"torch", "torchvision", "mlflow", "snakemake", "skopt", "cpmlho.tuning", "cpmlho.tracking"},
-    "tracking": {"torch", "pandas", "snakemake", "cpmlho.tuning", "cpmlho.reporting"},
+    "core": {"mlflow", "snakemake", "pandas", "seaborn", "matplotlib", "cpmlho.study.tracking", "cpmlho.study.report"},
+    "study/methods": {"mlflow", "snakemake", "pandas", "cpmlho.study.tracking", "cpmlho.study.report"},
+    "study/harness": {"mlflow", "snakemake", "pandas", "cpmlho.study.tracking", "cpmlho.study.report"},
+    "study/report": {"torch", "torchvision", "mlflow", "snakemake", "skopt", "cpmlho.core", "cpmlho.study.tracking"},
+    "study/tracking": {"torch", "pandas", "snakemake", "cpmlho.core", "cpmlho.study.report"},
 }
 
 
@@ -37,10 +39,10 @@ def test_a_part_imports_only_what_it_may(part):
     ("statement", "absent"),
     [
         ("import cpmlho.__main__ as m; m.parser()", {"torch", "pydantic", "mlflow", "pandas", "numpy"}),
-        ("import cpmlho.config", {"torch", "mlflow", "pandas", "numpy"}),
-        ("import cpmlho.tuning.run", {"mlflow", "pandas", "skopt", "snakemake"}),
-        ("import cpmlho.reporting.tables, cpmlho.reporting.figures", {"torch", "mlflow", "snakemake"}),
-        ("import cpmlho.tracking", {"torch", "mlflow", "pandas"}),
+        ("import cpmlho.study.protocol", {"torch", "mlflow", "pandas", "numpy"}),
+        ("import cpmlho.study.harness.run", {"mlflow", "pandas", "skopt", "snakemake"}),
+        ("import cpmlho.study.report.tables, cpmlho.study.report.figures", {"torch", "mlflow", "snakemake"}),
+        ("import cpmlho.study.tracking", {"torch", "mlflow", "pandas"}),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement, absent):

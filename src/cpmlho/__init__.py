@@ -1,7 +1,7 @@
 """CPMLHO: hyperparameters of a neural network tuned while it trains, and a replication of the paper that proposed it.
 
-Data flow one way: `config` -> `data` -> `tuning` (a run) -> `results` (files) -> `reporting` (tables, figures), with
-`tracking` a view of the files. `tuning` imports no tracker, no workflow engine and no pandas; `reporting` no torch.
+`core` holds the methods, in torch alone; `study` the replication, whose data flow one way: protocol -> data -> runs ->
+result files -> report, with `tracking` a view of the files.
 
 Symbols, as in the paper where it has them:
     B          examples in a batch

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from cpmlho.config import Protocol
+    from cpmlho.study.protocol import Protocol
 
 START = time.time()
 
@@ -78,7 +78,7 @@ def threads(text: str) -> int:
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
     """The configuration that the arguments name."""
-    from cpmlho.config import Protocol, load, parse
+    from cpmlho.study.protocol import Protocol, load, parse
 
     if arguments.protocol is not None:
         return parse(Protocol, arguments.protocol, "--protocol")
@@ -92,9 +92,9 @@ def say(line: str) -> None:
 
 def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
-    from cpmlho.config import ConfigError
-    from cpmlho.data import fetch
-    from cpmlho.results import data_file, write_text
+    from cpmlho.study.data import fetch
+    from cpmlho.study.protocol import ConfigError
+    from cpmlho.study.results import data_file, write_text
 
     protocol = protocol_of(arguments)
     if arguments.dataset not in protocol.datasets:
@@ -108,7 +108,7 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
-    from cpmlho.config import ConfigError, RunKey, RunSpec, parse
+    from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, parse
 
     if arguments.spec is not None and arguments.results_dir is not None:
         spec, results_dir, uri = parse(RunSpec, arguments.spec, "--spec"), arguments.results_dir, None
@@ -119,9 +119,9 @@ def run_one(arguments: argparse.Namespace) -> None:
     else:
         raise ConfigError("run: give DATASET METHOD SEED, or --spec and --results-dir")
 
-    from cpmlho.progress import Progress
-    from cpmlho.results import Observer, run_dir, with_values
-    from cpmlho.tracking import TrackerProcess, tracking_uri
+    from cpmlho.study.harness.progress import Progress
+    from cpmlho.study.results import Observer, run_dir, with_values
+    from cpmlho.study.tracking import TrackerProcess, tracking_uri
 
     spec = with_values(spec, results_dir)
     key = RunKey(spec.dataset, spec.method, spec.seed)
@@ -129,7 +129,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     # The tracker's process starts while torch is imported here.
     observers: list[Observer] = [Progress(spec, say), TrackerProcess(tracking_uri(uri, Path.cwd()), say)]
     try:
-        from cpmlho.tuning.run import execute
+        from cpmlho.study.harness.run import execute
 
         execute(spec, folder, observers, say, START, arguments.threads)
     except BaseException as error:
@@ -141,35 +141,35 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 def make_tables(arguments: argparse.Namespace) -> None:
     """Verb `tables`."""
-    from cpmlho.reporting.tables import write_tables
+    from cpmlho.study.report.tables import write_tables
 
     write_tables(protocol_of(arguments))
 
 
 def make_figures(arguments: argparse.Namespace) -> None:
     """Verb `figures`."""
-    from cpmlho.reporting.figures import write_figures
+    from cpmlho.study.report.figures import write_figures
 
     write_figures(protocol_of(arguments))
 
 
 def make_report(arguments: argparse.Namespace) -> None:
     """Verb `report`."""
-    from cpmlho.reporting.report import write_report
+    from cpmlho.study.report.report import write_report
 
     write_report(protocol_of(arguments))
 
 
 def log_summary(arguments: argparse.Namespace) -> None:
     """Verb `summary`."""
-    from cpmlho.tracking import log_summary
+    from cpmlho.study.tracking import log_summary
 
     log_summary(protocol_of(arguments), Path.cwd(), say)
 
 
 def track(arguments: argparse.Namespace) -> None:
     """Verb `track`."""
-    from cpmlho.tracking import log_summary, rebuild
+    from cpmlho.study.tracking import log_summary, rebuild
 
     protocol = protocol_of(arguments)
     rebuild(protocol, Path.cwd(), say)
@@ -178,7 +178,7 @@ def track(arguments: argparse.Namespace) -> None:
 
 def compare_runs(arguments: argparse.Namespace) -> None:
     """Verb `compare`; exit status 1 where a run differs."""
-    from cpmlho.reporting.equality import compare
+    from cpmlho.study.report.equality import compare
 
     if not compare(arguments.ours, arguments.theirs, say):
         sys.exit(1)
@@ -197,9 +197,9 @@ def main() -> None:
 
 
 def _act(arguments: argparse.Namespace) -> None:
-    from cpmlho.config import ConfigError
-    from cpmlho.data import DataError
-    from cpmlho.results import ResultError
+    from cpmlho.study.data import DataError
+    from cpmlho.study.protocol import ConfigError
+    from cpmlho.study.results import ResultError
 
     try:
         arguments.act(arguments)

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import yaml
 
-from cpmlho.config import ConfigError, Protocol, RunKey, RunSpec, load
-from cpmlho.provenance import code_digest
-from cpmlho.settings import Tracking
-from cpmlho.results import HISTORY, RESULT, data_file, held, run_dir
+from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec, load
+from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.settings import Tracking
+from cpmlho.study.results import HISTORY, RESULT, data_file, held, run_dir
 
 PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called
 

@@ -1,7 +1,7 @@
 rule data:
     # The data files are no output: Snakemake deletes outputs before it makes them again, and they may be the user's.
     input:
-        sources=[str(SOURCE / "data.py")],
+        sources=[str(SOURCE / "study" / "data.py")],
     output:
         str(data_file(RESULTS, "{dataset}")),
     log:

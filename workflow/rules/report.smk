@@ -1,7 +1,7 @@
 RUN_RESULTS = [str(run_dir(RESULTS, key) / RESULT) for key in KEYS]
 REPORTING = [
     str(path)
-    for path in [SOURCE / "results.py", *sorted(SOURCE.glob("reporting/*"))]
+    for path in [SOURCE / "study" / "results.py", *sorted(SOURCE.glob("study/report/*"))]
     if path.is_file() and not path.name.startswith(".")
 ]
 EVIDENCE = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")

@@ -1,0 +1,1 @@
+"""The methods: what is trained and how, in torch alone; no files, no settings of a study, no tables."""

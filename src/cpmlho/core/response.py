@@ -1,0 +1,146 @@
+"""Networks whose layers respond to hyperparameters.
+
+A layer's output at input a and displacement d (one row an example) is `W a + b + (H_w d) * (R a) + (H_b d) * r`
+(eqs. 3-4). Networks are plain descriptions; their parameters are passed in, so that each step says which of them
+it differentiates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpmlho.core.layers import Dropout, Glue, Layer
+from cpmlho.core.regularisers import Regularisers
+
+
+class General(NamedTuple):
+    """A layer's general parameters: W (out, in) or (out, in, k, k), the paper's w_e, and b (out,)."""
+
+    W: Tensor
+    b: Tensor
+
+    def to(self, dtype: torch.dtype) -> General:
+        """Copies for products in `dtype`, or the same tensors where it is theirs."""
+        return General(self.W.to(dtype), self.b.to(dtype))
+
+
+class Response(NamedTuple):
+    """A layer's response parameters: R like W (w_h2), r like b, H (2 out, n) (w_h1)."""
+
+    R: Tensor
+    r: Tensor
+    H: Tensor
+
+    def to(self, dtype: torch.dtype) -> Response:
+        """Copies for products in `dtype`; H, small and accumulated, stays float32."""
+        return Response(self.R.to(dtype), self.r.to(dtype), self.H)
+
+
+def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
+    """The response of a layer's output to the displacement: `(H_w d) * (R a) + (H_b d) * r`, d (B, n)."""
+    scale, shift = (d @ response.H.T).to(a.dtype).chunk(2, dim=1)  # (B, out) each
+    ra = layer.apply(a, response.R)
+    trailing = (1,) * (ra.dim() - 2)
+    shift = shift * response.r
+    return torch.addcmul(shift.view(*shift.shape, *trailing), ra, scale.reshape(*scale.shape, *trailing))
+
+
+@dataclass(frozen=True)
+class ResponseNetwork:
+    """A sequence of layers, dropout places and glue; parameters are given to each call, a pair a layer."""
+
+    stages: tuple[Layer | Dropout | Glue, ...]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The stages that have parameters."""
+        return [stage for stage in self.stages if isinstance(stage, Layer)]
+
+    def initialise(self, n: int, generator: torch.Generator) -> tuple[list[General], list[Response]]:
+        """Fresh parameters for n hyperparameters, as PyTorch's own layers start, in float32; H is zero.
+
+        All general parameters are drawn before the response's, so that methods without a response start alike.
+        """
+
+        def uniform(shape: tuple[int, ...], fan_in: int) -> Tensor:
+            # Kaiming uniform with a = sqrt(5) is uniform in +-1 / sqrt(fan_in), as the biases are.
+            bound = 1 / math.sqrt(fan_in)
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+        def pair(layer: Layer) -> tuple[Tensor, Tensor]:
+            fan_in = math.prod(layer.shape[1:])
+            return uniform(layer.shape, fan_in), uniform((layer.outputs,), fan_in)
+
+        general = [General(*pair(layer)) for layer in self.layers]
+        response = [Response(*pair(layer), torch.zeros(2 * layer.outputs, n)) for layer in self.layers]
+        return general, response
+
+    def forward(
+        self,
+        a: Tensor,
+        general: Sequence[General],
+        regularisers: Regularisers | None = None,
+        response: Sequence[Response] | None = None,
+        d: Tensor | None = None,
+    ) -> Tensor:
+        """The network's output (B, outputs) at the displacement d (B, n); without one, the response is not computed.
+
+        Args:
+            a: input, (B, C, H, W).
+            general: general parameters, one a layer, in the dtype of `a`.
+            regularisers: dropout to act; None for none.
+            response: response parameters, one a layer; needed with `d`.
+            d: displacement of each example.
+        """
+        index = 0
+        for stage in self.stages:
+            if isinstance(stage, Layer):
+                out = stage.apply(a, *general[index])
+                if response is not None and d is not None:
+                    out = out + respond(stage, a, response[index], d)
+                a, index = out, index + 1
+            elif isinstance(stage, Dropout):
+                mask = regularisers.mask(stage.name, a) if regularisers else None
+                a = a if mask is None else a * mask
+            else:
+                a = stage.apply(a)
+        return a
+
+    def linearised(
+        self,
+        a: Tensor,
+        general: Sequence[General],
+        regularisers: Regularisers | None,
+        response: Sequence[Response],
+        d: Tensor,
+    ) -> Tensor:
+        """f(x; W) + J (response to d): the output linearised in the displaced weights, as Delta-STN has it.
+
+        Value and tangent go through the network side by side; arguments as in `forward`. Differentiable with
+        respect to `response` alone: the value stream is computed without a graph.
+        """
+        t: Tensor | None = None  # the input does not move
+        index = 0
+        for stage in self.stages:
+            if isinstance(stage, Layer):
+                moved = respond(stage, a, response[index], d)
+                if t is not None:
+                    moved = moved + stage.apply(t, general[index].W.detach())
+                with torch.no_grad():
+                    a = stage.apply(a, *general[index])
+                t, index = moved, index + 1
+            elif isinstance(stage, Dropout):
+                mask = regularisers.mask(stage.name, a) if regularisers else None
+                if mask is not None:
+                    a, t = a * mask, None if t is None else t * mask
+            elif t is None:
+                a = stage.apply(a)
+            else:
+                a, t = stage.lift(a, t)
+        return a if t is None else a + t

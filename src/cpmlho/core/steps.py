@@ -1,0 +1,153 @@
+"""The training steps that methods are made of; each differentiates one group of parameters and steps it in place.
+
+A step's products use working copies of the parameters in the training dtype, cast once after each update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from cpmlho.core.problem import Problem
+from cpmlho.core.response import General, Response
+
+Parameters = TypeVar("Parameters", General, Response)
+CACHED = 2**17  # numbers in a piece that a core's own cache holds in float32, beside its gradient and copy
+Batch = tuple[Tensor, Tensor]  # inputs (B, 1, H, W) in float32, labels (B,)
+
+
+def flat(layers: Iterable[Iterable[Tensor]]) -> list[Tensor]:
+    """All parameters of all layers in one list."""
+    return [parameter for layer in layers for parameter in layer]
+
+
+def leaves(layers: Iterable[Iterable[Tensor]]) -> list[Tensor]:
+    """Aliases of all parameters that autograd differentiates with respect to."""
+    return [parameter.detach().requires_grad_() for parameter in flat(layers)]
+
+
+class Trained(Generic[Parameters]):
+    """Parameters of all layers in training.
+
+    Attributes:
+        masters: in float32.
+        working: their copies in the training dtype, which the products use; in float32 the masters themselves.
+    """
+
+    def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
+        self.masters: list[Parameters] = list(layers)
+        self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
+        first = self.masters[0][0]
+        self._piece = CACHED if first.device.type == "cpu" else max(master.numel() for master in flat(layers))
+        self._scratch = first.new_empty(self._piece)
+
+    def descend(self, rate: float, *gradients: Sequence[Tensor]) -> None:
+        """One step of plain SGD (eqs. 13-14) along each of the gradients, which may be of a lower precision.
+
+        Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made.
+        """
+        for master, working, *along in zip(flat(self.masters), flat(self.working), *gradients, strict=True):
+            columns = [tensor.reshape(-1).split(self._piece) for tensor in (master, working, *along)]
+            for piece, copy, *directions in zip(*columns, strict=True):
+                for direction in directions:
+                    piece.add_(self._like(piece, direction), alpha=-rate)
+                if copy.dtype != piece.dtype:
+                    copy.copy_(piece)
+
+    def _like(self, piece: Tensor, direction: Tensor) -> Tensor:
+        """The direction in the piece's dtype; adding across dtypes would cast into new memory each time."""
+        return direction if direction.dtype == piece.dtype else self._scratch[: len(piece)].copy_(direction)
+
+    def refresh(self) -> None:
+        """Make the working copies those of the masters as they are now."""
+        torch._foreach_copy_(flat(self.working), flat(self.masters))
+
+
+class RMSprop:
+    """RMSprop to the bits of torch.optim's with its defaults, which would spend a second on importing a compiler.
+
+    Attributes:
+        square_averages: running means of the squared gradients, one a parameter.
+    """
+
+    DECAY, EPSILON = 0.99, 1e-8
+
+    def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
+        self._parameters, self._rate = list(parameters), rate
+        self.square_averages = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One step, in place."""
+        for parameter, gradient, average in zip(self._parameters, gradients, self.square_averages, strict=True):
+            average.mul_(self.DECAY).addcmul_(gradient, gradient, value=1 - self.DECAY)
+            parameter.addcdiv_(gradient, average.sqrt().add_(self.EPSILON), value=-self._rate)
+
+
+def general_step(
+    problem: Problem,
+    general: Trained[General],
+    batch: Batch,
+    values: Tensor,
+    noise: torch.Generator,
+    response: Sequence[Response] | None = None,
+    d: Tensor | None = None,
+) -> None:
+    """One step on W and b (eq. 13), at hyperparameter values (n,).
+
+    Args:
+        problem: data, network and losses.
+        general: stepped in place.
+        batch: inputs and labels.
+        values: hyperparameter values (n,), the same for each example.
+        noise: stream of the dropout and cutout draws.
+        response: with `d`, the response term to include (the uncentred network of STN only).
+        d: displacement (n,).
+    """
+    inputs, labels = batch
+    rows = (len(labels), -1)
+    values = values.expand(rows)
+    regularisers = problem.regularisers(values, noise)
+    inputs = regularisers.augment(inputs).to(problem.dtype)
+    parameters = leaves(general.working)
+    pairs = [General(*pair) for pair in zip(parameters[::2], parameters[1::2], strict=True)]
+    displacement = None if d is None else d.expand(rows)
+    outputs = problem.network.forward(inputs, pairs, regularisers, response, displacement)
+    gradients = torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters)
+    general.descend(problem.training.learning_rate, gradients)
+
+
+def response_step(
+    problem: Problem,
+    working: list[General],
+    response: list[Response],
+    batch: Batch,
+    displaced: Tensor,
+    centre: Tensor,
+    noise: torch.Generator,
+    linearise: bool,
+) -> list[Tensor]:
+    """Gradients of the training loss with respect to R, r and H, layer by layer.
+
+    Args:
+        problem: data, network and losses.
+        working: general parameters in the training dtype, held fixed.
+        response: response parameters in the training dtype.
+        batch: inputs and labels.
+        displaced: unconstrained hyperparameters of each example, lambda + epsilon, (B, n).
+        centre: (n,), where the response vanishes.
+        noise: stream of the dropout and cutout draws.
+        linearise: linearise the output in the response (Delta-STN) or not (STN).
+    """
+    inputs, labels = batch
+    values = problem.space.values(displaced)
+    regularisers = problem.regularisers(values, noise)
+    inputs = regularisers.augment(inputs).to(problem.dtype)
+    parameters = leaves(response)
+    triples = [Response(*triple) for triple in zip(*(parameters[i::3] for i in range(3)), strict=True)]
+    predict = problem.network.linearised if linearise else problem.network.forward
+    outputs = predict(inputs, working, regularisers, triples, displaced - centre)
+    return list(torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters))

@@ -1,0 +1,149 @@
+"""Searches: trials at fixed hyperparameters, each one full training (R11).
+
+All trials share initialisation, order and noise, as the streams start anew with each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from threading import Event
+
+import torch
+from torch import Tensor
+
+from cpmlho.core.events import Cost, Method, Past, Snapshot, State, Tick
+from cpmlho.core.problem import Problem
+from cpmlho.core.response import General
+from cpmlho.core.steps import Trained, flat, general_step
+from cpmlho.study.results import WORST_LOSS, Metrics
+
+# Proposes points (n,) of the unit cube; is sent each one's validation loss.
+Proposals = Generator[Tensor, float, None]
+
+
+def search(problem: Problem, proposals: Proposals, past: Past) -> Method:
+    """Train each proposal for the whole budget and tell its validation loss; past trials are told, not trained."""
+    done = iter(past.metrics)
+    trial, point = 0, next(proposals)
+    while True:
+        metrics = next(done, None)
+        if metrics is None:
+            training = Training(problem, values_at(problem, point))
+            for epoch in range(1, problem.epochs + 1):
+                for _ in range(problem.iterations):
+                    training.step()
+                yield Tick(trial * problem.epochs + epoch)
+            metrics = yield snapshot(problem, trial, point, training.general.masters)
+            assert metrics is not None
+        trial += 1
+        try:
+            point = proposals.send(score(metrics))
+        except StopIteration:
+            return
+
+
+def search_all(problem: Problem, points: Sequence[Tensor], past: Past) -> Method:
+    """Train points that do not depend on each other; with workers side by side, to the same bits on a CPU."""
+    if problem.workers == 1:
+        yield from search(problem, in_turn(points), past)
+        return
+    first = len(past.metrics)
+    for trial, (general, cost) in enumerate(train_all(problem, points[first:]), first):
+        yield snapshot(problem, trial, points[trial], general, cost)
+
+
+def in_turn(points: Sequence[Tensor]) -> Proposals:
+    """Proposals that heed no loss."""
+    for point in points:  # noqa: UP028  (a list takes no sent values)
+        yield point
+
+
+def snapshot(
+    problem: Problem, trial: int, point: Tensor, general: Sequence[General], cost: Cost | None = None
+) -> Snapshot:
+    """A finished trial, the first being 0: the network with dropout and cutout off."""
+    epochs = (trial + 1) * problem.epochs
+    values = problem.space.named(values_at(problem, point))
+    return Snapshot(epochs, epochs * problem.iterations, predictor(problem, general), values, cost=cost)
+
+
+def predictor(problem: Problem, general: Sequence[General]) -> Callable[[Tensor], Tensor]:
+    """The network at these parameters, dropout and cutout off."""
+    return lambda inputs: problem.network.forward(inputs, general)
+
+
+def score(metrics: Metrics) -> float:
+    """The loss that a proposal is told: of a trial that diverged, one that is finite and worse than any other."""
+    return WORST_LOSS if metrics.diverged else metrics.val_loss
+
+
+def values_at(problem: Problem, point: Tensor) -> Tensor:
+    """Hyperparameter values (n,) at a point (n,) of the unit cube, on the device."""
+    return problem.space.from_unit(point.to(problem.device))
+
+
+class Training:
+    """Training at fixed hyperparameter values (n,); the streams start anew with each.
+
+    Attributes:
+        general: the parameters, stepped in place.
+    """
+
+    def __init__(self, problem: Problem, values: Tensor) -> None:
+        self._problem, self._values = problem, values
+        self._streams = streams = problem.streams()
+        general, _ = problem.initialise(streams.host("init"))  # the response's, drawn after them, do not matter here
+        self.general = Trained(general, problem.dtype)
+        self._batches = problem.batches(problem.train, streams.host("train_order"))
+        self._noise = streams.device("general_noise")
+
+    def step(self) -> None:
+        """One training iteration."""
+        general_step(self._problem, self.general, next(self._batches), self._values, self._noise)
+
+    def state(self) -> State:
+        """All that the steps to come depend on."""
+        return {
+            "parameters": flat(self.general.masters),
+            "streams": self._streams.state(),
+            "left": self._batches.left.clone(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken of."""
+        torch._foreach_copy_(flat(self.general.masters), state["parameters"])
+        self.general.refresh()
+        self._streams.restore(state["streams"])
+        self._batches.left = state["left"]
+
+
+def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list[General], Cost]]:
+    """The trained parameters of each point, in order; a thread, or a stream of the GPU, for each worker.
+
+    torch lets go of Python's lock while it computes, so that threads suffice and the data are held once.
+    """
+    stopped = Event()
+
+    def train(point: Tensor) -> tuple[list[General], Cost]:
+        torch.set_num_threads(1)  # holds for one thread only
+        wall, cpu = time.perf_counter(), time.thread_time()
+        cuda = torch.cuda.Stream(problem.device) if problem.device.type == "cuda" else None
+        with torch.cuda.stream(cuda) if cuda else nullcontext():
+            training = Training(problem, values_at(problem, point))
+            for _ in range(problem.epochs * problem.iterations):
+                if stopped.is_set():
+                    break
+                training.step()
+        if cuda:
+            cuda.synchronize()
+        return training.general.masters, Cost(time.perf_counter() - wall, time.thread_time() - cpu)
+
+    with ThreadPoolExecutor(problem.workers) as pool:
+        try:
+            yield from pool.map(train, points)
+        finally:  # the run ends early: let no thread train on
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The replication: configuration, data, runs, tracking and the report, around `cpmlho.core`."""

@@ -1,0 +1,76 @@
+"""Progress of a run, one plain line an evaluation: readable on a terminal where runs mingle, and in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cpmlho.study.protocol import RunKey, RunSpec
+from cpmlho.study.results import HISTORY, Row, RunResult
+
+
+class Progress:
+    """Prints which run stands where, its validation loss and the time left.
+
+    Args:
+        spec: the run.
+        say: prints a line.
+    """
+
+    def __init__(self, spec: RunSpec, say: Callable[[str], None]) -> None:
+        self._name = str(RunKey(spec.dataset, spec.method, spec.seed))
+        self._trials: int | None = getattr(spec.settings, "trials", None)
+        self._epochs = spec.data.epochs * (self._trials or 1)
+        self._per_trial = spec.data.epochs
+        self._say = say
+        self._start = time.monotonic()
+        self._before = 0  # epochs that an interrupted attempt had done
+
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+        trials = f"{self._trials} trials of " if self._trials else ""
+        self._line(f"started, {trials}{self._per_trial} epochs")
+        for row in tables.get(HISTORY, ())[-1:]:
+            self._before = int(row["epoch"])
+            self._line(f"goes on after {self._where(self._before)}")
+
+    def ticked(self, epoch: int) -> None:
+        """Say that an epoch of a trial is complete, unless the trial's evaluation is about to say so."""
+        if epoch % self._per_trial:
+            self._line(f"{self._where(epoch)}  {self._left(epoch)}")
+
+    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Say how an evaluation came out."""
+        for row in tables.get(HISTORY, ()):
+            epoch = int(row["epoch"])
+            scores = f"val loss {row['val_loss']:.4f}  val acc {row['val_acc']:.4f}"
+            self._line(f"{self._where(epoch)}  {scores}  {self._left(epoch)}")
+
+    def finished(self, result: RunResult, folder: Path) -> None:
+        """Say how the run ended."""
+        self._line(f"{result.status}, final val loss {result.final.val_loss:.4f}, in {_duration(result.total_seconds)}")
+
+    def failed(self, reason: str) -> None:
+        """Say why there is no result."""
+        self._line(f"stopped: {reason}")
+
+    def _where(self, epoch: int) -> str:
+        if self._trials is None:
+            return f"epoch {epoch}/{self._epochs}"
+        trial, within = divmod(epoch - 1, self._per_trial)
+        return f"trial {trial + 1}/{self._trials} epoch {within + 1}/{self._per_trial}"
+
+    def _left(self, epoch: int) -> str:
+        spent = time.monotonic() - self._start
+        return f"{_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"
+
+    def _line(self, text: str) -> None:
+        self._say(f"{time.strftime('%H:%M:%S')}  {self._name:<40}  {text}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

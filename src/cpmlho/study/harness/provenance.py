@@ -1,0 +1,61 @@
+"""Where a number was made: versions and code."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from cpmlho.study.harness.syntax import digest_of, imported
+
+HERE = Path(__file__).parents[2]  # the package's folder
+SHARED = ("study.data", "study.harness.record")
+DECIDE_NOTHING = {"study.settings", "study.protocol", "study.results"}  # beyond what each result itself records
+PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+@cache
+def modules(algorithm: str) -> tuple[Path, ...]:
+    """The modules that a run of this method executes and that decide its numbers.
+
+    They are what the method's file, the reading of the data and the record import of this package, and what that
+    imports; settings are not among them, as each result holds its own.
+    """
+    left, found = [*SHARED, f"study.methods.{algorithm}"], set[str]()
+    while left:
+        name = left.pop()
+        if name not in found | DECIDE_NOTHING and _path(name).is_file():
+            found.add(name)
+            left.extend(imported(ast.parse(_path(name).read_text(encoding="utf-8"))))
+    return tuple(sorted(_path(name) for name in found))
+
+
+def _path(module: str) -> Path:
+    return (HERE / module.replace(".", "/")).with_suffix(".py")
+
+
+@cache
+def code_digest(algorithm: str) -> str:
+    """SHA-256 of what decides the numbers of a method's runs, commit or no commit, as `digest_of` takes it."""
+    return digest_of([path.read_text(encoding="utf-8") for path in modules(algorithm)])
+
+
+def git_commit() -> str:
+    """The commit of the package's checkout, with `-dirty` if the package differs from it; `unknown` outside one."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,122 @@
+"""What a run has shown so far: its rows, its evaluations, and the time that it has taken."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from cpmlho.core.events import Method, Snapshot, Tick
+from cpmlho.core.problem import Problem
+from cpmlho.study.results import HISTORY, TRIALS, Metrics, Row
+
+EXACT = ConfigDict(ser_json_inf_nan="constants")  # a diverged run's numbers too come back as they were
+
+
+class Clock(BaseModel):
+    """Wall and CPU time of the training alone, and the wall time of the evaluations between."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+    def advance(self, method: Method, metrics: Metrics | None, device: torch.device) -> Snapshot | Tick:
+        """Run the method to its next yield, and time it, unless it says itself what the training cost.
+
+        Raises:
+            StopIteration: the method has ended.
+        """
+        wall, cpu = time.perf_counter(), time.thread_time()
+        event = method.send(metrics)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if isinstance(event, Snapshot) and event.cost is not None:
+            self.seconds += event.cost.seconds
+            self.cpu_seconds += event.cost.cpu_seconds
+        else:
+            self.seconds += time.perf_counter() - wall
+            self.cpu_seconds += time.thread_time() - cpu
+        return event
+
+    def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
+        """Evaluate, and time it."""
+        wall = time.perf_counter()
+        metrics = problem.evaluate(snapshot.predict)
+        self.evaluation_seconds += time.perf_counter() - wall
+        return metrics
+
+
+class Evaluation(BaseModel):
+    """One evaluation and where the method stood."""
+
+    model_config = EXACT
+
+    step: int
+    hyperparameters: dict[str, float]
+    metrics: Metrics
+
+    @property
+    def loss(self) -> float:
+        """The validation loss to compare by; infinite if diverged."""
+        return math.inf if self.metrics.diverged else self.metrics.val_loss
+
+
+class Record(BaseModel):
+    """Everything that the result files are written from; it goes to disk and comes back as JSON.
+
+    Attributes:
+        search: whether each evaluation is a trial of a search.
+        tables: rows by file name.
+        evaluations: in order.
+        seconds: of training, up to the last evaluation.
+        clock: of the whole run.
+    """
+
+    model_config = EXACT
+
+    search: bool
+    tables: dict[str, list[dict[str, int | float | str]]] = {}
+    evaluations: list[Evaluation] = []
+    seconds: float = 0.0
+    clock: Clock = Clock()
+
+    def add(self, snapshot: Snapshot, metrics: Metrics) -> dict[str, Sequence[Row]]:
+        """Take in one evaluation; the new rows by file name."""
+        seconds = self.clock.seconds
+        history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **metrics.model_dump()}
+        new: dict[str, Sequence[Row]] = {HISTORY: [history], **snapshot.tables}
+        if self.search:
+            new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
+        for name, rows in new.items():
+            self.tables.setdefault(name, []).extend(map(dict, rows))
+        hyperparameters = snapshot.hyperparameters
+        self.evaluations.append(Evaluation(step=snapshot.step, hyperparameters=hyperparameters, metrics=metrics))
+        self.seconds = seconds
+        return new
+
+    def _trial(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> Mapping[str, int | float | str]:
+        return {
+            "trial": len(self.evaluations),
+            **snapshot.hyperparameters,
+            **metrics.model_dump(),
+            "seconds": seconds,
+            "status": "diverged" if metrics.diverged else "done",
+        }
+
+    @property
+    def best(self) -> Evaluation:
+        """The evaluation with the best validation loss."""
+        return min(self.evaluations, key=lambda evaluation: evaluation.loss)
+
+    @property
+    def final(self) -> Evaluation:
+        """What the run is judged by: a search's best trial (R11), otherwise the last step (R10)."""
+        return self.best if self.search else self.evaluations[-1]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can follow: a gradient method has diverged."""
+        return not self.search and bool(self.evaluations) and self.evaluations[-1].metrics.diverged

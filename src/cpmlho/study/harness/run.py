@@ -1,0 +1,147 @@
+"""The harness: it evaluates, recognises divergence, keeps the checkpoint, and writes the run's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from cpmlho.core.events import Method, Past, Tick
+from cpmlho.core.problem import Problem
+from cpmlho.study.data import load
+from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
+from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
+from cpmlho.study.harness.provenance import code_digest, git_commit, versions
+from cpmlho.study.harness.record import Record
+from cpmlho.study.methods import METHODS
+from cpmlho.study.protocol import RunSpec
+from cpmlho.study.results import Metrics, Observer, RunResult, held, write_run
+
+
+def execute(
+    spec: RunSpec,
+    folder: Path,
+    observers: Sequence[Observer],
+    say: Callable[[str], None],
+    started: float,
+    workers: int = 1,
+) -> RunResult:
+    """Run one specification, from its checkpoint if it was interrupted, and write its files under `folder`.
+
+    Args:
+        spec: what to run.
+        folder: where result.json, the tables and the checkpoint go.
+        observers: told of the start, each evaluation and the end.
+        say: takes a line of text.
+        started: `time.time()` at the start of the process.
+        workers: how many independent trainings may go on side by side; changes no number on a CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+        DataError: the data are missing, damaged, or too few.
+        OSError: a file cannot be written; the files of before are as they were.
+    """
+    torch.set_num_threads(1)  # the number of threads changes the last bits
+    device = choose_device(spec.device)
+    precision = choose_precision(spec.precision, device)
+    problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision], workers)
+    checkpoint = Checkpoint(folder, identity(spec, device, precision))
+    with held(folder, lambda: say(f"{folder}: another process is still at work on it, this one waits for it")):
+        record = train(spec, problem, checkpoint, observers, say)
+        result = summarise(spec, record, device, precision, started)
+        write_run(folder, result, record.tables)
+        checkpoint.remove()
+    for observer in observers:
+        observer.finished(result, folder)
+    return result
+
+
+def train(
+    spec: RunSpec, problem: Problem, checkpoint: Checkpoint, observers: Sequence[Observer], say: Callable[[str], None]
+) -> Record:
+    """Train from the checkpoint, or from the beginning, to the end."""
+    record, past = resume(checkpoint, Record(search="trials" in type(spec.settings).model_fields), problem.device, say)
+    for observer in observers:
+        observer.started(spec, record.tables)
+    if not record.over:
+        drive(METHODS[spec.settings.algorithm](problem, spec.settings, past), problem, record, checkpoint, observers)
+    return record
+
+
+def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, object]:
+    """What must be the same for an interrupted run to go on to the same bits."""
+    return {
+        "settings": spec.model_dump(mode="json"),
+        "code": code_digest(spec.settings.algorithm),
+        "versions": versions(),
+        "device or precision": [device_name(device), precision],
+    }
+
+
+def resume(
+    checkpoint: Checkpoint, fresh: Record, device: torch.device, say: Callable[[str], None]
+) -> tuple[Record, Past]:
+    """The record and the past to go on from; the fresh ones, said in one line, if the checkpoint is of no use."""
+    try:
+        saved: Saved | None = checkpoint.read(device)
+    except UnusableError as error:
+        say(f"{checkpoint.path}: not used, the run starts anew: {error}")
+        saved = None
+    if saved is None:
+        return fresh, Past()
+    return saved.record, Past([evaluation.metrics for evaluation in saved.record.evaluations], saved.state)
+
+
+def drive(
+    method: Method, problem: Problem, record: Record, checkpoint: Checkpoint, observers: Sequence[Observer]
+) -> None:
+    """Run a method to its end, or until a gradient method diverges; evaluation is outside the training clock."""
+    metrics: Metrics | None = None
+    while not record.over:
+        try:
+            event = record.clock.advance(method, metrics, problem.device)
+        except StopIteration:
+            return
+        metrics = None
+        if isinstance(event, Tick):
+            for observer in observers:
+                observer.ticked(event.epoch)
+            continue
+        metrics = record.clock.evaluate(problem, event)
+        new = record.add(event, metrics)
+        checkpoint.write(record, event.state())
+        for observer in observers:
+            observer.evaluated(new)
+
+
+def summarise(
+    spec: RunSpec,
+    record: Record,
+    device: torch.device,
+    precision: Literal["float32", "bfloat16"],
+    started: float,
+) -> RunResult:
+    """The content of result.json."""
+    final, clock = record.final, record.clock
+    return RunResult(
+        spec=spec,
+        status="diverged" if final.metrics.diverged else "done",
+        final=final.metrics,
+        best=record.best.metrics,
+        hyperparameters=final.hyperparameters,
+        steps=record.evaluations[-1].step,
+        train_seconds=clock.seconds,
+        train_cpu_seconds=clock.cpu_seconds,
+        evaluation_seconds=clock.evaluation_seconds,
+        total_seconds=time.time() - started,
+        peak_memory_mb=peak_memory(device) / 2**20,
+        device=device_name(device),
+        precision=precision,
+        versions=versions(),
+        git_commit=git_commit(),
+        code=code_digest(spec.settings.algorithm),
+        data_sha256=spec.data.sha256,
+    )

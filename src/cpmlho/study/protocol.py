@@ -1,0 +1,251 @@
+"""The protocol: read, checked as a whole, and resolved into one specification for each run.
+
+Nothing here imports torch, so that the workflow reads the configuration in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from cpmlho.study.settings import (
+    Data,
+    Dataset,
+    Device,
+    Identifier,
+    Methods,
+    Precision,
+    Run,
+    Settings,
+    Strict,
+    Tracking,
+    Training,
+    Variant,
+)
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says in one line what is wrong, where, and what would be right."""
+
+
+class RunSpec(Strict):
+    """Everything that decides one run's numbers and nothing else: a run is repeated when, and only when, it changes."""
+
+    dataset: str
+    method: str
+    seed: int
+    changes: dict[str, Any]
+    data_dir: str
+    valid_fraction: float
+    data: Dataset
+    training: Training
+    settings: Settings
+    device: Device
+    precision: Precision
+
+
+class RunKey(NamedTuple):
+    """The three nouns that name a run."""
+
+    dataset: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.method}/seed{self.seed}"
+
+
+class Protocol(Strict):
+    """The whole configuration."""
+
+    results_dir: str
+    note: str
+    device: Device
+    precision: Precision
+    run: Run
+    data: Data
+    training: Training
+    datasets: dict[Identifier, Dataset]
+    methods: Methods
+    variants: dict[Identifier, Variant]
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _selection_exists(self) -> Self:
+        for name in self.run.datasets:
+            if name not in self.datasets:
+                raise ValueError(f"run.datasets: unknown dataset {name}; known: {', '.join(self.datasets)}")
+        for name in self.run.variants:
+            if name not in self.variants:
+                raise ValueError(f"run.variants: unknown variant {name}; known: {', '.join(self.variants)}")
+        self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
+        for name, variant in self.variants.items():
+            if name in Methods.model_fields:
+                raise ValueError(f"variants.{name}: a variant cannot have a method's name")
+            for dataset in variant.datasets or self.datasets:
+                if dataset not in self.datasets:
+                    raise ValueError(f"variants.{name}.datasets: unknown dataset {dataset}")
+                self._check_values(name, self.resolve(RunKey(dataset, name, 0)))
+        return self
+
+    def _check_values(self, name: str, spec: RunSpec) -> None:
+        source = getattr(spec.settings, "values_of", None)
+        if source is None:
+            return
+        if source not in Methods.model_fields and source not in self.variants:
+            raise ValueError(f"{name}: values_of: unknown method {source}")
+        if source == "fixed" or (source in self.variants and self.variants[source].base == "fixed"):
+            raise ValueError(f"{name}: values_of: {source} tunes nothing")
+
+    def keys(self) -> Iterator[RunKey]:
+        """All runs that the protocol asks for."""
+        for dataset in self.run.datasets:
+            for method in self.run.methods:
+                yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
+            for name in self.run.variants:
+                variant = self.variants[name]
+                if dataset in (variant.datasets or self.run.datasets):
+                    yield from (RunKey(dataset, name, seed) for seed in variant.seeds or self.run.seeds)
+
+    def resolve(self, key: RunKey) -> RunSpec:
+        """Resolve one run.
+
+        Raises:
+            ConfigError: unknown dataset, method or variant.
+            ValueError: the variant's changes do not fit its base.
+        """
+        if key.dataset not in self.datasets:
+            raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
+        data = self.datasets[key.dataset]
+        changes: dict[str, Any] = {}
+        precision = self.precision
+        if key.method in Methods.model_fields:
+            settings = getattr(self.methods, key.method)
+        elif key.method in self.variants:
+            data, settings, changes = self._vary(key.method, data)
+            precision = changes.get("precision", precision)
+        else:
+            known = ", ".join([*Methods.model_fields, *self.variants])
+            raise ConfigError(f"unknown method {key.method}; known: {known}")
+        return RunSpec(
+            dataset=key.dataset,
+            method=key.method,
+            seed=key.seed,
+            changes=changes,
+            data_dir=self.data.dir,
+            valid_fraction=self.data.valid_fraction,
+            data=data.model_copy(update={"package": None}),  # where the files came from decides no number
+            training=self.training,
+            settings=settings,
+            device=self.device,
+            precision=precision,
+        )
+
+    def _vary(self, name: str, data: Dataset) -> tuple[Dataset, Any, dict[str, Any]]:
+        variant = self.variants[name]
+        base = getattr(self.methods, variant.base)
+        changed = data.model_dump()
+        changed["network"].update(variant.network)
+        changed["epochs"] = variant.epochs or data.epochs
+        for parameter, start in variant.start.items():
+            if parameter not in changed["hyperparameters"]:
+                raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
+            changed["hyperparameters"][parameter]["start"] = start
+        try:
+            settings = type(base).model_validate({**base.model_dump(), **variant.settings})
+            data = Dataset.model_validate(changed)
+        except ValidationError as error:
+            raise ValueError(f"variants.{name}: {_one_line(error)}") from None
+        return data, settings, variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as text; a person who writes it means the number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings key by key; anything else is replaced."""
+    result = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *rest = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown setting"
+    elif first["type"] not in ("missing", "value_error"):
+        message += f", got {first['input']!r}"
+    more = f" (and {len(rest)} more)" if rest else ""
+    return " ".join(f"{where}: {message}{more}".removeprefix(": ").split())
+
+
+def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Read configuration files, each merged over those before it, then `overrides`.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or not YAML, or the whole breaks a rule.
+    """
+    content: dict[str, Any] = {}
+    for path in paths:
+        content = merge(content, _read(path))
+    try:
+        return Protocol.model_validate(merge(content, overrides or {}))
+    except ValidationError as error:
+        raise ConfigError(f"{' + '.join(map(str, paths))}: {_one_line(error)}") from None
+
+
+def parse(kind: type[Model], text: str, option: str) -> Model:
+    """A specification or a whole protocol from the JSON that a command-line option gives.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{option}: {_one_line(error)}") from None

@@ -1,0 +1,119 @@
+"""The same table as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import isnan
+
+from cpmlho.study.report.aggregate import Summary
+
+_TEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Our number beside the paper's."""
+
+    ours: Summary
+    paper: str  # as printed, digits included; empty where the paper prints none
+    mark: str = ""  # what the mean leaves out
+    bold: bool = False
+    runs: str = ""  # the runs behind it, `dataset/method`
+
+    def text(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
+        """`0.181 ± 0.002 (0.180) [n=2/3, 1 diverged]`, each part where there is one."""
+        ours = "–" if isnan(self.ours.mean) else f"{self.ours.mean:.3f}"
+        if not isnan(self.ours.std):
+            ours += f" ± {self.ours.std:.3f}"
+        rest = f" ({self.paper or '–'})" + (f" [{self.mark}]" if self.mark else "")
+        return (bold(escape(ours)) if self.bold else escape(ours)) + escape(rest)
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Text with the runs behind it."""
+
+    words: str
+    runs: str  # `dataset/method`
+
+    def text(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
+        """The text alone, where there is nothing to link to."""
+        return escape(self.words)
+
+
+Line = list[str | Cell | Linked]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table to be printed: cells, and what must be said with them."""
+
+    label: str
+    header: list[str]
+    rows: list[Line]
+    caption: str
+    note: str = ""
+    flags: list[str] = field(default_factory=list)
+
+    def texts(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> list[list[str]]:
+        """Header and rows, formatted."""
+        rows = [
+            [escape(part) if isinstance(part, str) else part.text(bold, escape) for part in row] for row in self.rows
+        ]
+        return [[escape(name) for name in self.header], *rows]
+
+
+def escape_markdown(text: str) -> str:
+    """Make text safe in Markdown, also in the cell of a table."""
+    return re.sub(r"([\\`*_|<])", r"\\\1", text)
+
+
+def escape_latex(text: str) -> str:
+    """Make text safe in LaTeX, for which it need not know Unicode."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def markdown_table(grid: Grid) -> str:
+    """The cells alone."""
+    header, *rows = grid.texts(lambda text: f"**{text}**", escape_markdown)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def markdown(grid: Grid) -> str:
+    """Caption, cells, flags."""
+    note = f"**{escape_markdown(grid.note)}** " if grid.note else ""
+    parts = [f"{note}{grid.label}. {escape_markdown(grid.caption)}\n", markdown_table(grid)]
+    parts += [f"**Caution:** {escape_markdown(flag)}.\n" for flag in grid.flags]
+    return "\n".join(parts)
+
+
+def latex(grid: Grid) -> str:
+    """A float with booktabs' rules; the document's class numbers it."""
+    header, *rows = grid.texts(lambda text: rf"\textbf{{{text}}}", escape_latex)
+    note = rf"\textbf{{{escape_latex(grid.note)}}} " if grid.note else ""
+    lines = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{note}{escape_latex(grid.caption)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(header)}}}",
+        r"\toprule",
+        " & ".join(header) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\textbf{{Caution:}} {escape_latex(flag)}." for flag in grid.flags),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"

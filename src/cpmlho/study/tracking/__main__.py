@@ -1,0 +1,48 @@
+"""The other end of `TrackerProcess`: reads messages from standard input and logs what they say."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cpmlho.study.protocol import RunSpec
+from cpmlho.study.results import RESULT, read_result
+from cpmlho.study.tracking.tracker import Tracker
+
+
+def messages() -> Iterator[list[Any]]:
+    """Messages up to the end of the input; read at once, so that the run never waits for a full pipe."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while (line := lines.get()).endswith("\n"):  # the last one may be cut off
+        yield json.loads(line)
+
+
+def follow(tracker: Tracker) -> None:
+    """Log one run; one that ends without a farewell was killed."""
+    for name, *content in messages():
+        if name == "started":
+            tracker.started(RunSpec.model_validate(content[0]), content[1])
+        elif name == "evaluated":
+            tracker.evaluated(content[0])
+        elif name == "finished":
+            folder = Path(content[0])
+            tracker.finished(read_result(folder / RESULT), folder)
+        elif name == "failed":
+            tracker.failed(content[0])
+    tracker.killed()
+
+
+if __name__ == "__main__":
+    follow(Tracker(sys.argv[1], lambda line: print(line, file=sys.stderr, flush=True)))

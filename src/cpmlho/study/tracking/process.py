@@ -1,0 +1,83 @@
+"""A run's tracker in a process of its own: MLflow's import, a slow store or a locked one cost the run no time.
+
+The run writes one JSON message a line and never waits, except a while at its end. If it is killed, the pipe closes
+without a farewell, and the tracker closes the run's entry as killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpmlho.study.protocol import RunSpec
+from cpmlho.study.results import Row, RunResult
+
+FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
+INTERRUPTION_SECONDS = 5.0  # a person waits
+
+
+def _ignore_signals() -> None:
+    """Ctrl-C and SIGTERM are for the run, which tells the tracker how it ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class TrackerProcess:
+    """An `Observer` that passes everything on to `python -m cpmlho.study.tracking`.
+
+    Args:
+        uri: the tracking store.
+        log: takes one line of text.
+    """
+
+    def __init__(self, uri: str, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cpmlho.study.tracking", uri],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_ignore_signals,  # noqa: PLW1509  (there are no threads yet)
+        )
+
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Pass on."""
+        self._send("started", spec.model_dump(mode="json"), tables)
+
+    def ticked(self, epoch: int) -> None:
+        """Nothing to log: a trial is judged at its end."""
+
+    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Pass on."""
+        self._send("evaluated", tables)
+
+    def finished(self, result: RunResult, folder: Path) -> None:
+        """Pass on, and wait for the end."""
+        self._send("finished", str(folder))
+        self._close(FAREWELL_SECONDS)
+
+    def failed(self, reason: str) -> None:
+        """Pass on, and wait for the end."""
+        self._send("failed", reason)
+        self._close(INTERRUPTION_SECONDS)
+
+    def _send(self, *message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it has ended and said why
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def _close(self, seconds: float) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._log("MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing")

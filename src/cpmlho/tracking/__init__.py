@@ -1,8 +1,0 @@
-"""MLflow as a view of the runs: written while they go, rebuilt from their files, never a reason for a run to fail."""
-
-from cpmlho.tracking.process import TrackerProcess
-from cpmlho.tracking.replay import log_run, log_summary, rebuild
-from cpmlho.tracking.store import tracking_uri
-from cpmlho.tracking.tracker import Tracker
-
-__all__ = ["Tracker", "TrackerProcess", "log_run", "log_summary", "rebuild", "tracking_uri"]

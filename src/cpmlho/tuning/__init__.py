@@ -1,1 +1,0 @@
-"""The numerics: networks with a response, their training, and the methods that tune it."""

@@ -1,0 +1,91 @@
+"""Batched dropout and cutout against loops over the examples with the same draws."""
+
+import pytest
+import scipy.stats
+import torch
+
+from cpmlho.core.regularisers import Regularisers, cutout, dropout_mask, random_levels
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("shape", [(6, 51), (6, 5, 4, 4)])
+def test_dropout_is_the_loop_over_examples_and_units(shape):
+    rates = torch.tensor([0.0, 0.1, 0.3, 0.5, 0.9, 0.94])
+    mask = dropout_mask(rates, torch.empty(shape), generator())
+    levels = random_levels(shape[:2], generator(), rates.device)
+    for i in range(shape[0]):
+        dropped = round(rates[i].item() * 65536)
+        for j in range(shape[1]):
+            expected = 0.0 if levels[i, j] < dropped else 65536 / (65536 - dropped)
+            assert torch.allclose(mask[i, j], torch.tensor(expected)), (i, j)
+    assert mask.shape == shape[:2] + (1,) * (len(shape) - 2)  # whole channels are dropped
+
+
+def test_levels_are_the_sixteen_bit_parts_of_the_draws():
+    levels = random_levels((7, 3), generator(), torch.device("cpu"))
+    draws = torch.empty(6, dtype=torch.int64).random_(-(2**63), None, generator=generator())
+    parts = [(draw >> shift) & 0xFFFF for draw in draws.tolist() for shift in (0, 16, 32, 48)]
+    signed = [part - 65536 if part >= 32768 else part for part in parts]  # two's complement
+    assert levels.flatten().tolist() == [part + 32768 for part in signed][:21]
+
+
+def test_levels_are_uniform():
+    levels = random_levels((400_000,), generator(), torch.device("cpu"))
+    counts = torch.bincount(levels.to(torch.int64) // 4096, minlength=16)
+    assert len(counts) == 16
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
+    assert scipy.stats.chisquare(torch.bincount(levels.to(torch.int64) % 16).numpy()).pvalue > 1e-3
+
+
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
+    rates = torch.tensor([0.0, 0.25, 0.8])
+    mask = dropout_mask(rates, torch.empty(3, 200_000), generator())
+    torch.testing.assert_close((mask == 0).float().mean(1), rates, atol=0.005, rtol=0)
+    torch.testing.assert_close(mask.mean(1), torch.ones(3), atol=0.02, rtol=0)
+
+
+def test_channel_dropout_of_a_one_channel_image_blanks_it_whole():
+    mask = dropout_mask(torch.full((1000,), 0.3), torch.empty(1000, 1, 28, 28), generator())
+    images = torch.ones(1000, 1, 28, 28) * mask
+    kept = images.flatten(1).sum(1)
+    assert set(kept.gt(0).tolist()) == {True, False}
+    assert ((kept == 0) | torch.isclose(kept, torch.tensor(784 / 0.7))).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (9, 12)])
+def test_cutout_is_the_loop_over_examples_and_holes(height, width):
+    batch, most = 40, 5
+    images = torch.rand(batch, 2, height, width, generator=generator(1)) + 0.5
+    length = torch.rand(batch, generator=generator(2)) * 22 + 2
+    holes = torch.rand(batch, generator=generator(3)) * 5
+    result = cutout(images, length, holes, most, generator(4))
+    draws = generator(4)
+    rows = torch.randint(height, (batch, most, 1), generator=draws)
+    columns = torch.randint(width, (batch, most, 1), generator=draws)
+    for i in range(batch):
+        expected = images[i].clone()
+        half = int(length[i]) // 2
+        for k in range(int(holes[i])):
+            y, x = int(rows[i, k]), int(columns[i, k])
+            expected[:, max(0, y - half) : y + half, max(0, x - half) : x + half] = 0
+        assert torch.equal(result[i], expected), i
+    assert (result == 0).any()
+
+
+def test_no_hole_leaves_the_image():
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(cutout(images, torch.full((3,), 4.0), torch.full((3,), 0.99), 5, generator()), images)
+
+
+def test_regularisers_act_by_name():
+    values = torch.tensor([[0.9, 8.0, 3.0]]).expand(200, 3)
+    names = ("dropout1", "cutout_length", "cutout_holes")
+    act = Regularisers(names, values, 5, generator())
+    images = torch.ones(200, 1, 28, 28)
+    assert act.mask("dropout0", images) is None
+    assert (act.mask("dropout1", torch.ones(200, 100)) == 0).float().mean().item() == pytest.approx(0.9, abs=0.01)
+    assert (act.augment(images) == 0).any()
+    assert Regularisers(("dropout0",), values[:, :1], 0, generator()).augment(images) is images

@@ -1,0 +1,106 @@
+"""The command line: each verb by hand, and its errors in one line with exit status 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpmlho.study.protocol import RunKey, load
+from cpmlho.study.results import RESULT, read_result, run_dir
+
+ROOT = Path(__file__).parents[2]
+VERBS = ["data", "run", "tables", "figures", "report", "summary", "track", "compare"]
+
+
+def cpmlho(*arguments, cwd, **environment):
+    """Run a verb in `cwd`, its MLflow store there too."""
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{cwd}/mlflow.db", "OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, "-m", "cpmlho", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    """Configuration files of one tiny protocol with its own folders."""
+    changes = {
+        "results_dir": str(tmp_path / "results"),
+        "data": {"dir": str(tmp_path / "data"), "folder": str(ROOT / "tests/data")},
+        "run": {"datasets": ["mnist"], "methods": ["delta_stn"], "variants": [], "seeds": [0]},
+    }
+    path = tmp_path / "overlay.yaml"
+    path.write_text(json.dumps(changes))  # JSON is YAML
+    return ["--config", ROOT / "config.yaml", "--config", ROOT / "tests/smoke.yaml", "--config", path]
+
+
+@pytest.mark.slow
+def test_every_verb_by_hand(tmp_path, overlay):
+    for arguments in (["data", "mnist"], ["run", "mnist", "delta_stn", "0"], ["tables"], ["figures"], ["track"]):
+        done = cpmlho(*arguments, *overlay, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    result = read_result(run_dir(tmp_path / "results", RunKey("mnist", "delta_stn", 0)) / RESULT)
+    assert result.status == "done"
+    assert "smoke test" in (tmp_path / "results/tables/table1.md").read_text()
+    assert (tmp_path / "results/figures/figure1.png").stat().st_size > 1000
+    assert (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_progress_is_plain_lines(tmp_path, overlay):
+    cpmlho("data", "mnist", *overlay, cwd=tmp_path)
+    lines = cpmlho("run", "mnist", "random_search", "0", *overlay, cwd=tmp_path).stderr.splitlines()
+    assert [line.split()[1] for line in lines] == ["mnist/random_search/seed0"] * len(lines)
+    said = [" ".join(line.split()[2:]) for line in lines]
+    assert said[0] == "started, 2 trials of 2 epochs"
+    assert said[1].startswith("trial 1/2 epoch 1/2 0:")
+    assert said[2].startswith("trial 1/2 epoch 2/2 val loss ")
+    assert said[2].endswith(" left")
+    assert said[-1].startswith("done, final val loss ")
+
+
+def test_help_names_every_verb(tmp_path):
+    assert all(verb in cpmlho("--help", cwd=tmp_path).stdout for verb in VERBS)
+    for verb in VERBS:
+        assert cpmlho(verb, "--help", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["data", "cifar", "--config", ROOT / "config.yaml"], "unknown dataset cifar; known: mnist, fashionmnist"),
+        (["run", "mnist", "sgd", "0", "--config", ROOT / "config.yaml"], "unknown method sgd; known: random_search"),
+        (["run", "mnist"], "run: give DATASET METHOD SEED, or --spec and --results-dir"),
+        (["run", "--spec", "{}", "--results-dir", "x"], "--spec: dataset: Field required"),
+        (["run", "--spec", "{", "--results-dir", "x"], "--spec: "),
+        (["tables"], "config.yaml: cannot be read: No such file or directory"),
+        (["tables", "--protocol", "{"], "--protocol: Invalid JSON"),
+        (["tables", "--protocol", "[]"], "--protocol: "),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, arguments, says):
+    done = cpmlho(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cpmlho: error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
+    done = cpmlho("run", "mnist", "delta_stn", "0", *overlay, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "train-images-idx3-ubyte" in done.stderr
+    assert "cpmlho data mnist" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_specification_is_what_the_protocol_resolves_to(tmp_path, overlay):
+    protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml", tmp_path / "overlay.yaml"])
+    spec = protocol.resolve(RunKey("mnist", "delta_stn", 0)).model_dump_json()
+    cpmlho("data", "mnist", *overlay, cwd=tmp_path)
+    done = cpmlho("run", "--spec", spec, "--results-dir", tmp_path / "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = read_result(run_dir(tmp_path / "results", RunKey("mnist", "delta_stn", 0)) / RESULT)
+    assert written.spec.model_dump_json() == spec

@@ -1,0 +1,590 @@
+"""The reporting half, on made-up runs written through the contract's own writer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from cpmlho.study import protocol as config
+from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.protocol import Protocol, RunKey
+from cpmlho.study.report import aggregate, trajectories
+from cpmlho.study.report.figures import write_figures
+from cpmlho.study.report.paper import paper_numbers
+from cpmlho.study.report.report import write_report
+from cpmlho.study.report.style import STYLE
+from cpmlho.study.report.tables import write_tables
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, Metrics, ResultError, RunResult, run_dir, write_run
+
+ROOT = Path(__file__).parents[2]
+# 97.5 % quantiles of Student's t by number of seeds: in closed form for 1 and 2 degrees of freedom, tabulated for 4.
+T = {2: math.tan(0.475 * math.pi), 3: 0.95 * math.sqrt(2 / 0.0975), 5: 2.7764451051977987}
+NASTY = r"MADE UP: 50% of 1_000 & #1 {a} ~b ^c \d |e| *f*"
+
+# By method and seed. CPMLHO is better than each other method on each seed, by nearly the same amount.
+LOSSES = {
+    "random_search": (0.31, 0.36, 0.34),
+    "bayesian_optimization": (0.30, 0.35, 0.33),
+    "delta_stn": (0.29, 0.34, 0.31),
+    "cpmlho": (0.2801, 0.33, 0.3002),
+}
+PAPER = {
+    1: {
+        ("mnist", "random_search", "val_loss"): 0.183,
+        ("mnist", "bayesian_optimization", "val_loss"): 0.182,
+        ("mnist", "delta_stn", "val_loss"): 0.182,
+        ("mnist", "cpmlho", "val_loss"): 0.180,
+        ("fashionmnist", "random_search", "val_loss"): 0.548,
+        ("fashionmnist", "bayesian_optimization", "val_loss"): 0.541,
+        ("fashionmnist", "delta_stn", "val_loss"): 0.531,
+        ("fashionmnist", "cpmlho", "val_loss"): 0.518,
+    },
+    2: {
+        ("fashionmnist", method, name): value
+        for method, values in {
+            "delta_stn": (0.008, 0.062, 0.044, 0.86, 2.2),
+            "cpmlho": (0.019, 0.149, 0.057, 0.73, 3.3),
+        }.items()
+        for name, value in zip(
+            ("dropout0", "dropout1", "dropout2", "cutout_holes", "cutout_length"), values, strict=True
+        )
+    },
+    3: {
+        ("mnist", "delta_stn", "val_acc"): 0.946,
+        ("mnist", "delta_stn", "test_acc"): 0.941,
+        ("fashionmnist", "delta_stn", "val_acc"): 0.809,
+        ("fashionmnist", "delta_stn", "test_acc"): 0.798,
+    },
+}
+
+
+def load(folder: Path, **overrides: Any) -> Protocol:
+    return config.load([ROOT / "config.yaml"], {"results_dir": str(folder), **overrides})
+
+
+def write(
+    protocol: Protocol,
+    key: RunKey,
+    loss: float,
+    status: str = "done",
+    spec: dict[str, Any] | None = None,
+    **changes: Any,
+) -> None:
+    """One made-up run; accuracies are 1 - loss (validation) and 0.9 - loss (test)."""
+    resolved = protocol.resolve(key).model_copy(update=spec or {})
+    metrics = Metrics(val_loss=loss, val_acc=1 - loss, test_loss=loss + 0.1, test_acc=0.9 - loss)
+    values = {name: loss * (i + 1) for i, name in enumerate(resolved.data.hyperparameters)}
+    rows = [{"update": u, "step": 5 * u} | {name: v / (2 + 2 * u) for name, v in values.items()} for u in range(6)]
+    content = {
+        **{"spec": resolved, "status": status, "final": metrics, "best": metrics, "hyperparameters": values},
+        **{
+            "steps": 30,
+            "train_seconds": 2.0,
+            "train_cpu_seconds": 1.5,
+            "evaluation_seconds": 0.5,
+            "total_seconds": 3.0,
+            "peak_memory_mb": 100.0,
+        },
+        **{
+            "device": "cpu",
+            "precision": "float32",
+            "versions": {},
+            "git_commit": "c0ffee",
+            "code": code_digest(resolved.settings.algorithm),
+            "data_sha256": resolved.data.sha256,
+        },
+    }
+    searches = resolved.settings.algorithm in ("random_search", "bayesian_optimization")
+    history = [{"epoch": e, "step": 10 * e, "seconds": float(e), **metrics.model_dump()} for e in (1, 2, 3)]
+    tables = {HISTORY: history} if searches else {HISTORY: history, HYPERPARAMETERS: rows}
+    write_run(run_dir(protocol.results_dir, key), RunResult(**(content | changes)), tables)
+
+
+def fill(protocol: Protocol, skip: tuple[RunKey, ...] = ()) -> Protocol:
+    """All runs but those in `skip`; FashionMNIST's losses are MNIST's plus 0.2."""
+    for key in protocol.keys():  # noqa: SIM118
+        losses = LOSSES.get(key.method, LOSSES["cpmlho"])
+        if key not in skip:
+            write(protocol, key, losses[key.seed] + (0.2 if key.dataset == "fashionmnist" else 0.0))
+    return protocol
+
+
+def table(protocol: Protocol, name: str) -> list[dict[str, str]]:
+    with (Path(protocol.results_dir) / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def text(protocol: Protocol, name: str) -> str:
+    return (Path(protocol.results_dir) / name).read_text(encoding="utf-8")
+
+
+def one(rows: list[dict[str, str]], **where: str) -> dict[str, str]:
+    (row,) = [row for row in rows if all(row[name] == value for name, value in where.items())]
+    return row
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
+    """Everything ran; tables and figures are written."""
+    protocol = fill(load(tmp_path_factory.mktemp("full"), note=NASTY))
+    write_tables(protocol)
+    write_figures(protocol)
+    write_report(protocol)
+    return protocol
+
+
+@pytest.fixture(scope="module")
+def holes(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
+    """Of MNIST, CPMLHO's seed 2 diverged, Delta-STN's seed 0 is missing, random search never ran."""
+    gone = RunKey("mnist", "delta_stn", 0), *(RunKey("mnist", "random_search", seed) for seed in range(3))
+    protocol = fill(load(tmp_path_factory.mktemp("holes")), skip=gone)
+    write(protocol, RunKey("mnist", "cpmlho", 2), math.nan, status="diverged")
+    write_tables(protocol)
+    write_figures(protocol)
+    write_report(protocol)
+    return protocol
+
+
+# --- statistics -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3))
+def test_interval_of_three_is_student_t(values: list[float]) -> None:
+    summary = aggregate.summarise(values)
+    half = T[3] * statistics.stdev(values) / math.sqrt(3)
+    assert summary.n_seeds == 3
+    assert summary.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert summary.ci_low == pytest.approx(statistics.fmean(values) - half, abs=1e-7)
+    assert summary.ci_high == pytest.approx(statistics.fmean(values) + half, abs=1e-7)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-1e3, 1e3))
+def test_interval_moves_with_its_values(values: list[float], shift: float) -> None:
+    here, there = aggregate.summarise(values), aggregate.summarise(value + shift for value in values)
+    assert there.ci_low == pytest.approx(here.ci_low + shift, abs=1e-6)
+    assert there.ci_high == pytest.approx(here.ci_high + shift, abs=1e-6)
+    assert here.ci_high - here.mean == pytest.approx(here.mean - here.ci_low, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", T)
+def test_half_width_has_the_tabulated_quantile(n: int) -> None:
+    assert aggregate.half_width(n) == pytest.approx(T[n] / math.sqrt(n), rel=1e-12)
+
+
+def test_one_seed_has_no_spread_and_none_has_no_mean() -> None:
+    single, nothing = aggregate.summarise([0.5]), aggregate.summarise([])
+    assert (single.mean, single.n_seeds, nothing.n_seeds) == (0.5, 1, 0)
+    assert all(math.isnan(value) for value in (*single[1:4], *nothing[:4]))
+
+
+def runs_of(**losses: tuple[float, ...]) -> pd.DataFrame:
+    rows = [(m, s, "done", v) for m, values in losses.items() for s, v in enumerate(values)]
+    return pd.DataFrame(rows, columns=["method", "seed", "status", "x"])
+
+
+@pytest.mark.parametrize(
+    ("values", "lowest", "best"),
+    [
+        ({"a": (0.1, 0.5, 0.9), "b": (0.2, 0.6, 1.01)}, True, "a"),  # seeds differ a lot, the pairs do not
+        ({"a": (0.1, 0.5, 0.9), "b": (0.2, 0.6, 1.01)}, False, "b"),
+        ({"a": (0.1, 0.5, 0.9), "b": (0.6, 0.2, 1.0)}, True, None),
+        ({"a": (0.1, 0.5, 0.9), "b": (0.2, 0.6, 1.01), "c": (0.19, 0.2, 1.3)}, True, None),  # c is second, not b
+        ({"a": (0.1, 0.5), "b": (0.1, 0.5)}, True, None),
+        ({"a": (0.1,), "b": (0.9,)}, True, None),
+        ({"a": (0.1, 0.1, 0.1)}, True, None),
+    ],
+)
+def test_bold_needs_a_paired_interval_without_zero(values: dict[str, Any], lowest: bool, best: str | None) -> None:
+    assert aggregate.significant_best(runs_of(**values), "x", lowest=lowest) == best
+
+
+def test_bold_needs_the_interval_on_the_better_side() -> None:
+    runs = runs_of(a=(0.1, 0.5, 0.9), b=(0.0, 0.4, 0.81))
+    runs.loc[len(runs)] = ["b", 3, "done", 9.0]  # makes b's mean the worse, though it wins on every common seed
+    assert aggregate.significant_best(runs, "x", lowest=True) is None
+
+
+def test_paired_uses_common_seeds_only() -> None:
+    runs = runs_of(a=(0.1, 0.5, 0.9), b=(0.3, 0.6, 5.0))
+    runs.loc[(runs["method"] == "b") & (runs["seed"] == 2), "status"] = "diverged"
+    difference = aggregate.paired(runs, "a", "b", "x")
+    assert difference.n_seeds == 2
+    assert difference.mean == pytest.approx(-0.15)
+    assert difference.ci_high == pytest.approx(-0.15 + T[2] * statistics.stdev([-0.2, -0.1]) / math.sqrt(2))
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_has_a_row_for_every_key(holes: Protocol) -> None:
+    rows = table(holes, "tables/runs.csv")
+    assert [(r["dataset"], r["method"], int(r["seed"])) for r in rows] == [tuple(key) for key in holes.keys()]  # noqa: SIM118
+    missing = one(rows, dataset="mnist", method="delta_stn", seed="0")
+    assert (missing["status"], missing["final_val_loss"], missing["epochs"]) == ("missing", "", "7")
+    assert one(rows, dataset="mnist", method="cpmlho", seed="2")["status"] == "diverged"
+    run = one(rows, dataset="fashionmnist", method="random_search", seed="1")
+    assert (run["trials"], run["steps"], run["algorithm"], run["network"]) == ("10", "30", "random_search", "cnn")
+    assert float(run["final_val_loss"]) == 0.36 + 0.2  # unrounded
+    assert float(run["hyperparameter_cutout_holes"]) == (0.36 + 0.2) * 5
+    assert one(rows, dataset="mnist", method="cpmlho_dropout0_0.5", seed="1")["algorithm"] == "cpmlho"
+
+
+def test_damaged_result_is_named_and_leaves_the_tables(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path))
+    write_tables(protocol)
+    before = text(protocol, "tables/table1.csv")
+    damaged = run_dir(tmp_path, RunKey("mnist", "cpmlho", 1)) / RESULT
+    damaged.write_text("{", encoding="utf-8")
+    with pytest.raises(ResultError, match=re.escape(str(damaged))):
+        write_tables(protocol)
+    assert text(protocol, "tables/table1.csv") == before
+
+
+def test_like_runs_are_not_flagged(full: Protocol) -> None:
+    assert aggregate.flags(aggregate.read_runs(full)) == []
+    assert "Caution" not in text(full, "tables/table1.md")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"device": "cuda"}, "mnist: runs of different device are compared: cpu (5), cuda (1)"),
+        ({"code": "beef"}, "mnist: made by other code than the present: cpmlho/seed1"),
+        ({"data_sha256": {"file": "0"}}, "mnist: runs of different data checksums are compared"),
+        (
+            {"precision": "bfloat16"},
+            "mnist: runs of different precision are compared: bfloat16 (1), float32 (5)",
+        ),
+        ({"spec": {"valid_fraction": 0.2}}, "mnist: made with other settings than the protocol's: cpmlho/seed1"),
+    ],
+)
+def test_mixtures_are_flagged_under_the_tables(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    run = {"methods": ["delta_stn", "cpmlho"], "variants": []}
+    protocol = fill(load(tmp_path, run=run))
+    write(protocol, RunKey("mnist", "cpmlho", 1), 0.3, **changes)
+    write_tables(protocol)
+    for number in (1, 3):
+        page = text(protocol, f"tables/table{number}.md")
+        assert said in page.split(" --- |\n")[1].replace("\\_", "_")
+        assert "Caution" in text(protocol, f"tables/table{number}.tex")
+    assert "Caution" not in text(protocol, "tables/table2.md")  # it compares runs on FashionMNIST alone
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_the_contract(full: Protocol) -> None:
+    header = {n: text(full, f"tables/table{n}.csv").splitlines()[0] for n in (1, 2, 3)}
+    assert header[1] == "dataset,network,method,paper,mean,std,ci_low,ci_high,n_seeds"
+    assert header[2] == "method,hyperparameter,paper,mean,std,n_seeds"
+    assert header[3] == "dataset,method,split,paper,mean,std,ci_low,ci_high,n_seeds"
+
+
+def test_numbers_equal_an_independent_computation(full: Protocol) -> None:
+    first, second, third = (table(full, f"tables/table{n}.csv") for n in (1, 2, 3))
+    assert (len(first), len(second), len(third)) == (8, 20, 16)
+    for method, losses in LOSSES.items():
+        mean, std = statistics.fmean(losses), statistics.stdev(losses)
+        half = T[3] * std / math.sqrt(3)
+        row = one(first, dataset="mnist", method=method)
+        assert [float(row[name]) for name in ("mean", "std", "ci_low", "ci_high", "n_seeds")] == pytest.approx(
+            [mean, std, mean - half, mean + half, 3], rel=1e-12
+        )
+        row = one(second, method=method, hyperparameter="cutout_length")  # the fourth that is tuned
+        assert [float(row[name]) for name in ("mean", "std")] == pytest.approx([4 * (mean + 0.2), 4 * std], rel=1e-12)
+        row = one(third, dataset="fashionmnist", method=method, split="test")
+        assert [float(row[name]) for name in ("mean", "std", "ci_low", "ci_high")] == pytest.approx(
+            [0.7 - mean, std, 0.7 - mean - half, 0.7 - mean + half], rel=1e-12
+        )
+
+
+def test_paper_numbers_are_those_of_the_text(full: Protocol) -> None:
+    for number, expected in PAPER.items():
+        assert {key: float(value) for key, value in paper_numbers(number).items()} == expected
+        page, tex = text(full, f"tables/table{number}.md"), text(full, f"tables/table{number}.tex")
+        for printed in paper_numbers(number).values():
+            assert f"({printed})" in page
+            assert f"({printed})" in tex
+    written = [float(row["paper"]) for row in table(full, "tables/table3.csv") if row["paper"]]
+    assert written == [0.946, 0.941, 0.809, 0.798]  # no other row of Table 3 is in the text
+
+
+def test_markdown_has_the_papers_layout(full: Protocol) -> None:
+    lines = {n: text(full, f"tables/table{n}.md").splitlines() for n in (1, 2, 3)}
+    assert lines[1][2] == "| Dataset | Network | RS | BO | Δ-STN | CPMLHO |"
+    assert lines[1][4].startswith("| MNIST | MLP | 0.337 ± 0.025 (0.183) | 0.327 ± 0.025 (0.182) | ")
+    assert lines[2][2] == "| Method | Dropout0 | Dropout1 | Dropout2 | Cutout holes | Cutout length |"
+    assert [line.split(" | ")[0] for line in lines[2][4:]] == ["| RS", "| BO", "| Δ-STN", "| CPMLHO"]
+    assert lines[2][6].endswith("| 2.567 ± 0.126 (0.86) | 2.053 ± 0.101 (2.2) |")
+    assert lines[3][2].endswith("| MNIST Val acc | MNIST Test acc | FashionMNIST Val acc | FashionMNIST Test acc |")
+    for number, width in ((1, 6), (2, 6), (3, 5)):
+        cells = [line for line in lines[number][2:] if line.startswith("|")]
+        main = cells[: {1: 4, 2: 6, 3: 6}[number]]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in main} == {width + 1}
+
+
+def test_significant_best_is_bold_and_differences_are_paired(full: Protocol) -> None:
+    page = text(full, "tables/table1.md")
+    assert "**0.303 ± 0.025** (0.180)" in page
+    assert page.count("** (") == 2  # CPMLHO on each dataset
+    assert r"\textbf{0.303 $\pm$ 0.025} (0.180)" in text(full, "tables/table1.tex")
+    differences = [a - b for a, b in zip(LOSSES["cpmlho"], LOSSES["delta_stn"], strict=True)]
+    mean, half = statistics.fmean(differences), T[3] * statistics.stdev(differences) / math.sqrt(3)
+    assert f"| MNIST | CPMLHO minus Δ-STN | {mean:+.4f} | {mean - half:+.4f} to {mean + half:+.4f} | 3 |" in page
+    assert "not corrected" in page
+    assert page.count(" minus ") == 6
+    assert text(full, "tables/table3.md").count("** (") == 4
+    assert text(full, "tables/table2.md").count("** (") == 0
+
+
+def test_unclear_best_is_not_bold_and_the_caption_says_so(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path, run={"datasets": ["mnist"], "variants": []}))
+    write(protocol, RunKey("mnist", "cpmlho", 0), 0.2)  # a lower mean still, but on one seed alone
+    write_tables(protocol)
+    page = text(protocol, "tables/table1.md")
+    assert "here none is" in page
+    assert "** (" not in page
+
+
+def test_caption_tells_seeds_epochs_trials_and_interval(full: Protocol) -> None:
+    for number in (1, 3):
+        caption = text(full, f"tables/table{number}.md").splitlines()[0]
+        for fact in (
+            "(n=3)",
+            "7 on MNIST, 6 on FashionMNIST",
+            "RS 10, BO 10",
+            f"95 % Student-t over seeds (table{number}.csv)",
+            "Bold:",
+        ):
+            assert fact in caption
+        assert "here none is" not in caption
+    caption = text(full, "tables/table2.md").splitlines()[0]
+    assert "Epochs: 6 on FashionMNIST;" in caption
+    assert "No intervals" in caption
+
+
+def test_note_stands_first_and_bold_on_every_table_and_on_the_figures(full: Protocol, holes: Protocol) -> None:
+    for number in (1, 2, 3):
+        assert text(full, f"tables/table{number}.md").startswith("**MADE UP: 50% of 1\\_000 & #1")
+        assert r"\caption{\textbf{MADE UP: 50\% of 1\_000 \& \#1 \{a\}" in text(full, f"tables/table{number}.tex")
+        assert text(holes, f"tables/table{number}.md").startswith(f"Table {number}.")
+    for number in (1, 2):
+        assert "MADE UP" in text(full, f"figures/figure{number}.svg")
+        assert "MADE UP" not in text(holes, f"figures/figure{number}.svg")
+
+
+def test_missing_and_diverged_runs_are_marked_and_left_out(holes: Protocol) -> None:
+    rows = table(holes, "tables/table1.csv")
+    ours = one(rows, dataset="mnist", method="cpmlho")
+    assert (ours["n_seeds"], float(ours["mean"])) == ("2", pytest.approx((0.2801 + 0.33) / 2))
+    assert float(ours["ci_high"]) - float(ours["mean"]) == pytest.approx(T[2] * (0.33 - 0.2801) / 2)
+    nothing = one(rows, dataset="mnist", method="random_search")
+    assert (nothing["n_seeds"], nothing["mean"], nothing["ci_low"], nothing["paper"]) == ("0", "", "", "0.183")
+    for kind, minus in (("md", "–"), ("tex", "--")):
+        page = text(holes, f"tables/table1.{kind}")
+        assert f"{minus} (0.183) [n=0/3, 3 missing]" in page
+        assert "(0.182) [n=2/3, 1 missing]" in page
+        assert "(0.180) [n=2/3, 1 diverged]" in page
+        assert "seeds that the mean leaves out" in page
+    assert "| MNIST | CPMLHO minus RS | – | – | 0 |" in text(holes, "tables/table1.md")
+    assert "leaves out" not in text(holes, "tables/table2.md")  # FashionMNIST is whole
+    assert "[n=2/3, 1 diverged]" in text(holes, "tables/table3.md")
+    assert "Δ-STN (n=2/3, 1 missing)" in text(holes, "figures/figure1.svg")
+    assert "CPMLHO (n=2/3, 1 diverged)" in text(holes, "figures/figure1.svg")
+
+
+def test_one_seed_and_one_dataset(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path, run={"datasets": ["mnist"], "seeds": [1]}))
+    write_tables(protocol)
+    write_figures(protocol)
+    row = one(table(protocol, "tables/table1.csv"), method="cpmlho")
+    assert [row[name] for name in ("mean", "std", "ci_low", "ci_high", "n_seeds")] == ["0.33", "", "", "", "1"]
+    page = text(protocol, "tables/table1.md")
+    assert "| MNIST | MLP | 0.360 (0.183) | 0.350 (0.182) | 0.340 (0.182) | 0.330 (0.180) |" in page
+    assert "| -0.0100 | – | 1 |" in page
+    assert len(text(protocol, "tables/table2.csv").splitlines()) == 1
+    assert "runs no such dataset" in text(protocol, "tables/table2.md")
+    assert table(protocol, "figures/figure1.csv")[0]["ci_low"] == ""
+
+
+def test_latex_is_balanced_and_escaped(full: Protocol, holes: Protocol) -> None:
+    for protocol in (full, holes):
+        for number in (1, 2, 3):
+            tex = text(protocol, f"tables/table{number}.tex")
+            bare = re.sub(r"\\[&%$#_{}]", "", tex)
+            assert tex.isascii()
+            assert not set(bare) & set("%#_^~|" if protocol is holes else "%#_^~")
+            assert bare.count("{") == bare.count("}")
+            assert bare.count("$") % 2 == 0
+            begun, ended = re.findall(r"\\begin{(\w+)}", tex), re.findall(r"\\end{(\w+)}", tex)
+            assert begun == ended[::-1] == ["table", "tabular"]
+            (columns,) = re.findall(r"\\begin{tabular}{(l+)}", tex)
+            body = [line for line in bare.splitlines() if line.endswith(r" \\")]
+            assert len(body) == {1: 3, 2: 5, 3: 5}[number]
+            assert {line.count("&") for line in body} == {len(columns) - 1}
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_figure1_draws_mean_band_and_seeds(full: Protocol, holes: Protocol) -> None:
+    rows = table(full, "figures/figure1.csv")
+    assert len(rows) == 2 * 3 * 6
+    row = one(rows, method="delta_stn", hyperparameter="dropout1", update="3")
+    seeds = [2 * loss / 8 for loss in LOSSES["delta_stn"]]
+    assert [float(row[f"seed{seed}"]) for seed in range(3)] == pytest.approx(seeds, rel=1e-12)
+    half = T[3] * statistics.stdev(seeds) / math.sqrt(3)
+    mean = statistics.fmean(seeds)
+    assert [float(row[c]) for c in ("mean", "ci_low", "ci_high", "n_seeds")] == pytest.approx(
+        [mean, mean - half, mean + half, 3]
+    )
+    partial = one(table(holes, "figures/figure1.csv"), method="cpmlho", hyperparameter="dropout0", update="0")
+    assert (partial["seed2"], partial["n_seeds"]) == ("", "2")
+    half = T[2] * (0.33 - 0.2801) / 4
+    assert float(partial["ci_high"]) - float(partial["mean"]) == pytest.approx(half)
+    assert text(full, "figures/figure1.svg") != text(holes, "figures/figure1.svg")
+    for label in ("Δ-STN (n=3)", "CPMLHO (n=3)", "dropout rate", "hyperparameter updates"):
+        assert f"<!-- {label} -->" in text(full, "figures/figure1.svg")
+
+
+def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Figure] = {}
+    monkeypatch.setattr(trajectories, "save", lambda figure, path: drawn.update({path.name: figure}))
+    write_figures(holes)
+    assert [tuple(drawn[name].get_size_inches()) for name in sorted(drawn)] == [(6.9, 2.5), (3.3, 3.0)]
+    axes = drawn["figure1"].axes
+    assert [panel.get_title() for panel in axes] == ["Dropout0", "Dropout1", "Dropout2"]
+    for panel, parameter in zip(axes, ("dropout0", "dropout1", "dropout2"), strict=True):
+        for method, label, band in zip(("delta_stn", "cpmlho"), ("Δ-STN", "CPMLHO"), panel.collections, strict=True):
+            rows = [row for row in table(holes, "figures/figure1.csv") if row["method"] == method]
+            rows = [row for row in rows if row["hyperparameter"] == parameter]
+            style = STYLE[method]
+            (mean,) = [line for line in panel.lines if str(line.get_label()).startswith(label)]
+            faint = [line for line in panel.lines if line.get_alpha() and line.get_color() == style.colour]
+            assert (mean.get_color(), mean.get_linestyle()) == (style.colour, style.line)
+            assert list(mean.get_ydata()) == pytest.approx([float(row["mean"]) for row in rows])
+            seeds = [name for name in ("seed0", "seed1", "seed2") if rows[0][name]]
+            shown = [list(line.get_ydata()) for line in faint if not math.isnan(line.get_ydata()[0])]
+            assert shown == [pytest.approx([float(row[name]) for row in rows]) for name in seeds]
+            edges = band.get_paths()[0].vertices[:, 1]
+            assert min(edges) == pytest.approx(min(float(row["ci_low"]) for row in rows))
+            assert max(edges) == pytest.approx(max(float(row["ci_high"]) for row in rows))
+            assert panel.get_ylim()[0] == 0
+            assert panel.get_ylim()[1] >= max(max(line) for line in shown)
+
+
+def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path) -> None:
+    variants = {
+        "late": {"base": "cpmlho", "datasets": ["mnist"], "start": {"dropout0": 0.4}},
+        "other_parameter": {"base": "cpmlho", "start": {"dropout1": 0.4}},
+        "two_parameters": {"base": "cpmlho", "start": {"dropout0": 0.3, "dropout1": 0.4}},
+        "other_setting": {"base": "cpmlho", "start": {"dropout0": 0.6}, "settings": {"theta": 2.0}},
+        "other_method": {"base": "delta_stn", "start": {"dropout0": 0.7}},
+    }
+    protocol = fill(
+        load(tmp_path, variants=variants, run={"variants": [*variants, "cpmlho_dropout0_0.1"], "seeds": [0]})
+    )
+    write_figures(protocol)
+    rows = table(protocol, "figures/figure2.csv")
+    assert [row["start"] for row in rows] == ["0.1"] * 6 + ["0.4"] * 6
+    svg = text(protocol, "figures/figure2.svg")
+    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "paper: around 0.05"):
+        assert f"<!-- {label} -->" in svg
+
+
+def test_figures_without_runs_say_what_they_lack(tmp_path: Path) -> None:
+    unasked = load(tmp_path / "unasked", run={"datasets": ["fashionmnist"], "variants": []})
+    unstarted = load(tmp_path / "unstarted", run={"variants": ["cpmlho_dropout0_0.1"]})
+    for protocol in (unasked, unstarted):
+        write_figures(protocol)
+        for number in (1, 2):
+            svg = text(protocol, f"figures/figure{number}.svg")
+            assert f"Figure {number} has nothing to draw" in svg
+            assert ("The protocol asks for no such run" in svg) == (protocol is unasked)
+            assert len(table(protocol, f"figures/figure{number}.csv")) == 0
+    assert "no finished run of mnist/delta_stn" in text(unstarted, "figures/figure1.svg")
+    assert "no finished run of mnist/cpmlho_dropout0_0.1" in text(unstarted, "figures/figure2.svg")
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def run_python(code: str, cwd: Path, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    source = {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **source, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def written(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("tables/*"), *folder.glob("figures/*"), folder / "report.html"])
+
+
+def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -> None:
+    """In another process, with other hashes and with a user's own matplotlib settings."""
+    (tmp_path / "matplotlibrc").write_text(
+        "font.size: 20\naxes.facecolor: red\nsavefig.bbox: tight\n", encoding="utf-8"
+    )
+    folder = Path(full.results_dir)
+    paths = written(folder)
+    assert len(paths) == (10 + 14) + 12 + 1
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.unlink()
+    code = (
+        "from cpmlho.study import protocol as config; from pathlib import Path\n"
+        "from cpmlho.study.report import figures, report, tables\n"
+        f"over = {{'results_dir': {str(folder)!r}, 'note': {NASTY!r}}}\n"
+        f"p = config.load([Path({str(ROOT / 'config.yaml')!r})], over)\n"
+        "tables.write_tables(p); figures.write_figures(p); report.write_report(p)"
+    )
+    run_python(code, tmp_path, PYTHONHASHSEED="7")
+    assert written(folder) == paths
+    assert [path.name for path in paths if path.read_bytes() != before[path]] == []
+
+
+def test_a_variant_is_compared_with_its_base_over_common_seeds(tmp_path: Path) -> None:
+    run = {"methods": ["delta_stn"], "variants": ["mine", "cpmlho_cuts_only"]}
+    mine = {"base": "delta_stn", "precision": "bfloat16"}
+    protocol = load(tmp_path, run=run, variants={"mine": mine})
+    for seed, loss in enumerate((0.2, 0.3, 0.5)):
+        write(protocol, RunKey("mnist", "delta_stn", seed), loss)
+    for seed, loss in enumerate((0.21, 0.33)):
+        write(protocol, RunKey("mnist", "mine", seed), loss, train_cpu_seconds=0.75)
+    write(protocol, RunKey("mnist", "mine", 2), math.nan, status="diverged")
+    write_tables(protocol)
+    (row,) = table(protocol, "tables/variants.csv")  # of no other is there a base
+    assert (row["dataset"], row["variant"], row["base"], row["n_seeds"]) == ("mnist", "mine", "delta_stn", "2")
+    assert json.loads(row["changes"]) == {"precision": "bfloat16"}
+    assert float(row["base_mean"]) == pytest.approx(0.25)
+    assert float(row["base_std"]) == pytest.approx(statistics.stdev((0.2, 0.3)))
+    assert float(row["difference"]) == pytest.approx(0.02)
+    half = T[2] * statistics.stdev((0.01, 0.03)) / math.sqrt(2)
+    assert (float(row["ci_low"]), float(row["ci_high"])) == pytest.approx((0.02 - half, 0.02 + half))
+    assert float(row["time_ratio"]) == pytest.approx(0.5)
+    page = text(protocol, "tables/variants.md")
+    assert "| MNIST | mine | delta\\_stn | 0.2500 | 0.0707 | +0.0200 |" in page
+    assert "runs of different precision" not in page  # as these made-up results have it
+
+
+def test_without_variants_the_page_says_so(tmp_path: Path) -> None:
+    protocol = load(tmp_path, run={"variants": []})
+    write_tables(protocol)
+    assert "No variant has been run together with its base." in text(protocol, "tables/variants.md")
+    assert table(protocol, "tables/variants.csv") == []

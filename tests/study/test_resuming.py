@@ -1,0 +1,188 @@
+"""Interrupted runs: they go on where they were, to the same bits, and from nothing that is not their own."""
+
+import hashlib
+import json
+import os
+import pickle
+
+import pytest
+
+from cpmlho.study.harness.checkpoint import CHECKPOINT
+from cpmlho.study.harness.run import execute
+from cpmlho.study.protocol import RunKey
+from cpmlho.study.results import HISTORY, RESULT
+from runs import content
+
+METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_cut_every_3"]
+
+
+class InterruptionError(Exception):
+    """What ends a run early in these tests."""
+
+
+class Interrupter:
+    """Ends the run once so many evaluations have been seen; remembers what it was told at the start."""
+
+    def __init__(self, after):
+        self.left = after
+        self.tables = None
+
+    def started(self, spec, tables):
+        self.tables = {name: list(rows) for name, rows in tables.items()}
+
+    def ticked(self, epoch):
+        pass
+
+    def evaluated(self, tables):
+        self.left -= 1
+        if self.left == 0:
+            raise InterruptionError
+
+    def finished(self, result, folder):
+        pass
+
+    def failed(self, reason):
+        pass
+
+
+def spec_of(small, dataset, method):
+    """Three evaluations: epochs, or trials of one epoch."""
+    spec = small.resolve(RunKey(dataset, method, 0))
+    searching = "trials" in type(spec.settings).model_fields
+    settings = spec.settings.model_copy(update={"trials": 3}) if searching else spec.settings
+    data = spec.data.model_copy(update={"epochs": 1 if searching else 3})
+    return spec.model_copy(update={"data": data, "settings": settings})
+
+
+def run(spec, folder, after=0, workers=1):
+    """Run, and interrupt after so many evaluations; what was said and shown at the start."""
+    lines, watcher = [], Interrupter(after)
+    try:
+        execute(spec, folder, [watcher], lines.append, 0.0, workers)
+    except InterruptionError:
+        assert not (folder / RESULT).exists()
+    return lines, watcher
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """The files of runs that were never interrupted, made when first asked for."""
+    made = {}
+
+    def of(dataset, method):
+        if (dataset, method) not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            run(spec_of(small, dataset, method), folder)
+            made[dataset, method] = content(folder)
+        return made[dataset, method]
+
+    return of
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_goes_on_to_the_same_bits(small, whole, tmp_path, dataset, method):
+    spec = spec_of(small, dataset, method)
+    for seen in range(3):
+        lines, watcher = run(spec, tmp_path, after=1)
+        assert lines == []
+        assert len(watcher.tables.get(HISTORY, [])) == seen  # each attempt adds one evaluation
+    run(spec, tmp_path)
+    assert content(tmp_path) == whole(dataset, method)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*whole(dataset, method)[0], RESULT])
+
+
+def test_a_diverged_run_is_not_trained_on(small, tmp_path):
+    spec = spec_of(small, "mnist", "cpmlho")
+    wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e12})})
+    run(wild, tmp_path, after=1)
+    _, watcher = run(wild, tmp_path)
+    assert len(watcher.tables[HISTORY]) == 1
+    tables, result = content(tmp_path)
+    assert (result["status"], len(tables[HISTORY])) == ("diverged", 1)
+
+
+def test_a_checkpoint_that_cannot_be_replaced_leaves_the_one_before(small, whole, tmp_path, monkeypatch):
+    spec = spec_of(small, "mnist", "cpmlho")
+    run(spec, tmp_path, after=1)
+
+    def full(descriptor):
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(spec, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    lines, watcher = run(spec, tmp_path)
+    assert (lines, len(watcher.tables[HISTORY])) == ([], 1)
+    assert content(tmp_path) == whole("mnist", "cpmlho")
+
+
+def harmful(content):
+    """A checkpoint of the right run that holds a pickle which would execute code."""
+
+    class Harm:
+        def __reduce__(self):
+            return (pytest.fail, ("code of a checkpoint was executed",))
+
+    payload = pickle.dumps(Harm(), protocol=2)
+    header = json.loads(content.partition(b"\n")[0])
+    return json.dumps({**header, "sha256": hashlib.sha256(payload).hexdigest()}).encode() + b"\n" + payload
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut in the first line": lambda content: content[:100],
+    "cut after the first line": lambda content: content.partition(b"\n")[0] + b"\n",
+    "cut in the middle": lambda content: content[: len(content) // 2],
+    "one byte short": lambda content: content[:-1],
+    "one bit turned": lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
+    "no mapping": lambda content: b"[1]\n" + content.partition(b"\n")[2],
+    "harmful": harmful,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_said_and_not_used(small, whole, tmp_path, damage):
+    spec = spec_of(small, "mnist", "cpmlho")
+    run(spec, tmp_path, after=1)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    (line,), watcher = run(spec, tmp_path)
+    assert line.startswith(f"{path}: not used, the run starts anew: it ")
+    assert watcher.tables == {}
+    assert content(tmp_path) == whole("mnist", "cpmlho")
+
+
+@pytest.mark.parametrize("other", ["settings", "code", "versions", "device or precision"])
+def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path, other, monkeypatch):
+    spec = spec_of(small, "mnist", "cpmlho")
+    with monkeypatch.context() as patch:
+        if other == "settings":
+            run(spec.model_copy(update={"seed": 1}), tmp_path, after=1)
+        else:
+            name = {"code": "code_digest", "versions": "versions", "device or precision": "device_name"}[other]
+            patch.setattr(f"cpmlho.study.harness.run.{name}", lambda *_: "another")
+            run(spec, tmp_path, after=1)
+    lines, _ = run(spec, tmp_path)
+    assert lines == [f"{tmp_path / CHECKPOINT}: not used, the run starts anew: it was made under other {other}"]
+    assert content(tmp_path) == whole("mnist", "cpmlho")
+
+
+# Side by side
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_trials_side_by_side_are_those_one_after_another(small, whole, tmp_path, dataset, workers):
+    run(spec_of(small, dataset, "random_search"), tmp_path, workers=workers)
+    assert content(tmp_path) == whole(dataset, "random_search")
+
+
+def test_trials_side_by_side_go_on_after_an_interruption(small, whole, tmp_path):
+    spec = spec_of(small, "mnist", "random_search")
+    run(spec, tmp_path, after=2, workers=2)
+    _, watcher = run(spec, tmp_path, workers=2)
+    assert len(watcher.tables[HISTORY]) == 2
+    assert content(tmp_path) == whole("mnist", "random_search")

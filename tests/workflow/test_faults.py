@@ -1,0 +1,238 @@
+"""Kills, full disks and second workflows: nothing finished is lost, and what goes on ends at the same bits."""
+
+import contextlib
+import errno
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from cpmlho.study.harness.checkpoint import CHECKPOINT
+from cpmlho.study.harness.run import execute
+from cpmlho.study.protocol import RunKey, load
+from cpmlho.study.results import RESULT, run_dir
+from runs import content
+
+ROOT = Path(__file__).parents[2]
+RUNS_KILLED, WORKFLOWS_KILLED = 5, 1  # of each method
+SEARCH = {"mnist": {"epochs": 2}, "fashionmnist": {"epochs": 1}}
+GRADIENT = {"mnist": {"epochs": 24}, "fashionmnist": {"epochs": 5}}
+LENGTH = {  # of the runs that are killed: some seconds each
+    "random_search": {"datasets": SEARCH, "methods": {"random_search": {"trials": 10}}},
+    "bayesian_optimization": {"datasets": SEARCH, "methods": {"bayesian_optimization": {"trials": 8}}},
+    "delta_stn": {"datasets": GRADIENT},
+    "cpmlho": {"datasets": GRADIENT},
+}
+
+pytestmark = pytest.mark.slow
+
+
+class Workflow:
+    """The smoke protocol with changes, in a folder of its own."""
+
+    def __init__(self, folder, data_dir, **changes):
+        self.folder = folder
+        overlay = {**changes, "results_dir": "results", "data": {"dir": data_dir}}
+        (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+        self.files = [ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml", folder / "overlay.yaml"]
+        self.protocol = load(self.files)
+
+    def start(self, *targets, background=False):
+        """Begin the workflow in a process group of its own; in the background of a script it ignores SIGINT."""
+        shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
+        command = [*shell, sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        options = {"cwd": self.folder, "env": environment, "text": True, "start_new_session": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen([*command, *targets, "--configfile", *self.files[1:]], **options, **pipes)
+
+    def until(self, process, said):
+        """The output up to a line that holds `said`, or all of it."""
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if said in line:
+                break
+        return "".join(lines)
+
+    def results(self):
+        return [str(run_dir("results", key) / RESULT) for key in self.protocol.keys()]  # noqa: SIM118
+
+
+def running(process):
+    """The training processes of a workflow."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.cmdline()[1:4] == ["-m", "cpmlho", "run"]:
+                    yield child
+
+
+@pytest.mark.parametrize("method", LENGTH)
+def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method):
+    run = {"methods": [method], "variants": [], "seeds": [0]}
+    workflow = Workflow(tmp_path, small.data.dir, **LENGTH[method], run=run)
+    generator = random.Random(method)
+    killed = Counter()
+    said = ""
+    while killed["run"] < RUNS_KILLED or killed["workflow"] < WORKFLOWS_KILLED:
+        process = workflow.start("--retries", "100", *workflow.results())
+        wait = generator.randrange(1, 6)
+        for line in process.stdout:
+            said += line
+            wait -= "started," in line or "val loss" in line
+            if wait:
+                continue
+            wait = generator.randrange(1, 6)
+            time.sleep(generator.uniform(0, 0.5))  # into the middle of an epoch, a checkpoint, the last files
+            children = list(running(process))
+            if killed["run"] < RUNS_KILLED and children:
+                generator.choice(children).kill()
+                killed["run"] += 1
+            elif killed["workflow"] < WORKFLOWS_KILLED and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed["workflow"] += 1
+        if process.wait() == 0:  # before its time is up: begin again
+            shutil.rmtree(tmp_path / "results" / "runs")
+    assert "not used" not in said
+    assert "goes on after" in said
+    process = workflow.start("all")
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+
+    for key in workflow.protocol.keys():  # noqa: SIM118
+        execute(workflow.protocol.resolve(key), run_dir(tmp_path / "whole", key), [], print, 0.0)
+        killed = run_dir(tmp_path / "results", key)
+        assert content(killed) == content(run_dir(tmp_path / "whole", key)), key
+        assert not (killed / CHECKPOINT).exists()
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for dataset in workflow.protocol.run.datasets:
+        experiment = client.get_experiment_by_name(dataset)
+        every = client.search_runs([experiment.experiment_id])
+        live = [
+            run.data.tags["workflow.job_key"]
+            for run in every
+            if run.data.tags["workflow.superseded"] == "false" and "mlflow.parentRunId" not in run.data.tags
+        ]
+        assert sorted(live) == sorted(str(key) for key in workflow.protocol.keys() if key.dataset == dataset)  # noqa: SIM118
+        assert {run.info.status for run in every} <= {"FINISHED", "KILLED", "FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("number", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_a_stopped_workflow_says_how_to_go_on(small, tmp_path, number, background):
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
+    process = workflow.start("all", background=background)
+    workflow.until(process, "epoch 3/400")
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same command goes on from there." in said
+    assert "Traceback" not in said
+    assert list(tmp_path.rglob(CHECKPOINT))
+    assert not list((tmp_path / "results").rglob(f".{RESULT}*")), "a half-written file is left"
+
+
+def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(small, tmp_path):
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
+    first = workflow.start("all")
+    workflow.until(first, "epoch 1/400")
+    second = workflow.start("all")
+    said, _ = second.communicate()
+    assert second.returncode == 2
+    assert re.findall("^Error: .*$", said, re.MULTILINE) == [
+        "Error: results: another snakemake is at work on it; wait, or set another results_dir"
+    ]
+    first.send_signal(signal.SIGTERM)
+    first.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a file system needs privileges")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def one_run(small, method, results_dir, **changes):
+    """`python -m cpmlho run` as a process, with MLflow beside the results."""
+    spec = small.resolve(RunKey("mnist", method, 0)).model_copy(update=changes)
+    command = [sys.executable, "-m", "cpmlho", "run", "--spec", spec.model_dump_json(), "--results-dir", results_dir]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{small.data.dir}/faults.db"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk):
+    finished = one_run(small, "random_search", small_disk)
+    assert finished.returncode == 0, finished.stderr
+    folder = run_dir(small_disk, RunKey("mnist", "random_search", 0))
+    before = content(folder)
+    full = one_run(small, "cpmlho", small_disk)  # whose checkpoint is larger than the disk
+    assert full.returncode == 2
+    assert full.stderr.splitlines()[-1].startswith("cpmlho: error: ")
+    assert full.stderr.splitlines()[-1].endswith(os.strerror(errno.ENOSPC))
+    assert "Traceback" not in full.stderr
+    assert content(folder) == before
+    assert list(run_dir(small_disk, RunKey("mnist", "cpmlho", 0)).iterdir()) == []
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line(small, tmp_path):
+    (tmp_path / "results").write_text("a file")
+    refused = one_run(small, "cpmlho", tmp_path / "results")
+    assert refused.returncode == 2
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("cpmlho: error: ")
+    assert last.endswith(os.strerror(errno.ENOTDIR))
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_a_second_process_waits_for_the_first(small, tmp_path):
+    spec = small.resolve(RunKey("mnist", "cpmlho", 0))
+    folder = run_dir(tmp_path, RunKey("mnist", "cpmlho", 0))
+    folder.mkdir(parents=True)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print(); input()",
+            folder,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    holder.stdout.readline()
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        holder.kill()  # the lock goes with the process
+
+    execute(spec, folder, [], say, 0.0)
+    holder.communicate()
+    assert lines == [f"{folder}: another process is still at work on it, this one waits for it"]
+    assert (folder / RESULT).exists()

@@ -1,0 +1,124 @@
+"""The three ways to the environment - Makefile, requirements.lock, environment.yml - say the same."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK}
+REQUIRED = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+
+
+def make(*arguments, folder):
+    """A make of its own, also where these tests themselves run under `make test`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", *arguments]
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    return subprocess.run(command, check=False, **options)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_the_lock_is_exact_pins_each_once():
+    assert [line for line in LOCK if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==\d[\w.]*", line)] == []
+    assert len(PINS) == len(LOCK)
+
+
+@pytest.mark.parametrize("requirement", REQUIRED, ids=lambda requirement: requirement.name)
+def test_a_requirement_is_pinned_in_its_range_and_installed_so(requirement):
+    pin = PINS[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin)
+    assert Version(metadata.version(requirement.name)).public == pin
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is Linux's")
+def test_the_lock_is_complete():
+    """What a pinned package needs is pinned, or pip would choose its version on the day."""
+    missing = {
+        f"{name} needs {requirement.name}"
+        for name in PINS
+        for requirement in map(Requirement, metadata.requires(name) or [])
+        if (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
+        and canonicalize_name(requirement.name) not in PINS
+    }
+    assert missing == set()
+
+
+def test_the_build_backend_is_pinned():
+    """The Makefile builds without isolation, hence with what the lock installs."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+    for requirement in map(Requirement, build["requires"]):
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *packages, through_pip = environment["dependencies"]
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    assert packages == ["python=3.11", "pip"]
+    assert through_pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert PROJECT["requires-python"] == ">=3.11"
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("all", ".venv/bin/snakemake --cores 4 all"),
+        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
+        ("quick", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/quick.yaml"),
+        ("lint", ".venv/bin/mypy"),
+    ],
+)
+def test_make_sets_up_once_and_then_runs_the_command(checkout, target, command):
+    first = make("--dry-run", target, folder=checkout)
+    assert first.returncode == 0, first.stderr
+    commands = first.stdout.splitlines()
+    assert commands[-1] == command
+    assert any(line.endswith("-r requirements.lock") for line in commands)
+
+    stamp = checkout / ".venv" / ".ready"
+    stamp.parent.mkdir()
+    stamp.touch()
+    again = make("--dry-run", target, folder=checkout).stdout
+    assert "pip" not in again
+    assert again.splitlines()[-1] == command
+
+
+def test_all_is_what_make_does_unasked(checkout):
+    assert make("--dry-run", folder=checkout).stdout == make("--dry-run", "all", folder=checkout).stdout
+
+
+def test_an_old_python_is_refused_in_one_line(checkout):
+    old = checkout / "python3.10"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    refused = make(f"PYTHON={old}", "test", folder=checkout)
+    assert refused.returncode != 0
+    said, *rest = refused.stderr.splitlines()
+    assert said == f"Error: {old} is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3.11"
+    assert all(line.startswith("make: ***") for line in rest)
+    assert not (checkout / ".venv").exists()
+
+
+def test_ci_lints_and_tests():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert script[-2:] == ["make lint", "make test"]
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
