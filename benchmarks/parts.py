@@ -30,7 +30,7 @@ def shares(act: Callable[[], object], device: torch.device) -> dict[str, float]:
 def parts() -> Iterator[dict[str, Any]]:
     """A row for each case and precision, on one thread."""
     torch.set_num_threads(1)
-    device = choose_device("auto")
+    device = choose_device("auto", print)
     for precision, dtype in DTYPES.items():
         for case in CASES:
             found = shares(dict(steps_of(case, dtype, device))["delta_stn cycle"], device)

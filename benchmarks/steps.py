@@ -98,7 +98,7 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
 def measure(threads: int) -> Iterator[Row]:
     """A row for each case, precision and step, on so many threads."""
     torch.set_num_threads(threads)
-    device = choose_device("auto")
+    device = choose_device("auto", print)
     limits = {precision: peak(dtype, device) for precision, dtype in DTYPES.items()}
     for precision, dtype in DTYPES.items():
         limit = limits[precision]

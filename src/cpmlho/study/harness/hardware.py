@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import resource
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -14,17 +17,59 @@ NATIVE_BFLOAT16 = ("amx_bf16", "bf16")  # instruction sets: x86, ARM
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def choose_device(wanted: Device) -> torch.device:
-    """The device that the configuration names; `auto` is a GPU where there is one.
+def choose_device(wanted: Device, say: Callable[[str], None]) -> torch.device:
+    """The device that the configuration names; `auto` is a GPU where there is one that torch has kernels for.
+
+    Args:
+        wanted: as configured.
+        say: takes a line of text: why `auto` passes over a GPU.
 
     Raises:
-        ConfigError: a GPU is asked for where there is none.
+        ConfigError: a GPU is asked for where there is none to use.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is asked for, but there is no GPU that torch can use; choose auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        obstacle = "there is no GPU that torch can use"
+    else:
+        capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
+        if has_kernels(capability, kernels):
+            reproduce()
+            return torch.device("cuda")
+        name = torch.cuda.get_device_name()
+        obstacle = f"this torch has no kernels for {name} (sm_{capability[0]}{capability[1]}), only {' '.join(kernels)}"
+        if wanted == "auto":
+            say(f"device: auto is the CPU, as {obstacle}")
+    if wanted == "cuda":
+        raise ConfigError(f"device: cuda is asked for, but {obstacle}; choose auto or cpu")
+    return torch.device("cpu")
+
+
+def has_kernels(capability: tuple[int, int], kernels: Sequence[str]) -> bool:
+    """Whether a GPU of this compute capability runs one of the `kernels`, such as `sm_86` and `compute_90`.
+
+    Machine code runs on later minor versions of the same major one, intermediate code on all later ones. A suffix, as
+    in `sm_90a`, binds to the very version, or with `f` to its family.
+    """
+    for kind, major, minor, suffix in re.findall(r"\b(sm|compute)_(\d+)(\d)([af]?)\b", " ".join(kernels)):
+        built = int(major), int(minor)
+        later = built <= capability and (kind == "compute" or built[0] == capability[0])
+        if built == capability if suffix == "a" else later and (not suffix or built[0] == capability[0]):
+            return True
+    return False
+
+
+def reproduce() -> None:
+    """Have a GPU give the same bits each time, and float32 mean float32; call it before anything is computed there.
+
+    Of what torch's own deterministic mode refuses, the networks use pooling alone, whose windows do not overlap: no
+    two threads add to one number. So the mode itself, which costs time and warns of these, is left off.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:

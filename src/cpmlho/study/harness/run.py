@@ -45,7 +45,7 @@ def execute(
         OSError: a file cannot be written; the files of before are as they were.
     """
     torch.set_num_threads(1)  # the number of threads changes the last bits
-    device = choose_device(spec.device)
+    device = choose_device(spec.device, say)
     precision = choose_precision(spec.precision, device)
     problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
