@@ -141,23 +141,23 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 def make_tables(arguments: argparse.Namespace) -> None:
     """Verb `tables`."""
-    from cpmlho.study.report.tables import write_tables
+    from cpmlho.study.report.write import write_tables
 
-    write_tables(protocol_of(arguments))
+    say(write_tables(protocol_of(arguments)))
 
 
 def make_figures(arguments: argparse.Namespace) -> None:
     """Verb `figures`."""
-    from cpmlho.study.report.figures import write_figures
+    from cpmlho.study.report.write import write_figures
 
-    write_figures(protocol_of(arguments))
+    say(write_figures(protocol_of(arguments)))
 
 
 def make_report(arguments: argparse.Namespace) -> None:
     """Verb `report`."""
-    from cpmlho.study.report.report import write_report
+    from cpmlho.study.report.write import write_page
 
-    write_report(protocol_of(arguments))
+    say(write_page(protocol_of(arguments)))
 
 
 def log_summary(arguments: argparse.Namespace) -> None:

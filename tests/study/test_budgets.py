@@ -10,20 +10,12 @@ import pytest
 from test_reporting import load, write
 
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.aggregate import read_runs
-from cpmlho.study.report.budgets import (
-    anytime,
-    budget_study,
-    courses,
-    equal_compute,
-    gradients_per_step,
-    optimism,
-    transfer,
-)
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.work import anytime, evaluations, gradients_per_step
 from cpmlho.study.results import HISTORY, run_dir, to_csv, write_text
 
 
-def course(protocol: Protocol, method: str, seed: int, losses: list[float], steps: int = 10) -> None:
+def trained(protocol: Protocol, method: str, seed: int, losses: list[float], steps: int = 10) -> None:
     """A run of MNIST with these validation losses, so many steps apart."""
     key = RunKey("mnist", method, seed)
     write(protocol, key, losses[-1])
@@ -44,6 +36,10 @@ def course(protocol: Protocol, method: str, seed: int, losses: list[float], step
 
 def of(tmp_path: Path, **run: Any) -> Protocol:
     return load(tmp_path, run={"datasets": ["mnist"], "seeds": [0, 1], "variants": [], **run})
+
+
+def rows_of(protocol: Protocol, name: str) -> list[dict[Any, Any]]:
+    return Study(protocol).table(name).to_dict("records")
 
 
 @pytest.mark.parametrize(
@@ -75,9 +71,9 @@ def test_anytime_is_the_best_so_far_at_each_point() -> None:
 def test_a_search_is_cut_at_the_gradients_of_one_delta_stn_run(tmp_path: Path) -> None:
     protocol = of(tmp_path)
     for seed in (0, 1):
-        course(protocol, "delta_stn", seed, [0.5, 0.4, 0.3])  # 30 steps of 2.2
-        course(protocol, "random_search", seed, [0.9 + seed, 0.7, 0.8, 0.2], steps=30)  # 66 gradients: two trials
-    (row,) = equal_compute(protocol, read_runs(protocol))
+        trained(protocol, "delta_stn", seed, [0.5, 0.4, 0.3])  # 30 steps of 2.2
+        trained(protocol, "random_search", seed, [0.9 + seed, 0.7, 0.8, 0.2], steps=30)  # 66 gradients: two trials
+    (row,) = rows_of(protocol, "equal_compute")
     assert (row["method"], row["cut_trials"], row["full_trials"]) == ("random_search", 2, 10)
     assert (row["cut_mean"], row["full_mean"]) == pytest.approx((0.7, 0.2))
     assert row["full_cost"] == pytest.approx(120 / 66)
@@ -86,12 +82,12 @@ def test_a_search_is_cut_at_the_gradients_of_one_delta_stn_run(tmp_path: Path) -
 def test_the_budget_study_pairs_seeds_at_its_epochs(tmp_path: Path) -> None:
     parts = ["cpmlho_cuts_only_epochs_30", "fixed_epochs_30", "cpmlho_cuts_only"]
     protocol = of(tmp_path, variants=["delta_stn_epochs_30", "cpmlho_epochs_30", *parts])
-    course(protocol, "delta_stn_epochs_30", 0, [0.5, 0.4, 0.3])
-    course(protocol, "delta_stn_epochs_30", 1, [0.6, 0.5, 0.4])
-    course(protocol, "cpmlho_epochs_30", 1, [0.7, 0.1, 0.35])
-    course(protocol, "cpmlho_cuts_only_epochs_30", 0, [0.8])
-    course(protocol, "cpmlho_cuts_only", 0, [0.9])
-    rows = list(budget_study(protocol, read_runs(protocol)))
+    trained(protocol, "delta_stn_epochs_30", 0, [0.5, 0.4, 0.3])
+    trained(protocol, "delta_stn_epochs_30", 1, [0.6, 0.5, 0.4])
+    trained(protocol, "cpmlho_epochs_30", 1, [0.7, 0.1, 0.35])
+    trained(protocol, "cpmlho_cuts_only_epochs_30", 0, [0.8])
+    trained(protocol, "cpmlho_cuts_only", 0, [0.9])
+    rows = rows_of(protocol, "budget_study")
     both = [("cpmlho_epochs_30", 1), ("cpmlho_epochs_30", 3), ("cpmlho_cuts_only_epochs_30", 1)]
     assert [(row["method"], row["epoch"]) for row in rows] == both
     assert [row["difference_mean"] for row in rows] == pytest.approx([0.1, -0.05, 0.3])
@@ -100,29 +96,24 @@ def test_the_budget_study_pairs_seeds_at_its_epochs(tmp_path: Path) -> None:
 
 def test_transfer_pairs_a_run_with_the_one_that_took_its_values(tmp_path: Path) -> None:
     protocol = of(tmp_path, variants=["cpmlho_values"])
-    course(protocol, "cpmlho", 0, [0.5, 0.4])
-    course(protocol, "cpmlho", 1, [0.5, 0.2])
-    course(protocol, "cpmlho_values", 1, [0.5, 0.25])
-    (row,) = transfer(protocol, read_runs(protocol))
+    trained(protocol, "cpmlho", 0, [0.5, 0.4])
+    trained(protocol, "cpmlho", 1, [0.5, 0.2])
+    trained(protocol, "cpmlho_values", 1, [0.5, 0.25])
+    (row,) = rows_of(protocol, "transfer")
     assert (row["source"], row["retrained"], row["difference_n_seeds"]) == ("cpmlho", "cpmlho_values", 1)
     assert (row["tuned_mean"], row["retrained_mean"], row["difference_mean"]) == pytest.approx((0.2, 0.25, 0.05))
 
 
 def test_optimism_is_test_minus_validation(tmp_path: Path) -> None:
     protocol = of(tmp_path)
-    course(protocol, "cpmlho", 0, [0.4])
-    course(protocol, "cpmlho", 1, [0.2])
-    (row,) = optimism(read_runs(protocol))
+    trained(protocol, "cpmlho", 0, [0.4])
+    trained(protocol, "cpmlho", 1, [0.2])
+    (row,) = rows_of(protocol, "optimism")
     assert (row["val_loss"], row["test_loss"], row["gap_mean"]) == pytest.approx((0.3, 0.4, 0.1))
 
 
 def test_without_runs_there_is_nothing(tmp_path: Path) -> None:
     protocol = of(tmp_path)
-    runs = read_runs(protocol)
-    assert courses(protocol, runs).empty
-    assert not [
-        *equal_compute(protocol, runs),
-        *budget_study(protocol, runs),
-        *transfer(protocol, runs),
-        *optimism(runs),
-    ]
+    assert evaluations(Study(protocol)).empty
+    for name in ("equal_compute", "budget_study", "transfer", "optimism"):
+        assert rows_of(protocol, name) == []

@@ -10,8 +10,8 @@ from test_reporting import fill, load, write
 
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report import aggregate, equality
-from cpmlho.study.report.equality import Change, changes_since, compare
+from cpmlho.study.report import equality, frame
+from cpmlho.study.report.equality import Change, changes_after, compare, outdated
 from cpmlho.study.results import HISTORY, RESULT, ResultError, run_dir
 
 
@@ -74,13 +74,14 @@ def test_only_an_unbroken_chain_of_changes_leads_to_the_present(monkeypatch: pyt
     present = code_digest("cpmlho")
     first, second, third = changed("1", "a", "b"), changed("2", "b", "c"), changed("3", "c", present)
     monkeypatch.setattr(equality, "known_changes", lambda: [first, second, third])
-    assert changes_since("cpmlho", "a") == [first, second, third]
-    assert changes_since("cpmlho", "c") == [third]
-    assert changes_since("cpmlho", present) == []
-    assert changes_since("cpmlho", "beef") is None
-    assert changes_since("delta_stn", "a") is None
+    assert changes_after("cpmlho", "a") == [first, second, third]
+    assert changes_after("cpmlho", "c") == [third]
+    assert changes_after("cpmlho", present) == []
+    assert not any(outdated("cpmlho", code) for code in ("a", "b", "c", present))
+    assert outdated("cpmlho", "beef")
+    assert outdated("delta_stn", "a")
     monkeypatch.setattr(equality, "known_changes", lambda: [first, third])
-    assert changes_since("cpmlho", "a") is None
+    assert outdated("cpmlho", "a")
 
 
 def test_runs_before_a_declared_change_are_not_flagged(
@@ -88,10 +89,10 @@ def test_runs_before_a_declared_change_are_not_flagged(
 ) -> None:
     write(pair[0], RunKey("mnist", "cpmlho", 1), 0.3, code="earlier")
     flag = ["mnist: made by other code than the present: cpmlho/seed1"]
-    assert aggregate.flags(aggregate.read_runs(pair[0])) == flag
+    assert frame.flags(frame.read_runs(pair[0])) == flag
     declared = changed("nothing", "earlier", code_digest("cpmlho"))
     monkeypatch.setattr(equality, "known_changes", lambda: [declared])
-    assert aggregate.flags(aggregate.read_runs(pair[0])) == []
+    assert frame.flags(frame.read_runs(pair[0])) == []
 
 
 def test_what_is_declared_can_be_read() -> None:

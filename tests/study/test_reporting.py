@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from matplotlib.figure import Figure
 from cpmlho.study import protocol as config
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report import aggregate, trajectories
-from cpmlho.study.report.figures import write_figures
+from cpmlho.study.report import frame, stats
+from cpmlho.study.report.figures import FIGURES, drawing
+from cpmlho.study.report.figures import KINDS as PICTURES
 from cpmlho.study.report.paper import paper_numbers
-from cpmlho.study.report.report import write_report
 from cpmlho.study.report.style import STYLE
-from cpmlho.study.report.tables import write_tables
+from cpmlho.study.report.tables import TABLES
+from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, Metrics, ResultError, RunResult, run_dir, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +145,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     protocol = fill(load(tmp_path_factory.mktemp("full"), note=NASTY))
     write_tables(protocol)
     write_figures(protocol)
-    write_report(protocol)
+    write_page(protocol)
     return protocol
 
 
@@ -155,7 +157,7 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     write(protocol, RunKey("mnist", "cpmlho", 2), math.nan, status="diverged")
     write_tables(protocol)
     write_figures(protocol)
-    write_report(protocol)
+    write_page(protocol)
     return protocol
 
 
@@ -164,7 +166,7 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3))
 def test_interval_of_three_is_student_t(values: list[float]) -> None:
-    summary = aggregate.summarise(values)
+    summary = stats.summarise(values)
     half = T[3] * statistics.stdev(values) / math.sqrt(3)
     assert summary.n_seeds == 3
     assert summary.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
@@ -174,7 +176,7 @@ def test_interval_of_three_is_student_t(values: list[float]) -> None:
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-1e3, 1e3))
 def test_interval_moves_with_its_values(values: list[float], shift: float) -> None:
-    here, there = aggregate.summarise(values), aggregate.summarise(value + shift for value in values)
+    here, there = stats.summarise(values), stats.summarise(value + shift for value in values)
     assert there.ci_low == pytest.approx(here.ci_low + shift, abs=1e-6)
     assert there.ci_high == pytest.approx(here.ci_high + shift, abs=1e-6)
     assert here.ci_high - here.mean == pytest.approx(here.mean - here.ci_low, abs=1e-9)
@@ -182,11 +184,11 @@ def test_interval_moves_with_its_values(values: list[float], shift: float) -> No
 
 @pytest.mark.parametrize("n", T)
 def test_half_width_has_the_tabulated_quantile(n: int) -> None:
-    assert aggregate.half_width(n) == pytest.approx(T[n] / math.sqrt(n), rel=1e-12)
+    assert stats.half_width(n) == pytest.approx(T[n] / math.sqrt(n), rel=1e-12)
 
 
 def test_one_seed_has_no_spread_and_none_has_no_mean() -> None:
-    single, nothing = aggregate.summarise([0.5]), aggregate.summarise([])
+    single, nothing = stats.summarise([0.5]), stats.summarise([])
     assert (single.mean, single.n_seeds, nothing.n_seeds) == (0.5, 1, 0)
     assert all(math.isnan(value) for value in (*single[1:4], *nothing[:4]))
 
@@ -209,19 +211,19 @@ def runs_of(**losses: tuple[float, ...]) -> pd.DataFrame:
     ],
 )
 def test_bold_needs_a_paired_interval_without_zero(values: dict[str, Any], lowest: bool, best: str | None) -> None:
-    assert aggregate.significant_best(runs_of(**values), "x", lowest=lowest) == best
+    assert stats.significant_best(runs_of(**values), "x", lowest=lowest) == best
 
 
 def test_bold_needs_the_interval_on_the_better_side() -> None:
     runs = runs_of(a=(0.1, 0.5, 0.9), b=(0.0, 0.4, 0.81))
     runs.loc[len(runs)] = ["b", 3, "done", 9.0]  # makes b's mean the worse, though it wins on every common seed
-    assert aggregate.significant_best(runs, "x", lowest=True) is None
+    assert stats.significant_best(runs, "x", lowest=True) is None
 
 
 def test_paired_uses_common_seeds_only() -> None:
     runs = runs_of(a=(0.1, 0.5, 0.9), b=(0.3, 0.6, 5.0))
     runs.loc[(runs["method"] == "b") & (runs["seed"] == 2), "status"] = "diverged"
-    difference = aggregate.paired(runs, "a", "b", "x")
+    difference = stats.paired(frame.finished(runs), "a", "b", "x")
     assert difference.n_seeds == 2
     assert difference.mean == pytest.approx(-0.15)
     assert difference.ci_high == pytest.approx(-0.15 + T[2] * statistics.stdev([-0.2, -0.1]) / math.sqrt(2))
@@ -255,7 +257,7 @@ def test_damaged_result_is_named_and_leaves_the_tables(tmp_path: Path) -> None:
 
 
 def test_like_runs_are_not_flagged(full: Protocol) -> None:
-    assert aggregate.flags(aggregate.read_runs(full)) == []
+    assert frame.flags(frame.read_runs(full)) == []
     assert "Caution" not in text(full, "tables/table1.md")
 
 
@@ -463,9 +465,9 @@ def test_figure1_draws_mean_band_and_seeds(full: Protocol, holes: Protocol) -> N
 
 def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(trajectories, "save", lambda figure, path: drawn.update({path.name: figure}))
+    monkeypatch.setattr(drawing, "save", lambda figure, path: drawn.update({path.name: figure}))
     write_figures(holes)
-    assert [tuple(drawn[name].get_size_inches()) for name in sorted(drawn)] == [(6.9, 2.5), (3.3, 3.0)]
+    assert [tuple(drawn[name].get_size_inches()) for name in ("figure1", "figure2")] == [(6.9, 2.5), (3.3, 3.0)]
     axes = drawn["figure1"].axes
     assert [panel.get_title() for panel in axes] == ["Dropout0", "Dropout1", "Dropout2"]
     for panel, parameter in zip(axes, ("dropout0", "dropout1", "dropout2"), strict=True):
@@ -498,6 +500,7 @@ def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path)
     protocol = fill(
         load(tmp_path, variants=variants, run={"variants": [*variants, "cpmlho_dropout0_0.1"], "seeds": [0]})
     )
+    write_tables(protocol)
     write_figures(protocol)
     rows = table(protocol, "figures/figure2.csv")
     assert [row["start"] for row in rows] == ["0.1"] * 6 + ["0.4"] * 6
@@ -510,6 +513,8 @@ def test_figures_without_runs_say_what_they_lack(tmp_path: Path) -> None:
     unasked = load(tmp_path / "unasked", run={"datasets": ["fashionmnist"], "variants": []})
     unstarted = load(tmp_path / "unstarted", run={"variants": ["cpmlho_dropout0_0.1"]})
     for protocol in (unasked, unstarted):
+        write(protocol, RunKey("fashionmnist", "random_search", 0), 0.5)
+        write_tables(protocol)
         write_figures(protocol)
         for number in (1, 2):
             svg = text(protocol, f"figures/figure{number}.svg")
@@ -543,16 +548,16 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     )
     folder = Path(full.results_dir)
     paths = written(folder)
-    assert len(paths) == (10 + 14) + 12 + 1
+    assert len(paths) == sum(map(len, TABLES.values())) + len(FIGURES) * len(PICTURES) + 1
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
     code = (
         "from cpmlho.study import protocol as config; from pathlib import Path\n"
-        "from cpmlho.study.report import figures, report, tables\n"
+        "from cpmlho.study.report.write import write_figures, write_page, write_tables\n"
         f"over = {{'results_dir': {str(folder)!r}, 'note': {NASTY!r}}}\n"
         f"p = config.load([Path({str(ROOT / 'config.yaml')!r})], over)\n"
-        "tables.write_tables(p); figures.write_figures(p); report.write_report(p)"
+        "write_tables(p); write_figures(p); write_page(p)"
     )
     run_python(code, tmp_path, PYTHONHASHSEED="7")
     assert written(folder) == paths
@@ -584,7 +589,57 @@ def test_a_variant_is_compared_with_its_base_over_common_seeds(tmp_path: Path) -
 
 
 def test_without_variants_the_page_says_so(tmp_path: Path) -> None:
-    protocol = load(tmp_path, run={"variants": []})
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
     write_tables(protocol)
     assert "No variant has been run together with its base." in text(protocol, "tables/variants.md")
     assert table(protocol, "tables/variants.csv") == []
+
+
+def test_without_any_run_there_is_nothing_to_be_made(tmp_path: Path) -> None:
+    protocol = load(tmp_path)
+    with pytest.raises(ResultError, match=r"none of the 36 runs of the protocol is there; run them first"):
+        write_tables(protocol)
+    assert not (tmp_path / "tables").exists()
+
+
+@pytest.mark.parametrize("make", [write_figures, write_page])
+def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, make: Callable[[Protocol], str]) -> None:
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
+    with pytest.raises(ResultError, match=r"tables: no runs.csv, .*make the tables first: python -m cpmlho tables"):
+        make(protocol)
+    write_tables(protocol)
+    other = load(tmp_path, run={"methods": ["delta_stn"], "variants": [], "seeds": [0]})
+    with pytest.raises(ResultError, match=r"runs.csv: of other runs than the protocol's; make the tables again"):
+        make(other)
+
+
+def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
+    assert write_tables(protocol).endswith("files from 6 of 6 runs")
+    with pytest.raises(ResultError, match=r"figure1.svg: .*make the figures first: python -m cpmlho figures"):
+        write_page(protocol)
+    assert write_figures(protocol).startswith(f"{tmp_path}/figures: 12 files, figure1,")
+    assert write_page(protocol) == f"{tmp_path}/report.html: 6 of 6 runs, {len(TABLES)} tables, 4 figures"
+
+
+def test_a_table_along_a_run_that_is_missing_is_named(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
+    path = run_dir(tmp_path, RunKey("mnist", "delta_stn", 1)) / HYPERPARAMETERS
+    path.unlink()
+    with pytest.raises(ResultError, match=re.escape(str(path))):
+        write_tables(protocol)
+
+
+@pytest.mark.parametrize("tuned", [["dropout0"], ["dropout1", "dropout2"]])
+def test_tables_and_figures_are_of_whatever_is_tuned(tmp_path: Path, tuned: list[str]) -> None:
+    protocol = load(tmp_path, run={"variants": []})
+    datasets = {
+        name: dataset.model_copy(update={"hyperparameters": {key: dataset.hyperparameters[key] for key in tuned}})
+        for name, dataset in protocol.datasets.items()
+    }
+    protocol = fill(protocol.model_copy(update={"datasets": datasets}))
+    write_tables(protocol)
+    write_figures(protocol)
+    write_page(protocol)
+    assert {row["hyperparameter"] for row in table(protocol, "tables/table2.csv")} == set(tuned)
+    assert {row["hyperparameter"] for row in table(protocol, "figures/figure1.csv")} == set(tuned)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import nct, t
 
-from cpmlho.study.report.statistics import (
+from cpmlho.study.report.stats import (
     FEWEST_SEEDS,
     LEVEL,
     POWER,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cpmlho.study.protocol import load
-from cpmlho.study.report.tables import write_tables
+from cpmlho.study.report.write import write_tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

@@ -1,10 +1,12 @@
+from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.tables import EVIDENCE, TABLES
+
 RUN_RESULTS = [str(run_dir(RESULTS, key) / RESULT) for key in KEYS]
 REPORTING = [
     str(path)
-    for path in [SOURCE / "study" / "results.py", *sorted(SOURCE.glob("study/report/*"))]
-    if path.is_file() and not path.name.startswith(".")
+    for path in [SOURCE / "study" / "results.py", *sorted(SOURCE.glob("study/report/**/*"))]
+    if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
 ]
-EVIDENCE = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")
 # Where the runs are tracked changes no table.
 UNTRACKED = protocol.model_copy(update={"tracking": Tracking(uri=None)}).model_dump_json()
 
@@ -14,31 +16,15 @@ rule tables:
         results=RUN_RESULTS,
         sources=REPORTING,
     output:
-        report(
-            f"{RESULTS}/tables/runs.csv",
-            caption="../report/runs.rst",
-            category="Tables",
-            labels={"Table": "all runs", "File": "csv"},
-        ),
         *[
             report(
                 f"{RESULTS}/tables/{name}.{kind}",
                 caption=f"../report/{name}.rst",
-                category="Evidence",
+                category="Evidence" if kinds == EVIDENCE else "Tables",
                 labels={"Table": name.replace("_", " "), "File": kind},
             )
-            for name in EVIDENCE
-            for kind in ("csv", "md")
-        ],
-        *[
-            report(
-                f"{RESULTS}/tables/table{number}.{kind}",
-                caption=f"../report/table{number}.rst",
-                category="Tables",
-                labels={"Table": str(number), "File": kind},
-            )
-            for number in (1, 2, 3)
-            for kind in ("csv", "md", "tex")
+            for name, kinds in TABLES.items()
+            for kind in kinds
         ],
     log:
         f"{RESULTS}/logs/tables.log",
@@ -57,18 +43,19 @@ rule tables:
 
 rule figures:
     input:
+        rules.tables.output,
         results=RUN_RESULTS,
         sources=REPORTING,
     output:
         *[
             report(
-                f"{RESULTS}/figures/figure{number}.{kind}",
-                caption=f"../report/figure{number}.rst",
+                f"{RESULTS}/figures/{name}.{kind}",
+                caption=f"../report/{name}.rst",
                 category="Figures",
-                labels={"Figure": str(number), "File": kind},
+                labels={"Figure": name.removeprefix("figure"), "File": kind},
             )
-            for number in (1, 2, 3, 4)
-            for kind in ("png", "svg", "csv")
+            for name in FIGURES
+            for kind in KINDS
         ],
     log:
         f"{RESULTS}/logs/figures.log",
@@ -87,8 +74,8 @@ rule figures:
 
 rule report:
     input:
+        rules.tables.output,
         rules.figures.output,
-        results=RUN_RESULTS,
         sources=REPORTING,
     output:
         f"{RESULTS}/report.html",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal, NamedTuple, Self
@@ -13,10 +13,10 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
-from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.frame import Study
 from cpmlho.study.report.measures import measured
 from cpmlho.study.report.paper import paper_effect, paper_numbers, quantity_column
-from cpmlho.study.report.statistics import (
+from cpmlho.study.report.stats import (
     FEWEST_SEEDS,
     LEVEL,
     Array,
@@ -128,27 +128,6 @@ class Part(NamedTuple):
         )
 
 
-class Decided(NamedTuple):
-    """A claim with its verdict."""
-
-    claim: Claim
-    verdict: Verdict
-    p: float  # Holm's, over the claims; NaN for a claim without tests that have one, or with too few seeds
-    parts: list[Part]
-
-    @property
-    def decisive(self) -> Part:
-        """The test that the verdict turns on: one that fails, or else one that is undecided, or else the first."""
-        ranks = {"fails": 0, "undecided": 1, "holds": 2}
-        return min(self.parts, key=lambda part: (ranks[part.decision], -part.n_seeds))
-
-    @property
-    def seeds_needed(self) -> int | None:
-        """The number of seeds that would decide it, as far as it can be told."""
-        known = [part.seeds_needed for part in self.parts if part.seeds_needed]
-        return max(known) if known and self.verdict == "inconclusive" else None
-
-
 @cache
 def claims() -> tuple[Claim, ...]:
     """The claims, in the paper's order."""
@@ -213,22 +192,7 @@ def _printed(claim: Claim, test: Printed, runs: pd.DataFrame) -> Iterator[Part]:
         )
 
 
-def _verdict(parts: Sequence[Part], p: float) -> Verdict:
-    decisions = {part.decision for part in parts}
-    if "fails" in decisions:
-        return "not reproduced"
-    return "reproduced" if decisions == {"holds"} and not p >= LEVEL else "inconclusive"
-
-
-def decide(protocol: Protocol, runs: pd.DataFrame) -> list[Decided]:
-    """Every claim with its verdict, from the runs of the protocol."""
-    done = measured(protocol, runs)
-    parts = {claim.id: list(_parts(claim, done)) for claim in claims()}
-    # All parts must hold, so that a claim's p-value is its largest (intersection-union).
-    tested = [[part.p for part in each if part.side != "printed"] for each in parts.values()]
-    largest = [float(np.max(p)) if p else math.nan for p in tested]
-    adjusted = holm(largest)
-    return [
-        Decided(claim, _verdict(parts[claim.id], p), p, parts[claim.id])
-        for claim, p in zip(claims(), adjusted, strict=True)
-    ]
+def tested(study: Study) -> list[Part]:
+    """Every test of every claim, from the runs of the protocol."""
+    done = measured(study)
+    return [part for claim in claims() for part in _parts(claim, done)]

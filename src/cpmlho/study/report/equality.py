@@ -36,15 +36,21 @@ def known_changes() -> list[Change]:
     return [Change.model_validate(each) for each in yaml.safe_load(text)]
 
 
-def changes_since(algorithm: str, code: str) -> list[Change] | None:
-    """The changes that lead from the code with this digest to the present one; None if other code lies between."""
+def changes_after(algorithm: str, code: str) -> list[Change]:
+    """The changes since the code with this digest, as far as they lead on from each other."""
     passed = []
     for change in known_changes():
         before, after = change.codes.get(algorithm, ("", ""))
         if code == before:
             passed.append(change)
             code = after
-    return passed if code == code_digest(algorithm) else None
+    return passed
+
+
+def outdated(algorithm: str, code: str) -> bool:
+    """Whether other code lies between the one with this digest and the present one than the known changes."""
+    passed = changes_after(algorithm, code)
+    return (passed[-1].codes[algorithm][1] if passed else code) != code_digest(algorithm)
 
 
 def numbers(folder: Path) -> str:

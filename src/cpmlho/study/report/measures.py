@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.aggregate import finished
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, read_rows, run_dir
+from cpmlho.study.report.frame import KEY, Study
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS
 
+MEASURED = ("settled", "retreat", "course_val_loss")
 TOLERANCE = 0.01  # of a dropout rate that has settled
-RATES = ["dropout0", "dropout1", "dropout2"]
 
 
 def settled(rates: pd.DataFrame) -> int:
@@ -25,21 +24,27 @@ def retreat(rate: pd.Series) -> float:
     return float((np.maximum.accumulate(ahead) - ahead).max())
 
 
-def rows_of(protocol: Protocol, key: RunKey, file: str) -> pd.DataFrame:
-    """One of a run's tables."""
-    return pd.DataFrame(read_rows(run_dir(protocol.results_dir, key) / file))
+def measured(study: Study) -> pd.DataFrame:
+    """The finished runs, with `settled`, `retreat` of dropout0 and `course_val_loss` of those that tune in training.
 
-
-def measured(protocol: Protocol, runs: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs, with `settled`, `retreat` of dropout0 and `course_val_loss` of those that tune in training."""
-    done = finished(runs).copy()
-    for name in ("settled", "retreat", "course_val_loss"):
-        done[name] = float("nan")
+    Raises:
+        ResultError: a run lacks one of its tables.
+    """
+    done = study.finished
     tuning = done[done["algorithm"].isin(["delta_stn", "cpmlho"])]
-    for index, dataset, method, seed in tuning[["dataset", "method", "seed"]].itertuples():
-        key = RunKey(dataset, method, seed)
-        path = rows_of(protocol, key, HYPERPARAMETERS).set_index("update")
-        done.loc[index, "settled"] = settled(path[RATES])
-        done.loc[index, "retreat"] = retreat(path["dropout0"])
-        done.loc[index, "course_val_loss"] = rows_of(protocol, key, HISTORY)["val_loss"].mean()
-    return done
+    losses, paths = (
+        dict(iter(study.along(file, tuning).groupby(KEY, sort=False))) for file in (HISTORY, HYPERPARAMETERS)
+    )
+    rows = [
+        {**dict(zip(KEY, key, strict=True)), **_moves(path), "course_val_loss": losses[key]["val_loss"].mean()}
+        for key, path in paths.items()
+    ]
+    return done.merge(pd.DataFrame(rows, columns=[*KEY, *MEASURED]), how="left", on=KEY)
+
+
+def _moves(path: pd.DataFrame) -> dict[str, float]:
+    rates = path.filter(regex="^dropout").dropna(axis=1)  # of this dataset
+    return {
+        "settled": settled(rates) if len(rates.columns) else float("nan"),
+        "retreat": retreat(rates["dropout0"]) if "dropout0" in rates else float("nan"),
+    }

@@ -1,14 +1,21 @@
-"""The numbers that the paper prints."""
+"""The numbers that the paper prints, and ours beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 import pandas as pd
 
+from cpmlho.study.report.frame import Study, finished, flags, incomplete
+from cpmlho.study.report.render import Cell, Grid, Line
+from cpmlho.study.report.stats import Summary, significant_best, summarise
+from cpmlho.study.report.style import label_of
 from cpmlho.study.results import METRICS
 
 KEY = ["dataset", "method", "quantity"]
+SUMMARY = list(Summary._fields)
+Cells = dict[tuple[str, str, str], Cell]  # by dataset, method, quantity
 
 
 def paper_numbers(table: int | None = None) -> dict[tuple[str, str, str], str]:
@@ -30,3 +37,102 @@ def paper_effect(dataset: str, method: str, other: str, quantity: str) -> float 
     printed = paper_numbers()
     ours, theirs = (printed.get((dataset, name, quantity)) for name in (method, other))
     return float(ours) - float(theirs) if ours and theirs else None
+
+
+def beside_paper(study: Study, table: int, quantities: Sequence[str], datasets: list[str]) -> pd.DataFrame:
+    """Our mean, spread and interval beside each number of one of the paper's tables, a row each."""
+    paper, rows = paper_numbers(table), []
+    for dataset, of_dataset in _chosen(study, datasets).groupby("dataset", sort=False):
+        for quantity in quantities:
+            for method, group in of_dataset.groupby("method", sort=False):
+                key = str(dataset), str(method), quantity
+                ours = summarise(finished(group)[quantity_column(quantity)])
+                network = study.protocol.datasets[key[0]].network.kind
+                rows.append((*key, network, paper.get(key, ""), *ours))
+    return pd.DataFrame(rows, columns=[*KEY, "network", "paper", *SUMMARY])
+
+
+def cells(study: Study, frame: pd.DataFrame, *, lowest: bool | None = None) -> Cells:
+    """Each row of `beside_paper` as the cell of a table.
+
+    Args:
+        study: of the rows.
+        frame: the rows: dataset, method, quantity, paper, mean, std.
+        lowest: whether the lowest or the highest mean is the best; None: there is no best.
+    """
+    made: Cells = {}
+    for key, rows in frame.groupby(["dataset", "quantity"], sort=False):
+        dataset, quantity = map(str, key)
+        runs = study.compared[study.compared["dataset"] == dataset]
+        column = quantity_column(quantity)
+        best = None if lowest is None else significant_best(finished(runs), column, lowest=lowest)
+        for row in rows.to_dict("records"):
+            method = row["method"]
+            mark = incomplete(runs[runs["method"] == method])
+            made[dataset, method, quantity] = Cell(
+                row["mean"], row["std"], row["paper"], mark, method == best, f"{dataset}/{method}"
+            )
+    return made
+
+
+def paper_grid(
+    study: Study, table: int, title: str, header: list[str], rows: list[Line], datasets: list[str], best: bool
+) -> Grid:
+    """One of the paper's tables, with what must be said of it."""
+    shown = [cell for row in rows for cell in row if isinstance(cell, Cell)]
+    chosen = _chosen(study, datasets)
+    if not shown:
+        caption = f"{title}. The protocol runs no such dataset."
+    else:
+        caption = " ".join(_sentences(study, table, title, shown, chosen, best))
+    return Grid(f"Table {table}", header, rows, caption, study.protocol.note, flags(chosen))
+
+
+def _chosen(study: Study, datasets: list[str]) -> pd.DataFrame:
+    return study.compared[study.compared["dataset"].isin(datasets)]
+
+
+def _sentences(study: Study, table: int, title: str, shown: list[Cell], chosen: pd.DataFrame, best: bool) -> list[str]:
+    sentences = [
+        f"{title}.",
+        f"Ours: mean ± sample standard deviation over seeds (n={len(study.protocol.run.seeds)});"
+        " in parentheses the paper's number, – where it prints none.",
+        _budget(study, chosen),
+    ]
+    if best:
+        bold = "Bold: the best mean where the 95 % interval of its paired difference to the second best excludes zero"
+        none = "" if any(cell.bold for cell in shown) else "; here none is"
+        sentences += [f"Intervals are 95 % Student-t over seeds (table{table}.csv).", f"{bold}{none}."]
+    else:
+        sentences.append("No intervals are given.")
+    if any(cell.mark for cell in shown):
+        sentences.append("In brackets: seeds that the mean leaves out.")
+    return sentences
+
+
+def _budget(study: Study, chosen: pd.DataFrame) -> str:
+    datasets = study.protocol.datasets
+    epochs = ", ".join(f"{datasets[name].epochs} on {datasets[name].folder}" for name in chosen["dataset"].unique())
+    text = f"Epochs: {epochs}; values at the last step."
+    searches = chosen[chosen["trials"].notna()].drop_duplicates("method")
+    if len(searches):
+        trials = ", ".join(f"{label_of(str(row.method))} {row.trials}" for row in searches.itertuples())
+        text += f" A search counts with its best trial by validation loss, each one such training, of: {trials}."
+    return text
+
+
+def rows_are_methods(study: Study, made: Cells, names: dict[tuple[str, str], str]) -> tuple[list[str], list[Line]]:
+    """Tables 2 and 3: a column for each quantity of a dataset.
+
+    Args:
+        study: of the cells.
+        made: the cells.
+        names: of the columns, by dataset and quantity.
+    """
+    used = list(dict.fromkeys((dataset, quantity) for dataset, _, quantity in made))
+    rows: list[Line] = [
+        [label_of(method), *(made[dataset, method, quantity] for dataset, quantity in used)]
+        for method in study.protocol.run.methods
+        if used
+    ]
+    return ["Method", *(names[each] for each in used)], rows

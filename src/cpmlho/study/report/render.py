@@ -1,13 +1,17 @@
-"""The same table as Markdown and as LaTeX."""
+"""A table to be printed, from its numbers, and the same table as Markdown and as LaTeX."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isnan
+from math import isfinite, isnan
+from typing import Any
 
-from cpmlho.study.report.aggregate import Summary
+import pandas as pd
+
+from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.style import label_of
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -24,7 +28,8 @@ _TEX = {
 class Cell:
     """Our number beside the paper's."""
 
-    ours: Summary
+    mean: float
+    std: float
     paper: str  # as printed, digits included; empty where the paper prints none
     mark: str = ""  # what the mean leaves out
     bold: bool = False
@@ -32,9 +37,7 @@ class Cell:
 
     def text(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
         """`0.181 ± 0.002 (0.180) [n=2/3, 1 diverged]`, each part where there is one."""
-        ours = "–" if isnan(self.ours.mean) else f"{self.ours.mean:.3f}"
-        if not isnan(self.ours.std):
-            ours += f" ± {self.ours.std:.3f}"
+        ours = spread(self.mean, self.std, 3)
         rest = f" ({self.paper or '–'})" + (f" [{self.mark}]" if self.mark else "")
         return (bold(escape(ours)) if self.bold else escape(ours)) + escape(rest)
 
@@ -71,6 +74,59 @@ class Grid:
             [escape(part) if isinstance(part, str) else part.text(bold, escape) for part in row] for row in self.rows
         ]
         return [[escape(name) for name in self.header], *rows]
+
+
+Row = Mapping[Any, Any]
+Column = Callable[[Row], str | Linked]  # what it shows of a row
+
+
+def number(value: float, decimals: int = 4, sign: str = "") -> str:
+    """A number with so many decimals, – where there is none."""
+    return f"{value:{sign}.{decimals}f}" if isfinite(value) else "–"
+
+
+def interval(low: float, high: float, decimals: int = 4, sign: str = "+") -> str:
+    """An interval, – where there is none."""
+    return "–" if isnan(low) else f"{low:{sign}.{decimals}f} to {high:{sign}.{decimals}f}"
+
+
+def spread(mean: float, std: float, decimals: int = 4) -> str:
+    """Mean ± standard deviation over seeds."""
+    return number(mean, decimals) + ("" if isnan(std) else f" ± {std:.{decimals}f}")
+
+
+def mean_of(prefix: str) -> Column:
+    """The column of a mean, with its standard deviation."""
+    return lambda row: spread(row[f"{prefix}_mean"], row[f"{prefix}_std"])
+
+
+def interval_of(prefix: str) -> Column:
+    """The column of an interval."""
+    return lambda row: interval(row[f"{prefix}_ci_low"], row[f"{prefix}_ci_high"])
+
+
+def method_of(column: str) -> Column:
+    """The column of a method, with its runs."""
+    return lambda row: Linked(label_of(row[column]), f"{row['dataset']}/{row[column]}")
+
+
+DIFFERENCE: Mapping[str, Column] = {
+    "Difference": lambda row: number(row["difference_mean"], sign="+"),
+    "95 % interval": interval_of("difference"),
+    "n": lambda row: str(row["difference_n_seeds"]),
+}
+
+
+def listed(
+    protocol: Protocol, label: str, columns: Mapping[str, Column], frame: pd.DataFrame, caption: str
+) -> list[Grid]:
+    """A table with a line for each row, which begins with the dataset."""
+    rows: list[Line] = [
+        [protocol.datasets[row["dataset"]].folder, *(show(row) for show in columns.values())]
+        for row in frame.to_dict("records")
+    ]
+    said = caption if rows else f"{caption} No run of the protocol is there to be compared."
+    return [Grid(label, ["Dataset", *columns], rows, said, protocol.note)]
 
 
 def escape_markdown(text: str) -> str:

@@ -35,12 +35,22 @@ QUANTITIES = {
 }
 
 
+def style_of(method: str) -> Style:
+    """A method's look; black for one that is not known here."""
+    return STYLE.get(method, Style(method, "#000000", "-"))
+
+
 def label_of(method: str) -> str:
     """A method's label; a variant's own name."""
-    return STYLE[method].label if method in STYLE else method
+    return style_of(method).label
+
+
+def quantity_name(quantity: str) -> str:
+    """A quantity as a heading; one that is not known here by its own name."""
+    return QUANTITIES.get(quantity, quantity.replace("_", " ").capitalize())
 
 
 def words_of(column: str) -> str:
     """A column of all runs in words, in the middle of a sentence."""
-    name = QUANTITIES[column.removeprefix("final_").removeprefix("hyperparameter_")]
+    name = quantity_name(column.removeprefix("final_").removeprefix("hyperparameter_"))
     return name[0].lower() + name[1:]

@@ -1,19 +1,84 @@
-"""Small-sample statistics over seeds: intervals, exact tests, Holm's correction, and how many seeds would decide."""
+"""Every statistic over seeds: pairing, intervals, exact tests, Holm's correction, and how many seeds would decide."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.05  # of all tests; the intervals have the rest
 POWER = 0.8
 FEWEST_SEEDS = 5  # with fewer, no interval decides anything
 MOST_SEEDS = 10_000
 Array = NDArray[np.float64]
+
+
+class Summary(NamedTuple):
+    """Mean, sample standard deviation and 95 % Student-t interval over seeds; NaN where they are undefined."""
+
+    mean: float
+    std: float
+    ci_low: float
+    ci_high: float
+    n_seeds: int
+
+    def named(self, prefix: str) -> dict[str, Any]:
+        """The columns of a table: each field after a prefix."""
+        return {f"{prefix}_{name}": value for name, value in self._asdict().items()}
+
+
+def quantile(n: int, level: float = LEVEL) -> float:
+    """Student's t beyond which, on both sides together, `level` of the means of `n` values lie."""
+    return float(special.stdtrit(n - 1, 1 - level / 2)) if n > 1 else float("nan")
+
+
+def half_width(n: int) -> float:
+    """Half of the 95 % Student-t interval of a mean of `n` values, in units of their sample standard deviation."""
+    return float(quantile(n) / n**0.5)
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Summarise one number over seeds."""
+    array = np.fromiter(values, dtype=float)
+    n = len(array)
+    mean = float(array.mean()) if n else float("nan")
+    std = float(array.std(ddof=1)) if n > 1 else float("nan")
+    half = half_width(n) * std if n > 1 else float("nan")
+    return Summary(mean, std, mean - half, mean + half, n)
+
+
+def pairs(runs: pd.DataFrame, method: str, other: str, column: str) -> pd.DataFrame:
+    """Values of two methods by seed, `ours` and `theirs`, on the seeds that both have.
+
+    Args:
+        runs: a row for each method and seed, of one dataset.
+        method: the first of the two.
+        other: the second.
+        column: of the values.
+    """
+    by_seed = runs.pivot(index="seed", columns="method", values=column).reindex(columns=[method, other])
+    return by_seed.set_axis(["ours", "theirs"], axis=1).dropna()
+
+
+def paired(runs: pd.DataFrame, method: str, other: str, column: str) -> Summary:
+    """Differences `method` minus `other` over the seeds that both have, as `pairs` takes them."""
+    both = pairs(runs, method, other, column)
+    return summarise(both["ours"] - both["theirs"])
+
+
+def significant_best(runs: pd.DataFrame, column: str, *, lowest: bool) -> str | None:
+    """The method of the best mean on one dataset, if its paired interval against the second excludes zero."""
+    means = runs.groupby("method", sort=False)[column].mean().sort_values(ascending=lowest, kind="stable")
+    if len(means) < 2:
+        return None
+    best, second = means.index[:2]
+    difference = paired(runs, best, second, column)
+    better = difference.ci_high < 0 if lowest else difference.ci_low > 0
+    return str(best) if better else None
 
 
 class Estimate(NamedTuple):
@@ -36,6 +101,8 @@ def estimate(values: Sequence[float] | Array) -> Estimate:
     nan = float("nan")
     if len(x) < 2:
         return Estimate(float(x.mean()) if len(x) else nan, nan, nan, nan, nan, len(x))
+    from scipy import stats
+
     mean, std = float(x.mean()), float(x.std(ddof=1))
     p = float(stats.permutation_test((x,), np.mean, permutation_type="samples", rng=np.random.default_rng(0)).pvalue)
     return Estimate(mean, *interval(x), p, std, len(x))
@@ -45,6 +112,8 @@ def interval(x: Array) -> tuple[float, float]:
     """The 95 % BCa bootstrap interval of the mean of `x` (n,), n >= 2."""
     if np.ptp(x) <= 1e-12 * np.abs(x).max():  # BCa divides by the spread
         return float(x.mean()), float(x.mean())
+    from scipy import stats
+
     bounds = stats.bootstrap(
         (x,), np.mean, confidence_level=1 - LEVEL, method="BCa", rng=np.random.default_rng(0)
     ).confidence_interval
@@ -54,7 +123,7 @@ def interval(x: Array) -> tuple[float, float]:
 def predicted(values: Sequence[float] | Array) -> tuple[float, float]:
     """Where one further seed lies with 95 %: Student's prediction interval of `values` (n,), n >= 2."""
     x = np.asarray(values, dtype=float)
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(x) - 1) * x.std(ddof=1) * np.sqrt(1 + 1 / len(x)))
+    half = float(quantile(len(x)) * x.std(ddof=1) * np.sqrt(1 + 1 / len(x)))
     return float(x.mean()) - half, float(x.mean()) + half
 
 
@@ -62,7 +131,9 @@ def outlying(values: Sequence[float] | Array, printed: float) -> float:
     """p-value of `printed` being one further seed beside `values` (n,), n >= 2: the prediction interval's test."""
     x = np.asarray(values, dtype=float)
     scale = x.std(ddof=1) * np.sqrt(1 + 1 / len(x))
-    return float(2 * stats.t.sf(abs(printed - x.mean()) / scale, len(x) - 1)) if scale > 0 else float(printed == x[0])
+    return (
+        float(2 * special.stdtr(len(x) - 1, -abs(printed - x.mean()) / scale)) if scale > 0 else float(printed == x[0])
+    )
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -88,8 +159,8 @@ def seeds_needed(std: float, effect: float, tests: int = 1) -> int | None:
     if not (std > 0 and abs(effect) > 0):
         return fewest
     n = np.arange(fewest, MOST_SEEDS)
-    threshold = stats.t.ppf(1 - LEVEL / tests / 2, n - 1)
-    enough = stats.nct.sf(threshold, n - 1, abs(effect) / std * np.sqrt(n)) >= POWER
+    threshold = special.stdtrit(n - 1, 1 - LEVEL / tests / 2)
+    enough = special.nctdtr(n - 1, abs(effect) / std * np.sqrt(n), threshold) <= 1 - POWER
     return int(n[np.argmax(enough)]) if enough.any() else None
 
 
@@ -102,5 +173,5 @@ def seeds_excluding(std: float, distance: float, tests: int = 1) -> int | None:
         tests: among how many, by Holm's correction, the p-value must be below 0.05 at worst.
     """
     n = np.arange(FEWEST_SEEDS, MOST_SEEDS)
-    excluded = 2 * stats.t.sf(abs(distance) / (std * np.sqrt(1 + 1 / n)), n - 1) < LEVEL / tests
+    excluded = 2 * special.stdtr(n - 1, -abs(distance) / (std * np.sqrt(1 + 1 / n))) < LEVEL / tests
     return int(n[np.argmax(excluded)]) if excluded.any() else None

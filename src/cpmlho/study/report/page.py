@@ -12,16 +12,15 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.aggregate import MISSING, by_method, finished, flags, incomplete, paired, read_runs, summarise
-from cpmlho.study.report.equality import Change, changes_since, known_changes
-from cpmlho.study.report.evidence import evidence
+from cpmlho.study.report.equality import Change, changes_after, known_changes
+from cpmlho.study.report.figures import FIGURES
+from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
 from cpmlho.study.report.paper import paper_effect
-from cpmlho.study.report.style import QUANTITIES, label_of
-from cpmlho.study.report.tables import TABLES, differences, grid_of
-from cpmlho.study.results import RESULT, run_dir, write_text
+from cpmlho.study.report.stats import paired, summarise
+from cpmlho.study.report.style import label_of, quantity_name
+from cpmlho.study.report.tables import TABLES, load
+from cpmlho.study.results import RESULT, ResultError, run_dir
 
-NAME = "report.html"
-LOSS = "final_val_loss"
 CLASSES = {  # how the words of a verdict look
     **dict.fromkeys(("reproduced", "holds"), "good"),
     **dict.fromkeys(("not reproduced", "fails"), "bad"),
@@ -29,48 +28,22 @@ CLASSES = {  # how the words of a verdict look
 }
 
 
-class Picture(NamedTuple):
-    """A figure in the page."""
+def source(results_dir: str, name: str) -> str:
+    """A figure's SVG as a data URI, so that the page is one file.
 
-    number: int
-    title: str
-    alt: str
-
-    def source(self, results_dir: str) -> str:
-        """The SVG as a data URI, so that the page is one file."""
-        path = Path(results_dir) / "figures" / f"figure{self.number}.svg"
+    Raises:
+        ResultError: the figure is missing.
+    """
+    path = Path(results_dir) / "figures" / f"{name}.svg"
+    try:
         return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise ResultError(f"{path}: {error.strerror}; make the figures first: python -m cpmlho figures") from None
 
 
-PICTURES = (
-    Picture(
-        1,
-        "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
-        "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"
-        " Δ-STN and CPMLHO: mean over seeds, its interval, and each seed faint.",
-    ),
-    Picture(
-        2,
-        "The paper's Figure 2: dropout0 of CPMLHO from other starts",
-        "dropout0 of CPMLHO on MNIST against hyperparameter updates, from starts of 0.1, 0.2, 0.5 and 0.8, with the"
-        " paper's end of about 0.05 as a dotted line.",
-    ),
-    Picture(
-        3,
-        "Anytime: best validation loss so far against the work spent",
-        "For each dataset, best validation loss so far against training seconds and against batch gradients, of every"
-        " method: median over seeds and the band from the lowest to the highest.",
-    ),
-    Picture(
-        4,
-        "Longer budgets: validation loss by epoch",
-        "Validation loss of Δ-STN and CPMLHO by epoch in runs longer than the protocol's, median and band over seeds.",
-    ),
-)
-
-
-def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> Iterator[str]:
+def answer(study: Study) -> Iterator[str]:
     """The answer in three sentences."""
+    verdicts = study.table("verdicts")
     counts = verdicts["verdict"].value_counts()
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
     yield f"Of the paper's {len(verdicts)} claims, on the runs below: {', '.join(parts)}."
@@ -78,22 +51,23 @@ def answer(protocol: Protocol, runs: pd.DataFrame, verdicts: pd.DataFrame) -> It
         (["delta_stn"], "CPMLHO's final validation loss, of which less is better, minus "),
         (["fixed", "bayesian_optimization", "random_search"], "The same minus "),
     ):
-        pieces = {other: [*_differences(protocol, runs, other)] for other in others}
+        pieces = {other: [*_differences(study, other)] for other in others}
         found = [f"that of {label_of(other)}: {', '.join(each)}" for other, each in pieces.items() if each]
         yield text + ("; ".join(found) or f"that of {' or '.join(map(label_of, others))}: no two seeds of both") + "."
 
 
-def _differences(protocol: Protocol, runs: pd.DataFrame, other: str) -> Iterator[str]:
+def _differences(study: Study, other: str) -> Iterator[str]:
     """CPMLHO's final validation loss minus another method's on each dataset, in words."""
-    for dataset in protocol.run.datasets:
-        found = paired(runs[runs["dataset"] == dataset], "cpmlho", other, LOSS)
+    done = study.finished
+    for dataset in study.protocol.run.datasets:
+        found = paired(done[done["dataset"] == dataset], "cpmlho", other, LOSS)
         if found.n_seeds < 2:
             continue
         effect = paper_effect(dataset, "cpmlho", other, "val_loss")
         inside = effect is not None and found.ci_low <= effect <= found.ci_high
         paper = "" if effect is None else f"; the paper's {effect:+.3f} lies {'inside' if inside else 'outside'}"
         bounds = f"95\N{NO-BREAK SPACE}% interval {found.ci_low:+.4f} to {found.ci_high:+.4f}"
-        yield f"{protocol.datasets[dataset].folder} {found.mean:+.4f} ({bounds}, {found.n_seeds} seeds{paper})"
+        yield f"{study.protocol.datasets[dataset].folder} {found.mean:+.4f} ({bounds}, {found.n_seeds} seeds{paper})"
 
 
 def starts(protocol: Protocol) -> str:
@@ -101,7 +75,7 @@ def starts(protocol: Protocol) -> str:
     ranges = [
         (name, each.start) for dataset in protocol.datasets.values() for name, each in dataset.hyperparameters.items()
     ]
-    return ", ".join(f"{QUANTITIES[name].lower()} {start:g}" for name, start in dict.fromkeys(ranges))
+    return ", ".join(f"{quantity_name(name).lower()} {start:g}" for name, start in dict.fromkeys(ranges))
 
 
 class Group(NamedTuple):
@@ -130,8 +104,8 @@ def groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
 
 def changes(runs: pd.DataFrame) -> list[Change]:
     """The changes of the code since the runs were made that left their numbers as they were."""
-    made = finished(runs)[["algorithm", "code"]].drop_duplicates()
-    passed = [change for row in made.itertuples() for change in changes_since(str(row.algorithm), str(row.code)) or []]
+    made = finished(runs[~runs["outdated"]])[["algorithm", "code"]].drop_duplicates()
+    passed = [change for row in made.itertuples() for change in changes_after(str(row.algorithm), str(row.code))]
     return [change for change in known_changes() if change in passed]
 
 
@@ -145,37 +119,33 @@ def readings(compared: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {**row, "effects": compared[compared["variant"].isin(names)].to_dict("records")}
 
 
-def write_report(protocol: Protocol) -> None:
-    """Write `report.html` under the protocol's results, from the result files and the figures.
+def page(study: Study) -> str:
+    """The whole page, from the tables and the figures.
 
     Raises:
-        ResultError: a result file is damaged.
-        OSError: a figure is missing.
+        ResultError: a figure is missing.
     """
-    runs = read_runs(protocol)
-    shown = evidence(protocol, runs)
-    compared = runs[runs["method"].isin(protocol.run.methods)]
+    protocol, runs = study.protocol, study.runs
+    grids = {name: load(name).view(study, study.table(name)) for name in TABLES}
     environment = Environment(
         loader=PackageLoader("cpmlho.study", "report"),
         autoescape=select_autoescape(("j2",)),
         undefined=StrictUndefined,
     )
-    page = environment.get_template("report.html.j2").render(
+    text = environment.get_template("report.html.j2").render(
         protocol=protocol,
-        answer=list(answer(protocol, runs, shown["verdicts"].frame)),
-        tables=[grid_of(protocol, runs, table)[0] for table in TABLES],
-        differences=differences(protocol, compared) if "cpmlho" in protocol.run.methods else None,
-        evidence={name: each.grid for name, each in shown.items()},
-        pictures=[(each, each.source(protocol.results_dir)) for each in PICTURES],
-        readings=list(readings(shown["variants"].frame)),
+        answer=list(answer(study)),
+        grids=grids,
+        figures={name: (words, source(protocol.results_dir, name)) for name, words in FIGURES.items()},
+        readings=list(readings(study.table("variants"))),
         groups=list(groups(protocol, runs)),
         cautions=flags(runs),
         changes=changes(runs),
-        finished=len(finished(runs)),
+        finished=len(study.finished),
         asked=len(runs),
         starts=starts(protocol),
         anchors=set(runs["dataset"] + "/" + runs["method"]),
         plain=str,
         verdict_classes=CLASSES,
     )
-    write_text(Path(protocol.results_dir) / NAME, page + "\n")
+    return text + "\n"

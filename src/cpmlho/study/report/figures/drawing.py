@@ -13,10 +13,15 @@ import matplotlib as mpl
 import matplotlib.style
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from cpmlho.study.report.style import style_of
 from cpmlho.study.results import write_text
 
+BAND = "Line: median over seeds; band: lowest to highest seed."
 COLUMN, PAGE = (3.3, 3.0), (6.9, 2.5)  # width and height in inches
 RC = {
     "font.size": 8,
@@ -55,9 +60,19 @@ def explain(figure: Figure, lines: Sequence[str]) -> None:
     figure.supxlabel("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=6, color="0.3")
 
 
-def write_data(data: pd.DataFrame, path: Path) -> None:
-    """Write what a figure draws, to eight digits."""
-    write_text(path, data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
+def band(axes: Axes, curve: pd.DataFrame, x: str, method: str) -> None:
+    """A method's median over seeds with the band from the lowest to the highest."""
+    label, colour, line = style_of(method)
+    count = int(curve["n_seeds"].max())
+    axes.plot(curve[x], curve["median"], color=colour, linestyle=line, linewidth=1.4, label=f"{label} (n={count})")
+    axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+
+
+def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
+    """Ticks of a logarithmic axis: at these first digits, and saying 0.2, not a power of ten."""
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,0 +1,61 @@
+"""The registry of figures: to add one, add its file and its entry here.
+
+Nothing here imports matplotlib, as the workflow reads the names before every command, and the page the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from cpmlho.study.report.frame import Study
+
+KINDS = ("png", "svg", "csv")
+
+
+class Words(NamedTuple):
+    """What is said of a figure, and in its place to whom it cannot be shown."""
+
+    title: str
+    alt: str
+
+
+FIGURES = {
+    "figure1": Words(
+        "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
+        "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"
+        " Δ-STN and CPMLHO: mean over seeds, its interval, and each seed faint.",
+    ),
+    "figure2": Words(
+        "The paper's Figure 2: dropout0 of CPMLHO from other starts",
+        "dropout0 of CPMLHO on MNIST against hyperparameter updates, from starts of 0.1, 0.2, 0.5 and 0.8, with the"
+        " paper's end of about 0.05 as a dotted line.",
+    ),
+    "figure3": Words(
+        "Anytime: best validation loss so far against the work spent",
+        "For each dataset, best validation loss so far against training seconds and against batch gradients, of every"
+        " method: median over seeds and the band from the lowest to the highest.",
+    ),
+    "figure4": Words(
+        "Longer budgets: validation loss by epoch",
+        "Validation loss of Δ-STN and CPMLHO by epoch in runs longer than the protocol's, median and band over seeds.",
+    ),
+}
+
+
+class Picture(NamedTuple):
+    """What a figure draws, and how."""
+
+    data: Callable[[Study], pd.DataFrame]
+    draw: Callable[[Study, pd.DataFrame], Figure]
+
+
+def load(name: str) -> Picture:
+    """The figure that a module of this package declares as `PICTURE`."""
+    picture: Picture = import_module(f"{__name__}.{name}").PICTURE
+    return picture

@@ -1,0 +1,27 @@
+"""Figure 1 of the paper: the dropout rates of MNIST while the network trains, of the methods that have a schedule."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cpmlho.study.report.figures import Picture
+from cpmlho.study.report.figures.drawing import PAGE
+from cpmlho.study.report.figures.trajectories import DATASET, Plot, Series, data, draw
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.style import STYLE
+
+
+def methods_compared(study: Study) -> list[Series]:
+    """The methods that have a hyperparameter schedule."""
+    runs = study.runs[study.runs["dataset"] == DATASET]
+    names = [name for name in ("delta_stn", "cpmlho") if name in set(runs["method"])]
+    return [Series(name, *STYLE[name], runs[runs["method"] == name]) for name in names]
+
+
+def _rates(study: Study) -> list[str]:
+    datasets = study.protocol.datasets
+    return [name for name in datasets[DATASET].hyperparameters if "dropout" in name] if DATASET in datasets else []
+
+
+PLOT = Plot(1, PAGE, "method", _rates, methods_compared, "Δ-STN and CPMLHO on MNIST")
+PICTURE = Picture(partial(data, PLOT), partial(draw, PLOT))

@@ -1,0 +1,225 @@
+"""All runs that the protocol asks for, read once, with the tables along them and the tables made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec
+from cpmlho.study.report.equality import outdated
+from cpmlho.study.report.tables import TABLES, load
+from cpmlho.study.results import METRICS, RESULT, ResultError, read_result, run_dir, with_values
+from cpmlho.study.settings import HyperparameterName
+
+MISSING = "missing"
+LOSS = "final_val_loss"
+KEY = list(RunKey._fields)
+_COPIED = (
+    *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
+    *("device", "git_commit", "code", "precision"),
+)
+_METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
+# The runs of one dataset are compared with each other; they should agree in these columns.
+_SHARED = {
+    "precision": "precision",
+    "device": "device",
+    "versions_digest": "library versions",
+    "data_digest": "data checksums",
+}
+_UNLIKE_THE_PRESENT = {
+    "stale": "with other settings than the protocol's",
+    "outdated": "by other code than the present",
+}
+# What looks like a number in a csv file and is none, or has gaps and is whole.
+_TYPES = {
+    **dict.fromkeys(("paper", "against", "code", "git_commit"), "str"),
+    **dict.fromkeys(("data_digest", "versions_digest", "config_digest"), "str"),
+    **dict.fromkeys(("steps", "trials"), "Int64"),
+}
+
+
+class Study:
+    """The protocol with its runs and tables, each made when first asked for, or read from the files of `tables`."""
+
+    def __init__(self, protocol: Protocol, tables: Mapping[str, pd.DataFrame] | None = None) -> None:
+        self.protocol = protocol
+        self._tables = dict(tables or {})
+        self._along: dict[tuple[str, RunKey], pd.DataFrame] = {}
+
+    @classmethod
+    def written(cls, protocol: Protocol) -> Study:
+        """The study as the verb `tables` has written it.
+
+        Raises:
+            ResultError: a table is missing, or they are of other runs than the protocol's.
+        """
+        folder = Path(protocol.results_dir) / "tables"
+        paths = {name: folder / f"{name}.csv" for name in TABLES}
+        missing = [path.name for path in paths.values() if not path.exists()]
+        if missing:
+            raise ResultError(f"{folder}: no {', '.join(missing)}; make the tables first: python -m cpmlho tables")
+        study = cls(protocol, {name: _read_csv(path) for name, path in paths.items()})
+        if list(study.runs[KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
+            raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
+        return study
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The numbers of a registered table."""
+        if name not in self._tables:
+            self._tables[name] = load(name).numbers(self)
+        return self._tables[name]
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Every run that the protocol asks for, a row each; a run without a result has the status `missing`."""
+        return self.table("runs")
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The runs that means are taken over."""
+        return finished(self.runs)
+
+    @property
+    def compared(self) -> pd.DataFrame:
+        """The runs of the methods; variants are not in the paper's tables."""
+        return self.runs[self.runs["method"].isin(self.protocol.run.methods)]
+
+    def spec(self, dataset: str, method: str) -> RunSpec:
+        """What the runs of a method on a dataset are asked to be, but for the seed."""
+        return self.protocol.resolve(RunKey(dataset, method, self.protocol.run.seeds[0]))
+
+    def along(self, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+        """The rows of one of the tables along these runs, each with its dataset, method and seed.
+
+        Raises:
+            ResultError: a run has no such table.
+        """
+        keys = [RunKey(*key) for key in runs[KEY].itertuples(index=False)]
+        unread = [key for key in keys if (name, key) not in self._along]
+        for rows in _read_along(self.protocol.results_dir, unread, name):
+            for (dataset, method, seed), own in rows.groupby(KEY, sort=False):
+                self._along[name, RunKey(str(dataset), str(method), int(str(seed)))] = own
+        found = [self._along[name, key] for key in keys]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
+
+
+def _read_csv(source: Path | StringIO) -> pd.DataFrame:
+    rows = pd.read_csv(source, dtype=_TYPES)
+    return rows.fillna({"paper": ""}) if "paper" in rows else rows
+
+
+def _read_along(results_dir: str, keys: list[RunKey], name: str) -> Iterator[pd.DataFrame]:
+    """One table of each run, those with the same columns parsed at once, which is ten times quicker."""
+    alike: dict[str, list[str]] = {}
+    for key in keys:
+        path = run_dir(results_dir, key) / name
+        try:
+            header, *lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise ResultError(f"{path}: damaged; remove its folder and run again") from None
+        alike.setdefault(header, []).extend(f"{key.dataset},{key.method},{key.seed},{line}" for line in lines)
+    for header, lines in alike.items():
+        yield _read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _asked(protocol: Protocol, key: RunKey) -> RunSpec:
+    """What the protocol asks for, with another run's values where it names one that has ended."""
+    asked = protocol.resolve(key)
+    try:
+        return with_values(asked, protocol.results_dir)
+    except (ConfigError, ResultError):
+        return asked
+
+
+def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
+    path = run_dir(protocol.results_dir, key) / RESULT
+    result = read_result(path) if path.exists() else None
+    asked = _asked(protocol, key)
+    spec = result.spec if result else asked
+    row = {
+        **key._asdict(),
+        "algorithm": spec.settings.algorithm,
+        "status": result.status if result else MISSING,
+        "network": spec.data.network.kind,
+        "epochs": spec.data.epochs,
+        "trials": getattr(spec.settings, "trials", None),
+        "config_digest": _digest(spec.model_dump(mode="json")),
+        "stale": spec != asked,
+        "outdated": result is not None and outdated(spec.settings.algorithm, result.code),
+    }
+    if result:
+        for which, metrics in (("final", result.final), ("best", result.best)):
+            row |= {f"{which}_{name}": value for name, value in metrics.model_dump().items()}
+        row |= {f"hyperparameter_{name}": value for name, value in result.hyperparameters.items()}
+        row |= {name: getattr(result, name) for name in _COPIED}
+        row["data_digest"] = _digest(result.data_sha256)
+        row["versions_digest"] = _digest(result.versions)
+    return row
+
+
+def columns(protocol: Protocol) -> list[str]:
+    """The columns of all runs, with those of every hyperparameter that a dataset tunes."""
+    tuned = [name for dataset in protocol.datasets.values() for name in dataset.hyperparameters]
+    names = dict.fromkeys([*get_args(HyperparameterName), *tuned])
+    return [
+        *("dataset", "method", "algorithm", "seed", "status", *_METRICS),
+        *(f"hyperparameter_{name}" for name in names),
+        *(*_COPIED, "network", "epochs", "trials"),
+        *("data_digest", "versions_digest", "config_digest", "stale", "outdated"),
+    ]
+
+
+def read_runs(protocol: Protocol) -> pd.DataFrame:
+    """Every run that the protocol asks for, a row each; a run without a result has the status `missing`.
+
+    Raises:
+        ResultError: a result file is damaged.
+    """
+    rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
+    return pd.DataFrame(rows, columns=columns(protocol)).astype({"steps": "Int64", "trials": "Int64"})
+
+
+def by_method(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Dataset, method and their rows, in the order of the rows."""
+    for (dataset, method), group in frame.groupby(["dataset", "method"], sort=False):
+        yield str(dataset), str(method), group
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that means are taken over: neither missing nor diverged."""
+    return runs[runs["status"] == "done"]
+
+
+def incomplete(runs: pd.DataFrame) -> str:
+    """What a mean over `runs` leaves out, such as `n=2/3, 1 diverged`; empty if nothing."""
+    counts = {status: int((runs["status"] == status).sum()) for status in ("diverged", MISSING)}
+    left_out = [f"{count} {status}" for status, count in counts.items() if count]
+    return ", ".join([f"n={len(finished(runs))}/{len(runs)}", *left_out]) if left_out else ""
+
+
+def flags(runs: pd.DataFrame) -> list[str]:
+    """What makes the runs of a dataset unlike each other, or unlike what the protocol asks for; one line each."""
+    found = []
+    for dataset, group in runs[runs["status"] != MISSING].groupby("dataset", sort=False):
+        for column, name in _SHARED.items():
+            counts = group[column].value_counts().sort_index()
+            if len(counts) > 1:
+                values = ", ".join(f"{value} ({count})" for value, count in counts.items())
+                found.append(f"{dataset}: runs of different {name} are compared: {values}")
+        for column, said in _UNLIKE_THE_PRESENT.items():
+            runs_so = [f"{row.method}/seed{row.seed}" for row in group[group[column]].itertuples()]
+            if runs_so:
+                found.append(f"{dataset}: made {said}: {', '.join(runs_so)}")
+    return found

@@ -1,0 +1,55 @@
+"""Each method of a longer budget minus Δ-STN after 1, 3, ... epochs of the same runs, paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.render import DIFFERENCE, Grid, listed, method_of, number
+from cpmlho.study.report.stats import pairs, summarise
+from cpmlho.study.report.tables import Table
+from cpmlho.study.report.work import EPOCHS, evaluations, with_more_epochs
+
+CAPTION = "Validation loss on the way of longer runs; each method minus Δ-STN of the same budget, paired by seed."
+
+
+def numbers(study: Study) -> pd.DataFrame:
+    """A row for each dataset, method and epoch."""
+    rows = list(_rows(study))
+    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    variants = study.protocol.variants
+    reference = with_more_epochs(study.protocol).get("delta_stn", "")
+    evaluated = evaluations(study)
+    for dataset, of_dataset in evaluated[evaluated["epoch"].isin(EPOCHS)].groupby("dataset", sort=False):
+        for method in study.protocol.run.variants:
+            if method == reference or variants[method].epochs is None:
+                continue
+            for epoch, group in of_dataset.groupby("epoch"):
+                both = pairs(group, method, reference, "val_loss")
+                if len(both):
+                    yield {
+                        **{"dataset": dataset, "method": method, "epoch": epoch},
+                        **{"loss": both["ours"].mean(), "delta_stn": both["theirs"].mean()},
+                        **summarise(both["ours"] - both["theirs"]).named("difference"),
+                    }
+
+
+def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
+    """A line for each row."""
+    columns = {
+        "Method": method_of("method"),
+        "Epochs": lambda row: str(row["epoch"]),
+        "Loss": lambda row: number(row["loss"]),
+        "Δ-STN's": lambda row: number(row["delta_stn"]),
+        **DIFFERENCE,
+    }
+    return listed(study.protocol, "Budget study", columns, frame, CAPTION)
+
+
+TABLE = Table(numbers, view)

@@ -1,0 +1,57 @@
+"""Table 1 of the paper: final validation losses; below it, CPMLHO's paired differences to the other methods."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cpmlho.study.report.frame import LOSS, Study, finished
+from cpmlho.study.report.paper import SUMMARY, beside_paper, cells, paper_grid
+from cpmlho.study.report.render import Grid, Line, Linked, interval, number
+from cpmlho.study.report.stats import paired
+from cpmlho.study.report.style import label_of
+from cpmlho.study.report.tables import Table
+
+TITLE = "Final validation loss (mean cross-entropy, nats) of each method"
+
+
+def numbers(study: Study) -> pd.DataFrame:
+    """A row for each dataset and method."""
+    rows = beside_paper(study, 1, ["val_loss"], study.protocol.run.datasets)
+    return rows[["dataset", "network", "method", "paper", *SUMMARY]]
+
+
+def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
+    """A row for each dataset, a column for each method; and the differences."""
+    made = cells(study, frame.assign(quantity="val_loss"), lowest=True)
+    protocol = study.protocol
+    rows: list[Line] = []
+    for name in protocol.run.datasets:
+        dataset = protocol.datasets[name]
+        rows.append(
+            [dataset.folder, dataset.network.kind.upper(), *(cell for key, cell in made.items() if key[0] == name)]
+        )
+    header = ["Dataset", "Network", *map(label_of, protocol.run.methods)]
+    first = paper_grid(study, 1, TITLE, header, rows, protocol.run.datasets, best=True)
+    return [first, differences(study)] if "cpmlho" in protocol.run.methods else [first]
+
+
+def differences(study: Study) -> Grid:
+    """CPMLHO against each other method, paired by seed; to four decimals, as the paper's margins are of thousandths."""
+    rows: list[Line] = []
+    for name, runs in study.compared.groupby("dataset", sort=False):
+        for other in study.protocol.run.methods:
+            if other != "cpmlho":
+                found = paired(finished(runs), "cpmlho", other, LOSS)
+                label = Linked(f"{label_of('cpmlho')} minus {label_of(other)}", f"{name}/{other}")
+                bounds = interval(found.ci_low, found.ci_high)
+                folder = study.protocol.datasets[str(name)].folder
+                rows.append([folder, label, number(found.mean, sign="+"), bounds, str(found.n_seeds)])
+    header = ["Dataset", "Difference of validation loss", "Mean", "95 % interval", "n"]
+    about = (
+        "Paired differences over the seeds that both methods finished; negative: CPMLHO's loss is lower."
+        " The intervals are Student-t, each for itself, not corrected for their number."
+    )
+    return Grid("Differences", header, rows, about)
+
+
+TABLE = Table(numbers, view)

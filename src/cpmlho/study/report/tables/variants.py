@@ -1,0 +1,77 @@
+"""What each variant changes: the paired difference to the method that it is a variant of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from cpmlho.study.report.frame import LOSS, Study, flags
+from cpmlho.study.report.render import Grid, Line, Linked, interval
+from cpmlho.study.report.stats import FEWEST_SEEDS, pairs, summarise
+from cpmlho.study.report.tables import Table
+
+COLUMNS = [
+    *("dataset", "variant", "base", "changes", "base_mean", "base_std", "mean"),
+    *("difference", "ci_low", "ci_high", "n_seeds", "time_ratio"),
+]
+CAPTION = (
+    "Final validation loss of each variant against its base, paired by seed. Spread: the sample standard deviation of"
+    " the base over seeds; within: whether the whole interval is smaller, so that the variant counts as equivalent (of"
+    " five seeds or more). Intervals are 95 % Student-t, each for itself. Time: training's processor seconds over the"
+    " base's, means over the same seeds."
+)
+HEADER = [
+    *("Dataset", "Variant", "Base", "Base's loss", "Spread", "Difference", "95 % interval", "Within", "n", "Time"),
+]
+
+
+def numbers(study: Study) -> pd.DataFrame:
+    """A row for each dataset and variant whose base the protocol runs too."""
+    return pd.DataFrame(list(_rows(study)), columns=COLUMNS)
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    for dataset, runs in study.finished.groupby("dataset", sort=False):
+        for name in study.protocol.run.variants:
+            variant = study.protocol.variants[name]
+            losses = pairs(runs, name, variant.base, LOSS)
+            if len(losses):
+                seconds = pairs(runs, name, variant.base, "train_cpu_seconds")
+                base, difference = summarise(losses["theirs"]), summarise(losses["ours"] - losses["theirs"])
+                changes = variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)
+                yield {
+                    **{"dataset": dataset, "variant": name, "base": variant.base, "changes": json.dumps(changes)},
+                    **{"base_mean": base.mean, "base_std": base.std, "mean": losses["ours"].mean()},
+                    **{"difference": difference.mean, "ci_low": difference.ci_low, "ci_high": difference.ci_high},
+                    **{"n_seeds": difference.n_seeds},
+                    "time_ratio": seconds["ours"].sum() / seconds["theirs"].sum(),
+                }
+
+
+def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
+    """A line for each row."""
+    lines: list[Line] = []
+    for row in frame.to_dict("records"):
+        variant = Linked(row["variant"], f"{row['dataset']}/{row['variant']}")
+        base = [row["base"], f"{row['base_mean']:.4f}"]
+        counts = [str(row["n_seeds"]), f"{row['time_ratio']:.2f}"]
+        folder = study.protocol.datasets[row["dataset"]].folder
+        lines.append([folder, variant, *base, *_difference(row), *counts])
+    caption = CAPTION if lines else "No variant has been run together with its base."
+    return [Grid("Variants", HEADER, lines, caption, study.protocol.note, flags(study.runs))]
+
+
+def _difference(row: Mapping[Any, Any]) -> list[str]:
+    """Spread, difference, interval, and whether the interval lies within the spread."""
+    difference = f"{row['difference']:+.4f}"
+    if row["n_seeds"] < 2:
+        return ["–", difference, "–", "–"]
+    within = "yes" if max(-row["ci_low"], row["ci_high"]) < row["base_std"] else "no"
+    bounds = interval(row["ci_low"], row["ci_high"])
+    return [f"{row['base_std']:.4f}", difference, bounds, within if row["n_seeds"] >= FEWEST_SEEDS else "–"]
+
+
+TABLE = Table(numbers, view)

@@ -1,0 +1,69 @@
+"""What a method has reached after how much work, and what it reaches with more epochs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cpmlho.study.protocol import Protocol, RunSpec
+from cpmlho.study.report.frame import Study, by_method
+from cpmlho.study.report.stats import Array
+from cpmlho.study.results import HISTORY
+from cpmlho.study.settings import Cpmlho, Response
+
+EPOCHS = (1, 3, 7, 15, 30)  # of the budget study
+POINTS = 200  # of a curve
+
+
+def gradients_per_step(spec: RunSpec) -> float:
+    """Gradients of a batch's loss for each training iteration, those of the hyperparameter steps shared out.
+
+    One for training at fixed values; a response step is another, and a hyperparameter step one for each of its batches.
+    """
+    settings = spec.settings
+    if not isinstance(settings, Response):
+        return 1.0
+    batches = 2 if isinstance(settings, Cpmlho) and settings.mixed_level else 1
+    return 2.0 + settings.valid_steps * batches / settings.train_steps
+
+
+def evaluations(study: Study) -> pd.DataFrame:
+    """Each finished run's evaluations: epoch, step, seconds and gradients so far, val_loss, and the best of it so far.
+
+    Raises:
+        ResultError: a run has no history.
+    """
+    rows = study.along(HISTORY, study.finished)
+    if rows.empty:
+        return pd.DataFrame(columns=["dataset", "method", "seed", "epoch", "val_loss", "gradients", "best"])
+    cost = {key[:2]: gradients_per_step(study.spec(*key[:2])) for key in by_method(rows)}
+    each = pd.Series(list(zip(rows["dataset"], rows["method"], strict=True)), index=rows.index).map(cost)
+    best = rows.groupby(["dataset", "method", "seed"], sort=False)["val_loss"].cummin()
+    return rows.assign(gradients=rows["step"] * each, best=best)
+
+
+def anytime(evaluated: pd.DataFrame, work: str) -> pd.DataFrame:
+    """Best loss so far of one method against work: the median over seeds, lowest and highest, from where all have one.
+
+    Args:
+        evaluated: rows of `evaluations` of one dataset and method.
+        work: `seconds` or `gradients`.
+    """
+    seeds = [(each[work].to_numpy(), each["best"].to_numpy()) for _, each in evaluated.groupby("seed")]
+    first, last = max(x[0] for x, _ in seeds), max(x[-1] for x, _ in seeds)
+    grid: Array = np.geomspace(first, last, POINTS) if last > first else np.array([first])
+    grid[0], grid[-1] = first, last  # whatever geomspace has rounded
+    best = np.stack([y[np.searchsorted(x, grid, side="right") - 1] for x, y in seeds])
+    return pd.DataFrame(
+        {work: grid, "median": np.median(best, 0), "low": best.min(0), "high": best.max(0), "n_seeds": len(seeds)}
+    )
+
+
+def with_more_epochs(protocol: Protocol) -> dict[str, str]:
+    """The variants that change nothing but the number of epochs, by their base."""
+    chosen = {}
+    for name in protocol.run.variants:
+        changes = protocol.variants[name].model_dump(exclude_defaults=True, exclude={"base", "datasets", "seeds"})
+        if list(changes) == ["epochs"]:
+            chosen[str(protocol.variants[name].base)] = name
+    return chosen

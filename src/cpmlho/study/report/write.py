@@ -1,0 +1,84 @@
+"""The verbs of the reporting half: tables from the runs, figures and page from the tables and the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.figures import load as load_figure
+from cpmlho.study.report.frame import MISSING, Study
+from cpmlho.study.report.render import latex, markdown, markdown_table
+from cpmlho.study.report.tables import TABLES, load
+from cpmlho.study.results import ResultError, write_text
+
+
+def write_tables(protocol: Protocol) -> str:
+    """Write every table of the registry to `tables` under the results; say so in a line.
+
+    Raises:
+        ResultError: there is no run at all, or a result file is damaged.
+    """
+    study, folder = Study(protocol), Path(protocol.results_dir) / "tables"
+    there = int((study.runs["status"] != MISSING).sum())
+    if not there:
+        raise ResultError(
+            f"{protocol.results_dir}/runs: none of the {len(study.runs)} runs of the protocol is there;"
+            " run them first: python -m cpmlho run DATASET METHOD SEED, or snakemake"
+        )
+    content = {f"{name}.{kind}": text for name in TABLES for kind, text in _files(study, name)}
+    for name, text in content.items():
+        write_text(folder / name, text)
+    return f"{folder}: {len(content)} files from {there} of {len(study.runs)} runs"
+
+
+def _files(study: Study, name: str) -> list[tuple[str, str]]:
+    """A table's files by kind."""
+    frame = study.table(name)
+    grids = load(name).view(study, frame)
+    texts = {
+        "csv": lambda: to_csv(frame),
+        "md": lambda: "".join(
+            [markdown(grids[0]), *(f"\n{grid.caption}\n\n{markdown_table(grid)}" for grid in grids[1:])]
+        ),
+        "tex": lambda: latex(grids[0]),
+    }
+    return [(kind, texts[kind]()) for kind in TABLES[name]]
+
+
+def write_figures(protocol: Protocol) -> str:
+    """Write every figure of the registry, and what it draws, to `figures` under the results; say so in a line.
+
+    Raises:
+        ResultError: a table is missing, or one along a run.
+    """
+    from cpmlho.study.report.figures.drawing import look, save
+
+    study, folder = Study.written(protocol), Path(protocol.results_dir) / "figures"
+    with look():
+        for name in FIGURES:
+            picture = load_figure(name)
+            data = picture.data(study)
+            write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
+            save(picture.draw(study, data), folder / name)
+    return f"{folder}: {len(KINDS) * len(FIGURES)} files, {', '.join(FIGURES)}"
+
+
+def write_page(protocol: Protocol) -> str:
+    """Write the report under the results; say so in a line.
+
+    Raises:
+        ResultError: a table or a figure is missing.
+    """
+    from cpmlho.study.report.page import page
+
+    study, path = Study.written(protocol), Path(protocol.results_dir) / "report.html"
+    write_text(path, page(study))
+    return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {len(TABLES)} tables, {len(FIGURES)} figures"
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """A table as csv; floats keep every digit."""
+    return frame.to_csv(index=False, lineterminator="\n")
