@@ -8,6 +8,7 @@
 #   snakemake --report all.html    Snakemake's own: every output with its caption and the DAG, afterwards
 import signal
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -23,6 +24,7 @@ include: "workflow/rules/report.smk"
 
 
 rule all:
+    """Everything: runs, tables, figures, report, and all of it in MLflow."""
     default_target: True
     input:
         rules.tables.output,
@@ -32,18 +34,23 @@ rule all:
 
 
 onstart:
-    hold_results()
+    hold(RESULTS, refuse)
+    plan.write()
     signal.signal(signal.SIGTERM, stop)
+    planned = list(workflow.dag.needrun_jobs())
+    keys = [key_of(job.wildcards) for job in planned if job.rule.name == "run"]
+    fetched = {job.wildcards.dataset for job in planned if job.rule.name == "data"}
+    provide({key.dataset for key in keys} - fetched)
+    overview.begin(keys)
+    logger.addFilter(overview)
 
 
 onsuccess:
-    store = f" --backend-store-uri {protocol.tracking.uri}" if protocol.tracking.uri else ""
-    print(f"Report:  {RESULTS}/report.html")
-    print(f"Tables:  {RESULTS}/tables   (table1.md to table3.md)")
-    print(f"Figures: {RESULTS}/figures  (figure1.png to figure4.png)")
-    print(f'Runs:    mlflow ui{store}   then switch to "Model training", top left')
+    made = {job.rule.name for job in workflow.dag.jobs}
+    compared = beside_the_published(plan, ROOT) if "summary" in made else []
+    conclude(*compared, *places(plan, made, ROOT))
 
 
 onerror:
-    print("Not everything was made; the lines above say why. What is finished is kept:")
-    print("the same command goes on from there.")
+    kept = "What is finished is kept: the same command goes on from there."
+    conclude("Not everything was made.", *overview.failures, kept)

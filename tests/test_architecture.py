@@ -41,6 +41,7 @@ def test_a_part_imports_only_what_it_may(part):
         ("import cpmlho.__main__ as m; m.parser()", {"torch", "pydantic", "mlflow", "pandas", "numpy"}),
         ("import cpmlho.study.protocol", {"torch", "mlflow", "pandas", "numpy"}),
         ("import cpmlho.study.report.tables, cpmlho.study.report.figures", {"torch", "pandas", "matplotlib", "numpy"}),
+        ("import cpmlho.study.workflow", {"torch", "mlflow", "pandas", "numpy", "snakemake"}),
         ("import cpmlho.study.harness.run", {"mlflow", "pandas", "skopt", "snakemake"}),
         ("import cpmlho.study.report.write, cpmlho.study.report.page", {"torch", "mlflow", "snakemake"}),
         ("import cpmlho.study.tracking", {"torch", "mlflow", "pandas"}),

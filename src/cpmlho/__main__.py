@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,6 +31,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """All verbs and their arguments."""
     top = Parser(prog="cpmlho", description=__doc__)
+    top.add_argument("--version", action="version", version=f"cpmlho {version('cpmlho')}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -39,11 +42,10 @@ def parser() -> Parser:
     data = verb("data", fetch_data, "fetch and verify a dataset")
     data.add_argument("dataset", help="name of the dataset in the configuration")
     run = verb("run", run_one, "train one dataset, method and seed; writes its result files")
-    run.add_argument("dataset", nargs="?", help="name of the dataset")
-    run.add_argument("method", nargs="?", help="name of the method or variant")
-    run.add_argument("seed", nargs="?", type=int, help="seed, a whole number from 0")
-    run.add_argument("--spec", help="a resolved specification as JSON, in place of dataset, method, seed and --config")
-    run.add_argument("--results-dir", help="where the result goes; default: as configured")
+    run.add_argument("dataset", help="name of the dataset")
+    run.add_argument("method", help="name of the method or variant")
+    run.add_argument("seed", type=seed, help="seed, a whole number from 0")
+    run.add_argument("--results-dir", type=path, help="where the result goes; default: as configured")
     run.add_argument(
         "--threads", type=threads, default=1, help="trials of random search to train side by side; default: 1"
     )
@@ -58,30 +60,58 @@ def parser() -> Parser:
         sub.add_argument(
             "--config",
             action="append",
-            type=Path,
+            type=path,
             metavar="FILE",
             help="configuration file, default config.yaml; each further one is merged over those before",
         )
-        sub.add_argument("--protocol", help="the whole configuration as JSON, in place of --config")
     compared = verb("compare", compare_runs, "say which runs of two folders have the same numbers, to the last digit")
-    compared.add_argument("ours", type=Path, help="folder with runs, such as docs/results/runs")
-    compared.add_argument("theirs", type=Path, help="folder with the same runs made elsewhere")
+    compared.add_argument("ours", type=path, help="folder with runs, such as docs/results/runs")
+    compared.add_argument("theirs", type=path, help="folder with the same runs made elsewhere")
+    compared.add_argument(
+        "--tolerance",
+        type=tolerance,
+        metavar="SD",
+        help="largest difference of a final metric that is none, in standard deviations over the seeds; default: none",
+    )
     return top
 
 
 def threads(text: str) -> int:
     """A number of threads."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return _whole(text, 1, 2**15)
+
+
+def tolerance(text: str) -> float:
+    """A tolerance in standard deviations."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed, of the range that the configuration allows too."""
+    return _whole(text, 0, 2**31 - 1)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
     return int(text)
+
+
+def path(text: str) -> Path:
+    """A path, in which `~` is a home directory where the shell has not seen it, as in `--config=~/FILE`."""
+    return Path(os.path.expanduser(text))
 
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
     """The configuration that the arguments name."""
-    from cpmlho.study.protocol import Protocol, load, parse
+    from cpmlho.study.protocol import load
 
-    if arguments.protocol is not None:
-        return parse(Protocol, arguments.protocol, "--protocol")
     return load(arguments.config or [Path("config.yaml")])
 
 
@@ -108,26 +138,23 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
-    from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, parse
+    from cpmlho.study.protocol import RunKey
 
-    if arguments.spec is not None and arguments.results_dir is not None:
-        spec, results_dir, uri = parse(RunSpec, arguments.spec, "--spec"), arguments.results_dir, None
-    elif arguments.seed is not None:
-        protocol = protocol_of(arguments)
-        spec = protocol.resolve(RunKey(arguments.dataset, arguments.method, arguments.seed))
-        results_dir, uri = arguments.results_dir or protocol.results_dir, protocol.tracking.uri
-    else:
-        raise ConfigError("run: give DATASET METHOD SEED, or --spec and --results-dir")
+    protocol = protocol_of(arguments)
+    key = RunKey(arguments.dataset, arguments.method, arguments.seed)
+    spec, results_dir = protocol.resolve(key), arguments.results_dir or protocol.results_dir
 
     from cpmlho.study.harness.progress import Progress
     from cpmlho.study.results import Observer, run_dir, with_values
     from cpmlho.study.tracking import TrackerProcess, tracking_uri
 
     spec = with_values(spec, results_dir)
-    key = RunKey(spec.dataset, spec.method, spec.seed)
     folder = run_dir(results_dir, key)
     # The tracker's process starts while torch is imported here.
-    observers: list[Observer] = [Progress(spec, say), TrackerProcess(tracking_uri(uri, Path.cwd()), say)]
+    observers: list[Observer] = [
+        Progress(spec, say),
+        TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), say),
+    ]
     try:
         from cpmlho.study.harness.run import execute
 
@@ -177,10 +204,10 @@ def track(arguments: argparse.Namespace) -> None:
 
 
 def compare_runs(arguments: argparse.Namespace) -> None:
-    """Verb `compare`; exit status 1 where a run differs."""
+    """Verb `compare`; exit status 1 where a run differs, by more than the tolerance if there is one."""
     from cpmlho.study.report.equality import compare
 
-    if not compare(arguments.ours, arguments.theirs, say):
+    if not compare(arguments.ours, arguments.theirs, say, arguments.tolerance):
         sys.exit(1)
 
 
@@ -188,6 +215,7 @@ def main() -> None:
     """Run one verb; an error that a user can mend is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook exports a backend of its own
     try:
         _act(parser().parse_args())
     except KeyboardInterrupt:

@@ -71,12 +71,12 @@ def test_help_names_every_verb(tmp_path):
     [
         (["data", "cifar", "--config", ROOT / "config.yaml"], "unknown dataset cifar; known: mnist, fashionmnist"),
         (["run", "mnist", "sgd", "0", "--config", ROOT / "config.yaml"], "unknown method sgd; known: random_search"),
-        (["run", "mnist"], "run: give DATASET METHOD SEED, or --spec and --results-dir"),
-        (["run", "--spec", "{}", "--results-dir", "x"], "--spec: dataset: Field required"),
-        (["run", "--spec", "{", "--results-dir", "x"], "--spec: "),
+        (["run", "mnist"], "the following arguments are required: method, seed"),
+        (["run", "mnist", "cpmlho", "-1"], "argument seed: must be a whole number from 0 to 2147483647, got '-1'"),
+        (["run", "mnist", "cpmlho", "2147483648"], "argument seed: must be a whole number from 0 to 2147483647"),
+        (["run", "mnist", "cpmlho", "1.0"], "argument seed: must be a whole number from 0 to 2147483647, got '1.0'"),
         (["tables"], "config.yaml: cannot be read: No such file or directory"),
-        (["tables", "--protocol", "{"], "--protocol: Invalid JSON"),
-        (["tables", "--protocol", "[]"], "--protocol: "),
+        (["tables", "--config", "~/no-such-file.yaml"], f"{Path.home()}/no-such-file.yaml: cannot be read: "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, arguments, says):
@@ -96,11 +96,18 @@ def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
     assert not (tmp_path / "results").exists()
 
 
-def test_the_specification_is_what_the_protocol_resolves_to(tmp_path, overlay):
+def test_the_protocol_may_be_json(tmp_path, overlay):
     protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml", tmp_path / "overlay.yaml"])
-    spec = protocol.resolve(RunKey("mnist", "delta_stn", 0)).model_dump_json()
+    (tmp_path / "protocol.json").write_text(protocol.model_dump_json())
     cpmlho("data", "mnist", *overlay, cwd=tmp_path)
-    done = cpmlho("run", "--spec", spec, "--results-dir", tmp_path / "results", cwd=tmp_path)
+    done = cpmlho("run", "mnist", "delta_stn", "0", "--config", "protocol.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = read_result(run_dir(tmp_path / "results", RunKey("mnist", "delta_stn", 0)) / RESULT)
-    assert written.spec.model_dump_json() == spec
+    assert written.spec == protocol.resolve(RunKey("mnist", "delta_stn", 0))
+
+
+def test_a_damaged_protocol_is_named_with_its_line(tmp_path):
+    (tmp_path / "protocol.json").write_text("{\n")
+    done = cpmlho("tables", "--config", "protocol.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cpmlho: error: protocol.json line 2: not valid JSON: ")

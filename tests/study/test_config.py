@@ -27,7 +27,7 @@ def refusal(overrides):
         load([CONFIG], overrides)
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"{CONFIG}: ")
+    assert message.partition(": ")[0] in ("--config", str(CONFIG), f"{CONFIG} + --config")
     return message
 
 
@@ -212,6 +212,40 @@ def test_defaults_are_the_calibrated_protocol():
     assert protocol.methods.random_search.trials == protocol.methods.bayesian_optimization.trials == 10
     assert (protocol.training.batch_size, protocol.training.learning_rate) == (128, 0.01)
     assert len(list(protocol.keys())) == 2 * 4 * 3 + 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overrides", "blamed"),
+    [
+        ("note: 3", "run: {seeds: [1]}", {}, "a.yaml"),
+        ("run: {seeds: [1]}", "note: 3", {}, "b.yaml"),
+        ("note: x", "note: 3", {}, "b.yaml"),
+        ("note: x", "note: y", {"note": 3}, "--config"),
+        ("note: 3", "run: {seeds: [1]}", {"device": "cpu"}, "a.yaml"),
+        ("{}", "variants: {cpmlho_theta_0.1: {base: cpmlho, settings: {theta: -1.0}}}", {}, "b.yaml"),
+        ("{}", "{}", {"run": {"datasets": ["cifar"]}}, "--config"),
+    ],
+)
+def test_a_mistake_is_blamed_on_what_it_stands_in(tmp_path, first, second, overrides, blamed):
+    (tmp_path / "a.yaml").write_text(first)
+    (tmp_path / "b.yaml").write_text(second)
+    with pytest.raises(ConfigError) as error:
+        load([CONFIG, tmp_path / "a.yaml", tmp_path / "b.yaml"], overrides)
+    assert str(error.value).partition(": ")[0].removeprefix(f"{tmp_path}/") == blamed
+
+
+@pytest.mark.parametrize("setting", ["results_dir", "data.dir", "data.folder"])
+def test_a_home_directory_is_expanded_in_paths(setting, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    value = load([CONFIG], nested(setting, "~/out")).model_dump()
+    for part in setting.split("."):
+        value = value[part]
+    assert value == "/home/somebody/out"
+    assert refusal(nested(setting, "~no-such-person/out")).endswith("there is no such home directory")
+
+
+def test_a_home_directory_in_the_tracking_store_is_refused():
+    assert refusal(nested("tracking.uri", "sqlite:///~/mlflow.db")).endswith("write the whole path")
 
 
 def test_merging_is_by_key_and_lists_are_replaced():

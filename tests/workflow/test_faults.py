@@ -106,7 +106,7 @@ def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method)
         if process.wait() == 0:  # before its time is up: begin again
             shutil.rmtree(tmp_path / "results" / "runs")
     assert "not used" not in said
-    assert "goes on after" in said
+    assert "resuming after" in said
     process = workflow.start("all")
     said, _ = process.communicate()
     assert process.returncode == 0, said
@@ -177,10 +177,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def one_run(small, method, results_dir, **changes):
+def one_run(small, method, results_dir):
     """`python -m cpmlho run` as a process, with MLflow beside the results."""
-    spec = small.resolve(RunKey("mnist", method, 0)).model_copy(update=changes)
-    command = [sys.executable, "-m", "cpmlho", "run", "--spec", spec.model_dump_json(), "--results-dir", results_dir]
+    protocol = results_dir.parent / "protocol.json"
+    protocol.write_text(small.model_dump_json())
+    command = [sys.executable, "-m", "cpmlho", "run", "mnist", method, "0", "--config", protocol]
+    command += ["--results-dir", results_dir]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{small.data.dir}/faults.db"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -66,7 +66,7 @@ def write_yaml(path, **content):
 def full(tmp_path_factory):
     """The dry run of config.yaml as it is, where importing a heavy package is an error."""
     poison = tmp_path_factory.mktemp("poison")
-    for package in ("torch", "pandas", "mlflow", "skopt", "matplotlib"):
+    for package in ("torch", "mlflow", "skopt", "matplotlib"):  # pandas a plug-in of Snakemake's may need
         (poison / f"{package}.py").write_text(f"raise RuntimeError('the workflow imports {package}')")
     path = f"{poison}{os.pathsep}{ROOT / 'src'}"
     return snakemake("-n", "all", folder=tmp_path_factory.mktemp("empty"), PYTHONPATH=path)
@@ -82,8 +82,8 @@ def test_the_protocol_is_two_datasets_four_methods_three_seeds_and_figure_2(full
 
 
 def test_tables_and_figures_are_targets_of_their_own(tmp_path):
-    for target in ("tables", "figures"):
-        assert planned(snakemake("-n", target, folder=tmp_path))[0] == {"data": 2, "run": 36, target: 1}
+    for target, made in (("tables", {"tables": 1}), ("figures", {"tables": 1, "figures": 1})):
+        assert planned(snakemake("-n", target, folder=tmp_path))[0] == {"data": 2, "run": 36, **made}
 
 
 def test_the_quick_protocol_runs_everything_in_small(tmp_path):
@@ -132,10 +132,23 @@ def test_the_runs_take_turns_on_the_gpus_that_may_be_used(tmp_path, device, visi
 def test_trials_of_random_search_go_side_by_side(tmp_path, cores, expected):
     dry_run = snakemake("-n", "-p", "all", "--cores", str(cores), folder=tmp_path)
     said = dry_run.stdout + dry_run.stderr
-    threads = re.findall(r'"algorithm":"(\w+)".*? --threads (\d+)', said)
+    threads = re.findall(r"-m cpmlho run \w+ ([\w.]+) .* --threads (\d+)", said)
     assert len(threads) == 36
-    assert {int(number) for algorithm, number in threads if algorithm == "random_search"} == {expected}
-    assert {int(number) for algorithm, number in threads if algorithm != "random_search"} == {1}
+    assert {int(number) for method, number in threads if method == "random_search"} == {expected}
+    assert {int(number) for method, number in threads if method != "random_search"} == {1}
+
+
+def test_hundreds_of_variants_need_no_longer_commands(tmp_path):
+    names = [f"theta_{number}" for number in range(900)]
+    variants = {name: {"base": "cpmlho", "datasets": ["mnist"], "seeds": [0]} for name in names}
+    write_yaml(tmp_path / "many.yaml", variants=variants, run={"variants": names})
+    dry_run = snakemake("-n", "-p", "all", "--config", "overlay=many.yaml", folder=tmp_path)
+    counts, runs = planned(dry_run)
+    assert counts == {"data": 2, "run": 24 + 900, **REPORT}
+    assert {key.method for key in runs} > set(names)
+    commands = [line for line in dry_run.stdout.splitlines() if "-m cpmlho" in line]
+    assert len(commands) == 24 + 900 + 2 + 4
+    assert max(map(len, commands)) < 1000
 
 
 # What it refuses
@@ -164,7 +177,7 @@ def test_a_wrong_setting_is_one_line_before_anything_starts(tmp_path, overlay, e
     (tmp_path / "mine.yaml").write_text(overlay)
     run = snakemake("--cores", "1", "all", "--configfile", "mine.yaml", folder=tmp_path)
     [line] = refusal(run)
-    assert re.fullmatch(rf"Error: .*config\.yaml \+ mine\.yaml: {expected}", line)
+    assert re.fullmatch(rf"Error: mine\.yaml: {expected}", line)
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.yaml", ".snakemake"}
 
 
@@ -176,7 +189,7 @@ def test_a_key_given_twice_is_named_with_its_line(tmp_path):
 
 def test_the_command_line_is_checked_as_the_files_are(tmp_path):
     [line] = refusal(snakemake("-n", "all", "--config", "run={seeds: [0, 1.5]}", folder=tmp_path))
-    assert "run.seeds.1: " in line
+    assert line.startswith("Error: --config: run.seeds.1: ")
     counts, _ = planned(snakemake("-n", "all", "--config", "run={seeds: [7], variants: []}", folder=tmp_path))
     assert counts["run"] == 8
 
@@ -222,6 +235,33 @@ def test_overlays_are_merged_in_their_order(tmp_path):
     assert counts["run"] == 2 * 4 * 2
 
 
+def test_overlays_given_one_by_one_are_all_used(tmp_path):
+    (tmp_path / "a.yaml").write_text("run: {seeds: [5, 6, 7, 8], variants: []}")
+    (tmp_path / "b.yaml").write_text("run: {datasets: [mnist]}")
+    counts, _ = planned(snakemake("-n", "all", "--config", "overlay=a.yaml", "overlay=b.yaml", folder=tmp_path))
+    assert counts["run"] == 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config", "note=a", "note=b"], "Error: --config note: is given twice"),
+        (
+            ["--config", "overlay=a.yaml", "--config", "overlay=b.yaml"],
+            "Error: --config: is given twice; give all its values after one",
+        ),
+        (
+            ["--configfile", "a.yaml", "--configfile", "b.yaml"],
+            "Error: --configfile: is given twice; give all its values after one",
+        ),
+    ],
+)
+def test_what_is_given_twice_is_refused(tmp_path, arguments, expected):
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("note: x\n")
+    assert refusal(snakemake("-n", "all", *arguments, folder=tmp_path)) == [expected]
+
+
 def test_a_configfile_that_snakemake_itself_cannot_read_starts_nothing(tmp_path):
     """Snakemake reads it before the workflow is asked, so these words are its own."""
     (tmp_path / "mine.yaml").write_text("run: [")
@@ -240,16 +280,16 @@ import json, os, sys
 from pathlib import Path
 
 verb, *arguments = sys.argv[1:]
-after = dict(zip(arguments, arguments[1:]))
+results = json.loads(Path(arguments[arguments.index("--config") + 1]).read_text())["results_dir"]
 if verb == "run":
-    spec = json.loads(after["--spec"])
-    folder = Path(after["--results-dir"], "runs", spec["dataset"], spec["method"], f"seed{spec['seed']}")
+    dataset, method, seed = arguments[:3]
+    folder = Path(results, "runs", dataset, method, f"seed{seed}")
     names = ["result.json", "history.csv"]
-    print("training", spec["method"], os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"], file=sys.stderr)
-    if spec["method"] == os.environ.get("BROKEN"):
+    print("training", method, os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"], file=sys.stderr)
+    if method == os.environ.get("BROKEN"):
         sys.exit("the disk is full")
 else:
-    folder = Path(json.loads(after["--protocol"])["results_dir"], verb)
+    folder = Path(results, verb)
     evidence = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")
     tables = ["runs.csv", *(f"{name}.{kind}" for name in evidence for kind in ("csv", "md"))]
     tables += [f"table{i}.{kind}" for i in (1, 2, 3) for kind in ("csv", "md", "tex")]
@@ -271,8 +311,15 @@ def test_a_failed_run_costs_no_other_and_the_same_command_goes_on(tmp_path):
 
     failed = snakemake(*command, folder=tree, tree=tree, BROKEN="delta_stn")
     assert failed.returncode != 0, "tee has hidden the exit status"
-    assert "training delta_stn 1 PASSIVE\nthe disk is full" in failed.stdout + failed.stderr
-    assert "the same command goes on from there." in failed.stdout
+    assert failed.stdout.endswith(
+        "\nNot everything was made.\n"
+        "mnist/delta_stn/seed0: the disk is full\n"
+        "  its log: my results/logs/run/mnist/delta_stn/seed0.log\n"
+        "What is finished is kept: the same command goes on from there.\n"
+    )
+    after_its_start = failed.stderr[failed.stderr.index("4 runs to train, about 1 MB of disk.") :]
+    assert "Error: mnist/delta_stn/seed0: the disk is full\n  its log: " in after_its_start
+    assert len(after_its_start) < 1000
     log = tree / "my results" / "logs" / "run" / "mnist" / "delta_stn" / "seed0.log"
     assert log.read_text() == "training delta_stn 1 PASSIVE\nthe disk is full\n"
     done = {path.parts[-3] for path in (tree / "my results" / "runs").rglob("result.json")}
@@ -283,7 +330,13 @@ def test_a_failed_run_costs_no_other_and_the_same_command_goes_on(tmp_path):
     assert counts == {"run": 1, **REPORT}
     finished = snakemake(*command, folder=tree, tree=tree)
     assert finished.returncode == 0, finished.stderr
-    assert "mlflow ui" in finished.stdout
+    assert "1 run to train (3 are done), about 1 MB of disk." in finished.stderr
+    assert "1 of 1 runs\n" in finished.stderr
+    *_, report, tables, figures, mlflow = finished.stdout.splitlines()
+    assert report == "Report:  my results/report.html"
+    assert tables.startswith("Tables:  my results/tables ")
+    assert figures.startswith("Figures: my results/figures ")
+    assert mlflow == "MLflow:  make ui"
 
 
 # What it makes, repeats and leaves alone
@@ -421,7 +474,8 @@ def test_a_setting_of_one_method_repeats_that_method_alone(finished, method):
     [
         ({"note": "another"}, REPORT),
         ({"tracking": {"uri": "sqlite:///other.db"}}, {"summary": 1, "all": 1}),
-        ({"data": {"timeout": 11, "sources": ["folder", "registry"]}}, REPORT),
+        ({"data": {"timeout": 11, "sources": ["folder", "registry"]}}, {}),
+        ({"data": {"dir": "elsewhere"}}, {}),
     ],
 )
 def test_a_setting_that_decides_no_number_repeats_no_run(finished, change, expected):

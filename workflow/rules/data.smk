@@ -1,7 +1,7 @@
 rule data:
-    # The data files are no output: Snakemake deletes outputs before it makes them again, and they may be the user's.
+    """Fetch a dataset's files and verify their checksums; the files are no output, as Snakemake would delete them."""
     input:
-        sources=[str(SOURCE / "study" / "data.py")],
+        sources=[str(PACKAGE / "study" / "data.py")],
     output:
         str(data_file(RESULTS, "{dataset}")),
     log:
@@ -12,13 +12,12 @@ rule data:
     resources:
         mem_mb=1500,
     params:
-        # What must be there. The rest of the protocol is no parameter: it may change without another verification.
+        # What must be there, not where: another place with the same files must repeat no run.
         wanted=lambda wildcards: (
-            protocol.data.dir,
             protocol.datasets[wildcards.dataset].folder,
             protocol.datasets[wildcards.dataset].sha256,
         ),
     message:
         "{wildcards.dataset}: fetch and verify"
     shell:
-        "{PY:q} -m cpmlho data {wildcards.dataset} --protocol {PROTOCOL:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho data {wildcards.dataset} --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"

@@ -1,19 +1,17 @@
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.tables import EVIDENCE, TABLES
 
-RUN_RESULTS = [str(run_dir(RESULTS, key) / RESULT) for key in KEYS]
 REPORTING = [
     str(path)
-    for path in [SOURCE / "study" / "results.py", *sorted(SOURCE.glob("study/report/**/*"))]
+    for path in [PACKAGE / "study" / "results.py", *sorted(PACKAGE.glob("study/report/**/*"))]
     if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
 ]
-# Where the runs are tracked changes no table.
-UNTRACKED = protocol.model_copy(update={"tracking": Tracking(uri=None)}).model_dump_json()
 
 
 rule tables:
+    """Tables 1-3, all runs as one table, and the evidence."""
     input:
-        results=RUN_RESULTS,
+        results=plan.results,
         sources=REPORTING,
     output:
         *[
@@ -34,17 +32,18 @@ rule tables:
     resources:
         mem_mb=1500,
     params:
-        protocol=UNTRACKED,
+        protocol=plan.reported,
     message:
-        f"Tables 1-3 and the evidence from {len(KEYS)} runs"
+        f"Tables 1-3 and the evidence from {len(plan.keys)} runs"
     shell:
-        "{PY:q} -m cpmlho tables --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho tables --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"
 
 
 rule figures:
+    """Figures 1-4, and what they draw."""
     input:
         rules.tables.output,
-        results=RUN_RESULTS,
+        results=plan.results,
         sources=REPORTING,
     output:
         *[
@@ -65,14 +64,15 @@ rule figures:
     resources:
         mem_mb=1500,
     params:
-        protocol=UNTRACKED,
+        protocol=plan.reported,
     message:
-        f"Figures 1-4 from {len(KEYS)} runs"
+        f"Figures 1-4 from {len(plan.keys)} runs"
     shell:
-        "{PY:q} -m cpmlho figures --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho figures --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:
+    """The page that answers, with the way from each number to its run."""
     input:
         rules.tables.output,
         rules.figures.output,
@@ -87,15 +87,15 @@ rule report:
     resources:
         mem_mb=1500,
     params:
-        protocol=UNTRACKED,
+        protocol=plan.reported,
     message:
-        f"Report from {len(KEYS)} runs"
+        f"Report from {len(plan.keys)} runs"
     shell:
-        "{PY:q} -m cpmlho report --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho report --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"
 
 
 rule summary:
-    # Puts tables, figures and report beside the runs in MLflow; what it writes there is no file of the workflow.
+    """Put tables, figures and report beside the runs in MLflow; what it writes there is no file of the workflow."""
     input:
         rules.tables.output,
         rules.figures.output,
@@ -110,8 +110,9 @@ rule summary:
     resources:
         mem_mb=1500,
     params:
-        protocol=PROTOCOL,
+        protocol=plan.reported,
+        store=plan.store,
     message:
         "Tables, figures and report to MLflow"
     shell:
-        "{PY:q} -m cpmlho summary --protocol {params.protocol:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho summary --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"

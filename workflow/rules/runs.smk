@@ -1,7 +1,8 @@
 rule run:
+    """Train one dataset, method and seed; only its settings and the code that decides its numbers repeat it."""
     input:
         data=rules.data.output,
-        values=values_of,
+        values=plan.values,
     output:
         result=str(RUN / RESULT),
         history=str(RUN / HISTORY),
@@ -9,19 +10,18 @@ rule run:
         f"{RESULTS}/logs/run/{{dataset}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/run/{{dataset}}/{{method}}/seed{{seed}}.tsv"
-    priority: length_of
+    priority: plan.length
     retries: 0
-    threads: threads_of
+    threads: plan.threads
     resources:
         mem_mb=1500,
-        gpu=int(bool(GPUS)),  # profiles/default limits how many runs share the GPUs at a time
-        cuda=gpu_of,  # no parameter: which GPU it was must not make a run stale
+        gpu=int(bool(plan.gpus)),  # profiles/default limits how many runs share the GPUs at a time
+        cuda=plan.gpu,  # no parameter: which GPU it was must not make a run stale
     params:
-        spec=lambda wildcards: spec_of(wildcards).model_dump_json(),
-        code=lambda wildcards: code_digest(spec_of(wildcards).settings.algorithm),
-        results_dir=RESULTS,
+        settings=plan.decisive,
+        code=plan.code,
     message:
         "{wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "CUDA_VISIBLE_DEVICES={resources.cuda:q} {PY:q} -m cpmlho run --spec {params.spec:q}"
-        " --results-dir {params.results_dir:q} --threads {threads} 2>&1 | tee -i {log:q}"
+        "CUDA_VISIBLE_DEVICES={resources.cuda:q} {PY:q} -m cpmlho run {wildcards.dataset} {wildcards.method}"
+        " {wildcards.seed} --config {PROTOCOL:q} --threads {threads} 2>&1 | tee -i {log:q}"

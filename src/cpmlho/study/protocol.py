@@ -6,6 +6,8 @@ Nothing here imports torch, so that the workflow reads the configuration in a fr
 from __future__ import annotations
 
 import copy
+import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -188,11 +190,14 @@ _UniqueKeyLoader.add_implicit_resolver(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} line {error.lineno}: not valid JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}") from None
@@ -224,19 +229,59 @@ def _one_line(error: ValidationError) -> str:
     return " ".join(f"{where}: {message}{more}".removeprefix(": ").split())
 
 
-def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
-    """Read configuration files, each merged over those before it, then `overrides`.
+def _depth(content: Any, place: str) -> int:
+    """How many levels of a dotted place, whose names may hold dots themselves, a configuration has."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if place == str(key) or place.startswith(f"{key}."):
+            return 1 + _depth(value, place.removeprefix(str(key)).removeprefix("."))
+    return 0
+
+
+def _blamed(sources: Mapping[str, Mapping[str, Any]], message: str) -> str:
+    """The last source that has most of the place which a message begins with; all if none has any of it."""
+    depths = {name: _depth(content, message.partition(": ")[0]) for name, content in sources.items()}
+    deepest = [name for name, depth in depths.items() if 0 < depth == max(depths.values())]
+    return deepest[-1] if deepest else " + ".join(sources)
+
+
+def _at_home(content: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with `~` in its paths expanded.
 
     Raises:
-        ConfigError: a file is missing, unreadable or not YAML, or the whole breaks a rule.
+        ConfigError: there is no such home, or the tracking store's address has one, which MLflow would not expand.
     """
+    content = copy.deepcopy(content)
+    for setting in ("results_dir", "data.dir", "data.folder"):
+        group, _, name = setting.rpartition(".")
+        place = content.get(group) if group else content
+        if isinstance(place, dict) and str(value := place.get(name)).startswith("~"):
+            place[name] = os.path.expanduser(str(value))
+            if place[name] == value:
+                raise ConfigError(f"{setting}: {value}: there is no such home directory")
+    tracking = content.get("tracking")
+    if isinstance(tracking, dict) and "/~" in str(tracking.get("uri")):
+        raise ConfigError("tracking.uri: ~ is not expanded there; write the whole path")
+    return content
+
+
+def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Read configuration files, each merged over those before it, then `overrides`; `~` in paths is a home directory.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or not YAML, or the whole breaks a rule; the message begins with the
+            file, or with `--config` for an override, that the mistake stands in.
+    """
+    sources: dict[str, Mapping[str, Any]] = {str(path): _read(path) for path in paths}
+    if overrides:
+        sources["--config"] = overrides
     content: dict[str, Any] = {}
-    for path in paths:
-        content = merge(content, _read(path))
+    for each in sources.values():
+        content = merge(content, each)
     try:
-        return Protocol.model_validate(merge(content, overrides or {}))
-    except ValidationError as error:
-        raise ConfigError(f"{' + '.join(map(str, paths))}: {_one_line(error)}") from None
+        return Protocol.model_validate(_at_home(content))
+    except (ValidationError, ConfigError) as error:
+        message = _one_line(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{_blamed(sources, message)}: {message}") from None
 
 
 def parse(kind: type[Model], text: str, option: str) -> Model:

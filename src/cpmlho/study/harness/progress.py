@@ -34,23 +34,24 @@ class Progress:
         self._line(f"started, {trials}{self._per_trial} epochs")
         for row in tables.get(HISTORY, ())[-1:]:
             self._before = int(row["epoch"])
-            self._line(f"goes on after {self._where(self._before)}")
+            self._line(f"resuming after {self._where(self._before)}")
 
     def ticked(self, epoch: int) -> None:
         """Say that an epoch of a trial is complete, unless the trial's evaluation is about to say so."""
         if epoch % self._per_trial:
-            self._line(f"{self._where(epoch)}  {self._left(epoch)}")
+            self._line(f"{self._where(epoch)}{self._left(epoch)}")
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
         """Say how an evaluation came out."""
         for row in tables.get(HISTORY, ()):
             epoch = int(row["epoch"])
             scores = f"val loss {row['val_loss']:.4f}  val acc {row['val_acc']:.4f}"
-            self._line(f"{self._where(epoch)}  {scores}  {self._left(epoch)}")
+            self._line(f"{self._where(epoch)}  {scores}{self._left(epoch)}")
 
     def finished(self, result: RunResult, folder: Path) -> None:
         """Say how the run ended."""
-        self._line(f"{result.status}, final val loss {result.final.val_loss:.4f}, in {_duration(result.total_seconds)}")
+        took = _duration(result.total_seconds)
+        self._line(f"{result.status}, final val loss {result.final.val_loss:.4f}, in {took}, written to {folder}")
 
     def failed(self, reason: str) -> None:
         """Say why there is no result."""
@@ -59,12 +60,14 @@ class Progress:
     def _where(self, epoch: int) -> str:
         if self._trials is None:
             return f"epoch {epoch}/{self._epochs}"
-        trial, within = divmod(epoch - 1, self._per_trial)
-        return f"trial {trial + 1}/{self._trials} epoch {within + 1}/{self._per_trial}"
+        before = max(epoch - 1, 0) // self._per_trial  # complete trials; an evaluation may come before the first epoch
+        return f"trial {before + 1}/{self._trials} epoch {epoch - before * self._per_trial}/{self._per_trial}"
 
     def _left(self, epoch: int) -> str:
+        if epoch <= self._before:  # nothing to judge by
+            return ""
         spent = time.monotonic() - self._start
-        return f"{_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"
+        return f"  {_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"
 
     def _line(self, text: str) -> None:
         self._say(f"{time.strftime('%H:%M:%S')}  {self._name:<40}  {text}")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from statistics import stdev
+from typing import Annotated, NamedTuple
 
 import yaml
 from pydantic import Field
 
 from cpmlho.study.harness.provenance import code_digest
-from cpmlho.study.results import RESULT, ResultError, read_result
+from cpmlho.study.protocol import RunKey
+from cpmlho.study.results import METRICS, RESULT, ResultError, read_result
 from cpmlho.study.settings import Strict
 
 TIMES = {"seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"}
+TOLERANCE = 1.0  # of the seeds' standard deviation; other rounding alone has moved no metric by more than 0.35 of it
+Finals = Mapping[RunKey, Mapping[str, float]]  # the final metrics of each run
 NUMBERS = {"status", "final", "best", "hyperparameters", "steps"}  # of result.json
 
 
@@ -67,8 +72,53 @@ def numbers(folder: Path) -> str:
     return json.dumps(content)
 
 
-def compare(ours: Path, theirs: Path, say: Callable[[str], None]) -> bool:
-    """Compare the runs that lie at the same place under both folders; say which differ; whether all are equal.
+class Agreement(NamedTuple):
+    """How far apart the runs of two sets are at most, in standard deviations over the seeds."""
+
+    largest: float
+    where: str  # the run and its metric
+    compared: int
+
+
+def agreement(ours: Finals, theirs: Finals) -> Agreement | None:
+    """Compare the final metrics of the runs that are in both sets; None if there is none.
+
+    The unit of each metric is its sample standard deviation over the seeds of that dataset and method, in the set that
+    has more of them. A difference where the seeds have none, or are too few, is infinite; no difference is zero.
+    """
+    spreads, apart = {}, []
+    for key in sorted(ours.keys() & theirs.keys()):
+        for metric in METRICS:
+            group = (key.dataset, key.method, metric)
+            if group not in spreads:
+                spreads[group] = _spread(max((_seeds(each, *group) for each in (ours, theirs)), key=len))
+            a, b = ours[key][metric], theirs[key][metric]
+            same = a == b or (math.isnan(a) and math.isnan(b))
+            distance = 0.0 if same else abs(a - b) / spreads[group] if spreads[group] else math.inf
+            apart.append((math.inf if math.isnan(distance) else distance, f"{key}, {metric}"))
+    return Agreement(*max(apart, key=lambda each: each[0]), len(apart) // len(METRICS)) if apart else None
+
+
+def _seeds(finals: Finals, dataset: str, method: str, metric: str) -> list[float]:
+    return [each[metric] for key, each in finals.items() if (key.dataset, key.method) == (dataset, method)]
+
+
+def _spread(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return stdev(finite) if len(finite) > 1 else 0.0
+
+
+def compare(ours: Path, theirs: Path, say: Callable[[str], None], tolerance: float | None = None) -> bool:
+    """Compare the runs that lie at the same place under both folders; say which differ, and by how much.
+
+    Args:
+        ours: a folder with runs.
+        theirs: a folder with the same runs made elsewhere.
+        say: prints a line.
+        tolerance: the largest difference that is none, in standard deviations over the seeds; None: every digit counts.
+
+    Returns:
+        Whether they agree: within the tolerance, or to the last digit.
 
     Raises:
         ResultError: a result is damaged, or no run is in both.
@@ -85,4 +135,19 @@ def compare(ours: Path, theirs: Path, say: Callable[[str], None]) -> bool:
         f"{len(both)} runs in both, {len(both) - len(unlike)} equal to the last digit, {len(unlike)} not;"
         f" {len(here ^ there)} runs in one alone"
     )
-    return not unlike
+    if unlike:
+        found = _apart(ours, theirs, both)
+        say(
+            f"the largest difference of a final metric is {found.largest:.3g} of the seeds' standard deviation"
+            f" ({found.where})" + ("" if tolerance is None else f"; the tolerance is {tolerance:g}")
+        )
+        return tolerance is not None and found.largest <= tolerance
+    return True
+
+
+def _apart(ours: Path, theirs: Path, places: Sequence[Path]) -> Agreement:
+    """The agreement of the runs at these places under both folders, named as ours are."""
+    results = [(read_result(ours / place / RESULT), read_result(theirs / place / RESULT)) for place in places]
+    found = agreement(*({pair[0].key: pair[i].final.model_dump() for pair in results} for i in (0, 1)))
+    assert found is not None
+    return found

@@ -1,0 +1,101 @@
+"""The last lines of a workflow: where to look, and what its runs say beside the published ones."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
+from cpmlho.study.report.equality import TOLERANCE, agreement
+from cpmlho.study.results import METRICS, ResultError, read_result
+from cpmlho.study.workflow import Plan, relative
+
+WHERE_ONLY = {"data_dir", "device", "precision"}  # of a specification: what moves digits alone
+
+
+def places(plan: Plan, rules: Collection[str], root: Path) -> Iterator[str]:
+    """Where to look for what these rules have made, with commands that work where nothing is activated."""
+    results = Path(plan.protocol.results_dir)
+    if "report" in rules:
+        yield f"Report:  {results / 'report.html'}"
+    if "tables" in rules:
+        yield f"Tables:  {results / 'tables'} (table1.md to table3.md)"
+    if "figures" in rules:
+        yield f"Figures: {results / 'figures'} (figure1.png to figure4.png)"
+    if "run" in rules or "summary" in rules:
+        yield f"MLflow:  {_page(plan.store, root)}"
+
+
+def _page(store: str | None, root: Path) -> str:
+    """How to see the runs in MLflow."""
+    if store and store.startswith(("http://", "https://")):
+        return store
+    if store is None and Path.cwd() == root.resolve():
+        return "make ui"
+    command = Path(sys.executable).parent / "mlflow"
+    shown = relative(command) if command.is_relative_to(Path.cwd()) else command
+    return f"{shown} ui" + (f" --backend-store-uri '{store}'" if store else "")
+
+
+def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
+    """How the runs agree with the published ones of the same settings, the published verdicts, and these runs' own."""
+    results, published = Path(plan.protocol.results_dir), root / "docs" / "results"
+    if results.resolve() == published.resolve() or not (published / "tables" / "runs.csv").is_file():
+        return
+    ours, theirs = _ours(plan, root), _published(published)
+    found = agreement(ours, theirs)
+    if found is None:
+        yield "None of these runs has the settings of a published one, so there is nothing to compare."
+    else:
+        word = "they agree" if found.largest <= TOLERANCE else f"more than {TOLERANCE:g}, they do not agree"
+        yield (
+            f"Of your {len(plan.keys)} runs {found.compared} have the settings of a published one; the largest"
+            f" difference is {found.largest:.2g} of the seeds' standard deviation ({found.where}): {word}."
+        )
+    yield f"Published verdicts:  {_verdicts(published)}"
+    if not plan.protocol.note:
+        yield f"Your seeds alone:    {_verdicts(results)}"
+
+
+def _ours(plan: Plan, root: Path) -> dict[RunKey, dict[str, float]]:
+    """The final metrics of the runs whose settings the published protocol has too."""
+    try:
+        asked = load([root / "config.yaml", root / "workflow" / "published.yaml"])
+    except ConfigError:
+        return {}
+    found = {}
+    for key in plan.keys:
+        try:
+            if _decisive(asked.resolve(key)) == _decisive(plan.spec(key)):
+                found[key] = read_result(Path(plan.result(key))).final.model_dump()
+        except (ConfigError, ResultError, ValueError):
+            continue
+    return found
+
+
+def _decisive(spec: RunSpec) -> str:
+    return spec.model_dump_json(exclude=WHERE_ONLY)
+
+
+def _published(folder: Path) -> dict[RunKey, Mapping[str, float]]:
+    with (folder / "tables" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        return {
+            RunKey(row["dataset"], row["method"], int(row["seed"])): {
+                metric: float(row[f"final_{metric}"]) for metric in METRICS
+            }
+            for row in csv.DictReader(file)
+            if row["status"] == "done" and row["stale"] == "False"
+        }
+
+
+def _verdicts(folder: Path) -> str:
+    try:
+        with (folder / "tables" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
+            by_verdict: dict[str, list[str]] = {}
+            for row in csv.DictReader(file):
+                by_verdict.setdefault(row["verdict"], []).append(row["claim"])
+    except OSError:
+        return "none, as there are no tables"
+    return "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items())

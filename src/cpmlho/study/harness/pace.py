@@ -1,0 +1,87 @@
+"""How long runs take on this machine: a few training steps of each kind and an evaluation, measured on noise.
+
+`python -m cpmlho.study.harness.pace FILE` takes `DATASET METHOD` lines and prints JSON: seconds of a run of each, on
+one core or GPU. The workflow asks it before it starts, in a process of its own, as it imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cpmlho.core.events import FRESH, Snapshot
+from cpmlho.core.problem import EVALUATION_BATCH, Problem
+from cpmlho.study.data import Arrays
+from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
+from cpmlho.study.methods import METHODS
+from cpmlho.study.protocol import Protocol, RunKey, RunSpec, load
+from cpmlho.study.settings import Fixed
+
+STEPS = 5  # of an epoch, a cycle of the methods that tune
+EXAMPLES = (60_000, 10_000)  # of the datasets' training and test files
+
+
+class Pace(NamedTuple):
+    """Seconds of a training step, and of the evaluation of one example."""
+
+    step: float
+    example: float
+
+
+def measure(spec: RunSpec) -> Pace:
+    """The pace of a run that is no search: of the second of two short epochs, and of an evaluation."""
+    device = choose_device(spec.device, lambda line: None)
+    dtype = DTYPES[choose_precision(spec.precision, device)]
+    clock = time.process_time if device.type == "cpu" else time.perf_counter  # of a core, whatever else is going on
+    spec = spec.model_copy(update={"valid_fraction": 0.5, "data": spec.data.model_copy(update={"epochs": 2})})
+    noise = np.random.default_rng(0)
+    images = noise.integers(0, 256, (2 * STEPS * spec.training.batch_size, 28, 28), dtype=np.uint8)
+    labels = np.zeros(len(images), np.int64)
+    problem = Problem.of(
+        spec, Arrays(images, labels, images[:EVALUATION_BATCH], labels[:EVALUATION_BATCH]), device, dtype
+    )
+    method = METHODS[spec.settings.algorithm](problem, spec.settings, FRESH)
+    event, seconds, metrics = next(method), 0.0, None
+    while event.epoch < 2:
+        if isinstance(event, Snapshot):
+            metrics = problem.evaluate(event.predict)
+        start = clock()
+        event = method.send(metrics)
+        seconds = clock() - start
+    assert isinstance(event, Snapshot)
+    start = clock()
+    problem.evaluate(event.predict)
+    return Pace(seconds / problem.iterations, (clock() - start) / (len(problem.valid) + len(problem.test)))
+
+
+def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """Seconds of a run of each dataset and method, by `DATASET/METHOD`; what is alike is measured once."""
+    torch.set_num_threads(1)
+    paces: dict[str, Pace] = {}
+    seconds = {}
+    for dataset, method in kinds:
+        spec = protocol.resolve(RunKey(dataset, method, 0))
+        trials = getattr(spec.settings, "trials", 1)
+        if spec.settings.algorithm == "fixed" or hasattr(spec.settings, "trials"):  # a trial trains as no tuning does
+            spec = spec.model_copy(update={"settings": Fixed(values_of=None)})
+        alike = f"{spec.data.network} {spec.settings} {spec.precision}"
+        if alike not in paces:
+            paces[alike] = measure(spec)
+        examples, tested = spec.data.examples or EXAMPLES[0], EXAMPLES[1]
+        valid = examples * spec.valid_fraction
+        steps = (examples - valid) // spec.training.batch_size
+        epoch = steps * paces[alike].step + (valid + tested) * paces[alike].example
+        seconds[f"{dataset}/{method}"] = trials * spec.data.epochs * epoch
+    return seconds
+
+
+if __name__ == "__main__":
+    wanted = [(dataset, method) for dataset, method in (line.split() for line in sys.stdin)]
+    print(json.dumps(estimate(load([Path(sys.argv[1])]), wanted)))

@@ -1,0 +1,273 @@
+"""What the workflow's rules compute with: the protocol of a command line, and what each job is given.
+
+It is read before every command, so nothing here imports torch, pandas or mlflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import yaml
+
+from cpmlho.study import protocol as configuration
+from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
+from cpmlho.study.results import RESULT, held, run_dir, write_text
+from cpmlho.study.settings import Device, Tracking
+
+JOB_ENVIRONMENT = {
+    # Torch on one thread: more threads give other bits, and `--cores` above the machine's cores then costs little.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Freed memory stays the process's: to fault the pages of each step's tensors in anew takes 5 % of a CNN's training.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MPLBACKEND": "agg",  # a notebook exports a backend of its own
+    "PYTHONUTF8": "1",  # names and messages print whatever the locale
+}
+# Set for other programs of the same shell: processes bound to one core, interpreters with switches of their own.
+INHERITED = ("PYTHON", "OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+NETWORK_COST = {"mlp": 1, "cnn": 3}  # of a step, roughly
+DIGITS = 16  # of a digest that a person may have to compare
+
+
+class Wildcards(Protocol):
+    """What Snakemake fills into the paths of a run."""
+
+    dataset: str
+    method: str
+    seed: str
+
+
+def relative(path: Path | str) -> Path:
+    """The path from the working directory, so that a moved checkout has the same inputs as before."""
+    return Path(os.path.relpath(path))
+
+
+def overrides(entries: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
+    """Overlays, in their order, and settings from the entries `NAME=VALUE` of Snakemake's `--config`.
+
+    Raises:
+        ConfigError: an entry is no YAML, or gives a setting a second time.
+    """
+    files: list[str] = []
+    settings: dict[str, Any] = {}
+    for name, _, text in (entry.partition("=") for entry in entries):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--config {name}={text}: not valid YAML") from None
+        if name == "overlay":
+            files += value if isinstance(value, list) else [value]
+        elif name in settings:
+            raise ConfigError(f"--config {name}: is given twice")
+        else:
+            settings[name] = value
+    if not all(isinstance(file, str) for file in files):
+        raise ConfigError("--config overlay: must be a file, or a list of files such as [a.yaml, b.yaml]")
+    return [Path(file).expanduser() for file in files], settings
+
+
+def read_protocol(
+    root: Path, configfiles: Sequence[Path], entries: Sequence[str], command: Sequence[str] = ()
+) -> configuration.Protocol:
+    """The protocol of a command: config.yaml, then overlays, then the settings in `--config`.
+
+    The files are read here and not taken from Snakemake's `config`: an error then names its file and line, a key
+    given twice is one, and the numbers in `--config` are numbers. An overlay is given with `--config overlay=FILE`;
+    with `--configfile FILE` too, but Snakemake reads that first, and a file that it cannot read ends in its words.
+
+    Args:
+        root: the folder of the Snakefile and of config.yaml.
+        configfiles: of `--configfile`.
+        entries: of `--config`.
+        command: the command line, of which Snakemake itself keeps only the last `--config` and `--configfile`.
+
+    Raises:
+        ConfigError: something cannot be read, is given twice, or breaks a rule.
+    """
+    for option in ("--config", "--configfile"):
+        if command.count(option) > 1:
+            raise ConfigError(f"{option}: is given twice; give all its values after one")
+    overlays, settings = overrides(entries)
+    return load([relative(file) for file in [root / "config.yaml", *configfiles, *overlays]], settings)
+
+
+def find_gpus(device: Device, environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that the runs are shared out over, as CUDA_VISIBLE_DEVICES names them; none: the runs use the CPU."""
+    if device == "cpu":
+        return []
+    if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.replace(" ", "").split(",") if name not in ("", "-1")]
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False, env={**environment}
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        listing = ""
+    found = [line for line in listing.splitlines() if line.startswith("GPU ")]
+    unseen = ["0"] if device == "cuda" else []  # asked for by name: let the run itself say that it is missing
+    return [str(index) for index, _ in enumerate(found)] or unseen
+
+
+def prepare(environment: MutableMapping[str, str], source: Path, tracking: Tracking) -> None:
+    """Make the environment the jobs': of what was inherited nothing changes what they run, or how.
+
+    Args:
+        environment: `os.environ`.
+        source: the folder with the package that the jobs run, whatever is installed or was exported.
+        tracking: the store goes this way, as its address may hold a password, and the protocol's file must not.
+    """
+    for name in [name for name in environment if name.startswith(INHERITED)]:
+        del environment[name]
+    environment.update(JOB_ENVIRONMENT, PYTHONPATH=str(source.resolve()))
+    if tracking.uri:
+        environment["MLFLOW_TRACKING_URI"] = tracking.uri
+
+
+def public(uri: str) -> str:
+    """An address without what it may keep secret: user, password and query."""
+    return re.sub("^([^:/]*://)[^/]*@", r"\1", uri.partition("?")[0])
+
+
+def digest(text: str) -> str:
+    """A short digest."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What the rules ask of a protocol: paths, parameters, threads, GPUs.
+
+    Attributes:
+        protocol: what to run.
+        cores: of `--cores`.
+        gpus: that the runs take turns on.
+    """
+
+    protocol: configuration.Protocol
+    cores: int = 1
+    gpus: Sequence[str] = ()
+
+    @cached_property
+    def keys(self) -> dict[RunKey, int]:
+        """The runs that the protocol asks for, with their place."""
+        return {key: place for place, key in enumerate(self.protocol.keys())}
+
+    @cached_property
+    def results(self) -> list[str]:
+        """The result files of all runs."""
+        return [self.result(key) for key in self.keys]
+
+    def result(self, key: RunKey) -> str:
+        """The result file of a run."""
+        return str(run_dir(self.protocol.results_dir, key) / RESULT)
+
+    @cached_property
+    def text(self) -> str:
+        """The protocol as the jobs read it; where the runs are tracked they are told otherwise."""
+        return self.protocol.model_copy(update={"tracking": Tracking(uri=None)}).model_dump_json(indent=1) + "\n"
+
+    @property
+    def file(self) -> str:
+        """Where `text` lies; a job that another protocol was planned for does not find it."""
+        return str(Path(self.protocol.results_dir, "logs", f"protocol-{digest(self.text)}.json"))
+
+    @cached_property
+    def reported(self) -> str:
+        """A digest of what tables, figures and report may depend on: all but where data come from."""
+        content = json.loads(self.text)
+        content["data"] = {"valid_fraction": self.protocol.data.valid_fraction}
+        return digest(json.dumps(content, sort_keys=True))
+
+    @property
+    def store(self) -> str | None:
+        """The tracking store as it may be shown; None: the one beside the configuration."""
+        uri = self.protocol.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+        return public(uri) if uri else None
+
+    def write(self) -> None:
+        """Write the file that the jobs read, in place of an earlier one."""
+        file = Path(self.file)
+        for earlier in file.parent.glob("protocol-*.json"):
+            if earlier.name != file.name:
+                earlier.unlink()
+        write_text(file, self.text)
+
+    @cache  # noqa: B019  (there is one plan a process)
+    def spec(self, key: RunKey) -> RunSpec:
+        """Everything that decides the run's numbers."""
+        return self.protocol.resolve(key)
+
+    def decisive(self, wildcards: Wildcards) -> str:
+        """A digest of the settings that decide the run's numbers: where its data lie does not."""
+        return digest(self.spec(key_of(wildcards)).model_dump_json(exclude={"data_dir"}))
+
+    def code(self, wildcards: Wildcards) -> str:
+        """A digest of the code that decides the run's numbers."""
+        return code_digest(self.spec(key_of(wildcards)).settings.algorithm)[:DIGITS]
+
+    def values(self, wildcards: Wildcards) -> list[str]:
+        """The result that the run takes its hyperparameter values from, if it takes any."""
+        key = key_of(wildcards)
+        method = getattr(self.spec(key).settings, "values_of", None)
+        return [self.result(key._replace(method=method))] if method else []
+
+    def gpu(self, wildcards: Wildcards) -> str:
+        """The run's GPU: the runs of the protocol take turns in their order, so that seeds lie on different GPUs."""
+        key = key_of(wildcards)
+        return self.gpus[self.keys.get(key, key.seed) % len(self.gpus)] if self.gpus else ""
+
+    def threads(self, wildcards: Wildcards) -> int:
+        """How many trials of random search go side by side: as many as leave the fewest idle in the last round."""
+        settings = self.spec(key_of(wildcards)).settings
+        if self.gpus or settings.algorithm != "random_search":
+            return 1
+        return math.ceil(settings.trials / math.ceil(settings.trials / max(1, self.cores)))
+
+    def length(self, wildcards: Wildcards) -> int:
+        """A run's length, roughly: the longest start first, or one would be left alone at the end."""
+        return self.epochs(key_of(wildcards))
+
+    def epochs(self, key: RunKey) -> int:
+        """A run's length in epochs of an MLP without tuning, roughly."""
+        spec = self.spec(key)
+        return getattr(spec.settings, "trials", 2) * spec.data.epochs * NETWORK_COST[spec.data.network.kind]
+
+
+def key_of(wildcards: Wildcards) -> RunKey:
+    """The run that the wildcards name."""
+    return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
+
+
+HELD = ExitStack()  # until the process ends
+
+
+def hold(results_dir: str, refuse: Callable[[str], None]) -> None:
+    """Keep other workflows away from these results for as long as this process lives, however it ends."""
+    busy = f"{results_dir}: another snakemake is at work on it; wait, or set another results_dir"
+    HELD.enter_context(held(Path(results_dir), lambda: refuse(busy)))
+
+
+def stop(*_: object) -> NoReturn:
+    """Do on SIGTERM what Ctrl-C does in a terminal; Snakemake's own handler would let the jobs train to their end.
+
+    The jobs get SIGTERM too, as those that a script started in the background ignore SIGINT.
+    """
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        child.send_signal(signal.SIGTERM)
+    raise KeyboardInterrupt
