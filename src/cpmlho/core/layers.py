@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cpmlho.core.precision import multiply
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Linear:
 
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`weight a + bias` for a (B, in)."""
-        return F.linear(a, weight, bias)
+        return multiply(F.linear, a, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Conv2d:
 
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution of a (B, in, H, W)."""
-        return F.conv2d(a, weight, bias, padding=self.padding)
+        return multiply(partial(F.conv2d, padding=self.padding), a, weight, bias)
 
 
 Layer = Linear | Conv2d
@@ -118,6 +121,22 @@ class ChannelsLast:
         return self.apply(a), self.apply(t)
 
 
+class _AtWinners(torch.autograd.Function):
+    """The entries of t (B, C, H, W) at each window's winner; its transpose is the pooling's own backward kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, winners: Tensor) -> Tensor:
+        ctx.save_for_backward(t, winners)
+        pixels, places = (x.movedim(1, -1).flatten(1, 2) for x in (t, winners))  # (B, H W, C), as channels-last lies
+        return pixels.gather(1, places).view(*winners.shape[:1], *winners.shape[2:], -1).movedim(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        t, winners = ctx.saved_tensors
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return backward(gradient, t, [2, 2], [2, 2], [0, 0], [1, 1], False, winners), None
+
+
 @dataclass(frozen=True)
 class MaxPool2:
     """Max-pooling over 2 x 2 windows; height and width must be even."""
@@ -129,8 +148,7 @@ class MaxPool2:
     def lift(self, a: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The pooling and the tangent at each window's maximum."""
         value, winners = F.max_pool2d(a, 2, return_indices=True)
-        won = F.max_unpool2d(torch.ones_like(value), winners, [2, 2])
-        return value, F.avg_pool2d(t * won, 2, divisor_override=1)  # the sum over a window of which one entry is left
+        return value, _AtWinners.apply(t, winners)
 
 
 @dataclass(frozen=True)

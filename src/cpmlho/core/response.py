@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cpmlho.core.layers import Dropout, Glue, Layer
+from cpmlho.core.precision import operand
 from cpmlho.core.regularisers import Regularisers
 
 
@@ -27,7 +28,7 @@ class General(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> General:
         """Copies for products in `dtype`, or the same tensors where it is theirs."""
-        return General(self.W.to(dtype), self.b.to(dtype))
+        return General(operand(self.W, dtype), operand(self.b, dtype))
 
 
 class Response(NamedTuple):
@@ -39,7 +40,7 @@ class Response(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> Response:
         """Copies for products in `dtype`; H, small and accumulated, stays float32."""
-        return Response(self.R.to(dtype), self.r.to(dtype), self.H)
+        return Response(operand(self.R, dtype), self.r.to(dtype), self.H)
 
 
 def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:

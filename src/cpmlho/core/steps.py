@@ -34,7 +34,7 @@ class Trained(Generic[Parameters]):
 
     Attributes:
         masters: in float32.
-        working: their copies in the training dtype, which the products use; in float32 the masters themselves.
+        working: their copies rounded to the training dtype, which the products use; in float32 the masters themselves.
     """
 
     def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
@@ -42,20 +42,22 @@ class Trained(Generic[Parameters]):
         self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
         first = self.masters[0][0]
         self._piece = CACHED if first.device.type == "cpu" else max(master.numel() for master in flat(layers))
-        self._scratch = first.new_empty(self._piece)
+        self._scratch, self._rounded = (first.new_empty(self._piece, dtype=kind) for kind in (first.dtype, dtype))
 
-    def descend(self, rate: float, *gradients: Sequence[Tensor]) -> None:
-        """One step of plain SGD (eqs. 13-14) along each of the gradients, which may be of a lower precision.
+    def descend(self, rate: float, gradients: Sequence[Tensor], *pulls: Sequence[Tensor]) -> None:
+        """One step of plain SGD (eqs. 13-14) along the loss's gradients, which the training dtype has, and other pulls.
 
         Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made.
         """
-        for master, working, *along in zip(flat(self.masters), flat(self.working), *gradients, strict=True):
+        for master, working, *along in zip(flat(self.masters), flat(self.working), gradients, *pulls, strict=True):
+            wide = working is not master and working.dtype == master.dtype  # rounded numbers, kept in float32
             columns = [tensor.reshape(-1).split(self._piece) for tensor in (master, working, *along)]
-            for piece, copy, *directions in zip(*columns, strict=True):
-                for direction in directions:
+            for piece, copy, gradient, *others in zip(*columns, strict=True):
+                rounded = self._rounded[: len(piece)]
+                for direction in (rounded.copy_(gradient) if wide else gradient, *others):
                     piece.add_(self._like(piece, direction), alpha=-rate)
-                if copy.dtype != piece.dtype:
-                    copy.copy_(piece)
+                if working is not master:
+                    copy.copy_(rounded.copy_(piece) if wide else piece)
 
     def _like(self, piece: Tensor, direction: Tensor) -> Tensor:
         """The direction in the piece's dtype; adding across dtypes would cast into new memory each time."""
@@ -63,7 +65,9 @@ class Trained(Generic[Parameters]):
 
     def refresh(self) -> None:
         """Make the working copies those of the masters as they are now."""
-        torch._foreach_copy_(flat(self.working), flat(self.masters))
+        for master, working in zip(flat(self.masters), flat(self.working), strict=True):
+            if working is not master:
+                working.copy_(master.to(self._rounded.dtype))
 
 
 class RMSprop:

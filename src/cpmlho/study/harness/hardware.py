@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 
+from cpmlho.core.precision import native_bfloat16
 from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Device, Precision
 
-NATIVE_BFLOAT16 = ("amx_bf16", "bf16")  # instruction sets: x86, ARM
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -73,20 +73,10 @@ def reproduce() -> None:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision that the configuration names; `auto` is bfloat16 where the device multiplies it natively.
-
-    The bfloat16 of AVX-512 counts on AMD's processors alone: on Intel's without AMX it takes twice the time of float32.
-    """
+    """The precision that the configuration names; `auto` is bfloat16 where the device multiplies it natively."""
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(name, False) for name in NATIVE_BFLOAT16) or (
-            capabilities.get("avx512_bf16", False) and not capabilities.get("cpu_name", "").startswith("Intel")
-        )
-    return "bfloat16" if native else "float32"
+    return "bfloat16" if native_bfloat16(device) else "float32"
 
 
 def device_name(device: torch.device) -> str:
