@@ -12,11 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpmlho.core.alternating import Alternation
+from cpmlho.core.options import CPMLHO, Options
 from cpmlho.core.planes import CuttingPlanes
-from cpmlho.core.problem import Problem
-from cpmlho.core.steps import Trained, general_step
+from cpmlho.core.problem import Conditions, Problem
+from cpmlho.core.steps import Trained, general_gradients
 from cpmlho.study.data import load as load_data
 from cpmlho.study.harness.hardware import DTYPES, choose_device
+from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import RunKey, RunSpec, load, merge
 
 Row = dict[str, Any]
@@ -61,34 +63,42 @@ def operations(act: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def problem_of(case: str, dtype: torch.dtype, device: torch.device) -> tuple[Problem, Any]:
-    """The problem of a case, and the settings of all methods."""
+def case_of(case: str, dtype: torch.dtype, device: torch.device) -> tuple[Problem, Conditions, dict[str, Options]]:
+    """The problem of a case, its conditions, and the options of all methods."""
     dataset, changes = CASES[case]
     protocol = load([Path("config.yaml")])
     spec = protocol.resolve(RunKey(dataset, "delta_stn", 0))
     spec = RunSpec.model_validate(merge(spec.model_dump(), {"data": changes}))
-    return Problem.of(spec, load_data(spec.data, spec.data_dir), device, dtype), protocol.methods
+    problem = problem_of(spec, load_data(spec.data, spec.data_dir), device)
+    return problem, conditions_of(spec, dtype), protocol.methods
 
 
 def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is timed: a plain training step, and each method's cycle of iterations and one hyperparameter update."""
-    problem, methods = problem_of(case, dtype, device)
-    streams = problem.streams()
+    problem, conditions, methods = case_of(case, dtype, device)
+    streams = conditions.streams(problem)
     general = Trained(problem.initialise(streams.host("init"))[0], dtype)
-    batches = problem.batches(problem.train, streams.host("train_order"))
+    batches = conditions.batches(problem.train, streams.host("train_order"))
     noise = streams.device("general_noise")
-    yield "plain step", lambda: general_step(problem, general, next(batches), problem.space.start, noise)
-    planes = CuttingPlanes(methods.cpmlho, device)
+
+    def step() -> None:
+        gradients = general_gradients(problem, general, next(batches), problem.space.start, noise)
+        general.descend(conditions.training.learning_rate, gradients)
+
+    yield "plain step", step
+    options = methods["cpmlho"]
+    assert isinstance(options, CPMLHO)
+    planes = CuttingPlanes(options, device)
     for name, run in (
-        ("delta_stn cycle", Alternation(problem, methods.delta_stn)),
-        ("cpmlho cycle", Alternation(problem, methods.cpmlho, theta=methods.cpmlho.theta, planes=planes)),
+        ("delta_stn cycle", Alternation(problem, conditions, methods["delta_stn"])),
+        ("cpmlho cycle", Alternation(problem, conditions, options, theta=options.theta, planes=planes)),
     ):
-        for epoch in range(methods.cpmlho.max_planes if run.planes else 0):
+        for epoch in range(options.max_planes if run.planes else 0):
             run.iterate()
             run.cut(epoch, epoch)
 
         def cycle(run: Alternation = run) -> None:
-            for _ in range(run.settings.train_steps):
+            for _ in range(run.options.train_steps):
                 run.iterate()
             run.update()
 

@@ -4,29 +4,29 @@ Lower level: min_f (f - 2)^2 + v f^2, so f*(v) = 2 / (1 + v). Upper level: (f*(v
 (f - 2)^2 + theta (f - 1)^2, least at f = (2 + theta) / (1 + theta), so v = 2 (1 + theta) / (2 + theta) - 1.
 """
 
-from pathlib import Path
+from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cpmlho.core.events import Snapshot
 from cpmlho.core.layers import Linear
-from cpmlho.core.problem import Problem, Split
+from cpmlho.core.options import CPMLHO, Response, Training
+from cpmlho.core.problem import Conditions, Problem, Split
 from cpmlho.core.response import ResponseNetwork
 from cpmlho.core.space import Space
 from cpmlho.study.methods.cpmlho import cpmlho
 from cpmlho.study.methods.delta_stn import delta_stn
-from cpmlho.study.protocol import load
-from cpmlho.study.settings import Hyperparameter, Training
 
 # The planes' force has a fixed size, and so has a response of one weight; where it is not small beside the loss's, it
 # bends the response and with it the hypergradient. These multipliers keep it small.
 GENTLE = {"multiplier": "fixed", "mu_init": 5e-4, "max_planes": 4}
-METHODS = load([Path(__file__).parents[2] / "config.yaml"]).methods
+Range = namedtuple("Range", ["low", "high", "start"])
 TRAIN, VALID = 2.0, 1.0
 
 
-def problem(start, seed=0):
+def problem(start):
     def part(target, n):
         return Split(torch.ones(n, 1), torch.full((n,), target))
 
@@ -35,26 +35,26 @@ def problem(start, seed=0):
         valid=part(VALID, 80),
         test=part(VALID, 80),
         network=ResponseNetwork((Linear(1, 1),)),
-        space=Space.of({"dropout0": Hyperparameter(low=0.0, high=4.0, start=start)}),
-        training=Training(batch_size=8, learning_rate=0.05),
-        epochs=25,
-        seed=seed,
+        space=Space.of({"dropout0": Range(low=0.0, high=4.0, start=start)}),
         train_loss=lambda f, y, v: ((f[:, 0] - y) ** 2 + v[:, 0] * f[:, 0] ** 2).mean(),
         loss=lambda f, y: ((f[:, 0] - y) ** 2).mean(),
     )
 
 
-def solve(method, settings, start):
+CONDITIONS = Conditions(Training(batch_size=8, learning_rate=0.05), epochs=25, seed=0)
+
+
+def solve(method, options, start):
     """The hyperparameter and the prediction at the end."""
-    settings = settings.model_copy(update={"perturbation_scale": 0.2, "entropy_weight": 1e-4})
-    *_, last = (event for event in method(problem(start), settings) if isinstance(event, Snapshot))
+    options = replace(options, perturbation_scale=0.2, entropy_weight=1e-4)
+    *_, last = (event for event in method(problem(start), CONDITIONS, options) if isinstance(event, Snapshot))
     with torch.no_grad():
         return last.hyperparameters["dropout0"], last.predict(torch.ones(1, 1)).item()
 
 
 @pytest.mark.parametrize("start", [0.2, 3.0])
 def test_delta_stn_reaches_the_optimum(start):
-    v, f = solve(delta_stn, METHODS.delta_stn, start)
+    v, f = solve(delta_stn, Response(), start)
     assert v == pytest.approx(1.0, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)  # the lower level is solved at the v that was found
 
@@ -62,17 +62,17 @@ def test_delta_stn_reaches_the_optimum(start):
 @pytest.mark.parametrize("start", [0.2, 3.0])
 @pytest.mark.parametrize("theta", [0.5, 1.0, 4.0])
 def test_cpmlho_reaches_the_mixed_optimum(start, theta):
-    v, f = solve(cpmlho, METHODS.cpmlho.model_copy(update={"theta": theta, **GENTLE}), start)
+    v, f = solve(cpmlho, CPMLHO(theta=theta, **GENTLE), start)
     assert v == pytest.approx(2 * (1 + theta) / (2 + theta) - 1, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)
 
 
 @pytest.mark.parametrize("start", [0.2, 3.0])
 def test_cutting_planes_alone_keep_the_bilevel_optimum(start):
-    v, _ = solve(cpmlho, METHODS.cpmlho.model_copy(update={"mixed_level": False, **GENTLE}), start)
+    v, _ = solve(cpmlho, CPMLHO(mixed_level=False, **GENTLE), start)
     assert v == pytest.approx(1.0, abs=0.1)
 
 
 def test_stn_reaches_the_optimum():
-    v, _ = solve(delta_stn, METHODS.delta_stn.model_copy(update={"response": "stn"}), 0.2)
+    v, _ = solve(delta_stn, Response(response="stn"), 0.2)
     assert v == pytest.approx(1.0, abs=0.15)

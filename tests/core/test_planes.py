@@ -1,25 +1,25 @@
 """Cutting planes against their definition (eqs. 10-14), with gradients from autograd."""
 
-from pathlib import Path
+from collections import namedtuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpmlho.core.options import CPMLHO
 from cpmlho.core.planes import CuttingPlanes, distance, gap
 from cpmlho.core.response import General, Response
 from cpmlho.core.space import Space
-from cpmlho.study.protocol import load
 
-PROTOCOL = load([Path(__file__).parents[2] / "config.yaml"])
+Uniform = namedtuple("Uniform", ["low", "high", "start"])
 CPU = torch.device("cpu")
 KINDS = ["l2", "l1", "mean_l1"]
 LAMBDA = torch.tensor([-2.9, -1.0, 0.5], dtype=torch.float64)
 
 
 def planes(**changes):
-    return CuttingPlanes(PROTOCOL.methods.cpmlho.model_copy(update=changes), CPU)
+    return CuttingPlanes(CPMLHO(**changes), CPU)
 
 
 def parameters(seed=0):
@@ -143,7 +143,7 @@ def test_dual_ascent_is_projected_and_zero_stays_zero():
     assert set_.mu[1] == 0
     set_.add(v)
     assert len(set_) == 2  # and the next cut drops it
-    assert [row["plane"] for row in set_.rows(1, 1, v, 0.0)] == [1, 3]
+    assert [state.plane for state in set_.states(1, 1, v, 0.0)] == [1, 3]
 
 
 def test_at_most_max_planes_are_kept_the_newest():
@@ -151,11 +151,11 @@ def test_at_most_max_planes_are_kept_the_newest():
     set_ = planes(max_planes=3)
     for _ in range(5):
         set_.add(v)
-    assert [row["plane"] for row in set_.rows(1, 1, v, 0.0)] == [3, 4, 5]
+    assert [state.plane for state in set_.states(1, 1, v, 0.0)] == [3, 4, 5]
     one = planes(max_planes=1)
     one.add(v)
     one.add(v)
-    assert [row["plane"] for row in one.rows(1, 1, v, 0.0)] == [2]
+    assert [state.plane for state in one.states(1, 1, v, 0.0)] == [2]
 
 
 def test_fixed_multipliers_do_not_move():
@@ -167,8 +167,8 @@ def test_fixed_multipliers_do_not_move():
 
 
 def test_period_and_coordinates():
-    space = Space.of(PROTOCOL.datasets["mnist"].hyperparameters)
+    space = Space.of(dict.fromkeys(["a", "b", "c"], Uniform(0.0, 0.95, 0.05)))
     raw = space.raw(space.start)
     assert [epoch for epoch in range(1, 7) if planes(cut_every=3).due(epoch)] == [3, 6]
-    assert torch.equal(planes(wh_at="raw").at(space, raw), raw)
-    torch.testing.assert_close(planes(wh_at="value").at(space, raw), torch.full((3,), 0.05))
+    assert torch.equal(planes(wh_at="raw").coordinates(space, raw), raw)
+    torch.testing.assert_close(planes(wh_at="value").coordinates(space, raw), torch.full((3,), 0.05))

@@ -6,7 +6,7 @@ from torch.func import jvp
 
 from cpmlho.core import precision
 from cpmlho.core.layers import Conv2d, Linear
-from cpmlho.core.response import General, Response
+from cpmlho.core.response import Displacement, General, Response
 from cpmlho.core.steps import CACHED, Trained, flat
 from cpmlho.study.networks import cnn, mlp
 
@@ -65,7 +65,7 @@ def test_networks_give_what_native_products_give(name, monkeypatch):
         monkeypatch.setattr(precision, "native_bfloat16", lambda device: native)
         fixed = [layer.to(BFLOAT16) for layer in general]
         leaves = [Response(*(p.detach().requires_grad_() for p in layer.to(BFLOAT16))) for layer in response]
-        outputs = network.linearised(a, fixed, None, leaves, d)
+        outputs = network.linearised(a, fixed, None, Displacement(leaves, d))
         assert outputs.dtype == BFLOAT16
         return [outputs, network.forward(a, fixed), *torch.autograd.grad(outputs.sum(), flat(leaves))]
 
@@ -84,9 +84,11 @@ def test_linearised_is_the_jacobian_vector_product_of_the_kept_weights(name, mon
     a, d = normal(8, 1, 28, 28).to(BFLOAT16), normal(8, 3, seed=5)
     exact = [[type(x)(*(p.double() for p in x)) for x in layers] for layers in (general, response)]
     value, tangent = jvp(
-        lambda x: network.forward(a.double(), exact[0], None, exact[1], x), (torch.zeros(8, 3).double(),), (d.double(),)
+        lambda x: network.forward(a.double(), exact[0], None, Displacement(exact[1], x)),
+        (torch.zeros(8, 3).double(),),
+        (d.double(),),
     )
-    ours = network.linearised(a, general, None, response, d).double()
+    ours = network.linearised(a, general, None, Displacement(response, d)).double()
     assert torch.linalg.vector_norm(ours - value - tangent) <= 0.02 * torch.linalg.vector_norm(value + tangent)
 
 

@@ -83,9 +83,9 @@ def test_no_hole_leaves_the_image():
 def test_regularisers_act_by_name():
     values = torch.tensor([[0.9, 8.0, 3.0]]).expand(200, 3)
     names = ("dropout1", "cutout_length", "cutout_holes")
-    act = Regularisers(names, values, 5, generator())
+    act = Regularisers(names, values, {"cutout_holes": 5.0}, generator())
     images = torch.ones(200, 1, 28, 28)
     assert act.mask("dropout0", images) is None
     assert (act.mask("dropout1", torch.ones(200, 100)) == 0).float().mean().item() == pytest.approx(0.9, abs=0.01)
     assert (act.augment(images) == 0).any()
-    assert Regularisers(("dropout0",), values[:, :1], 0, generator()).augment(images) is images
+    assert Regularisers(("dropout0",), values[:, :1], {}, generator()).augment(images) is images

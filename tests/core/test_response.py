@@ -7,7 +7,7 @@ from torch.func import jvp
 
 from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Lifted, Linear, MaxPool2, Relu
 from cpmlho.core.regularisers import Regularisers
-from cpmlho.core.response import General, Response, ResponseNetwork
+from cpmlho.core.response import Displacement, General, Response, ResponseNetwork
 from cpmlho.study.networks import cnn, mlp
 
 N = 3
@@ -61,13 +61,13 @@ def problem(name, batch=5, seed=0):
 
 def noise(values, seed=7):
     """Regularisers that draw the same masks each time they are made."""
-    return Regularisers(("d0", "d1"), values, 0, torch.Generator().manual_seed(seed))
+    return Regularisers(("d0", "d1"), values, {}, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_is_each_example_with_its_own_weights(name):
     network, general, response, a, d = problem(name)
-    outputs = network.forward(a, general, None, response, d)
+    outputs = network.forward(a, general, None, Displacement(response, d))
     for i in range(len(a)):
         own = []
         for (W, b), (R, r, H) in zip(general, response, strict=True):
@@ -80,8 +80,8 @@ def test_forward_is_each_example_with_its_own_weights(name):
 def test_no_displacement_is_the_plain_network(name):
     network, general, response, a, d = problem(name)
     plain = network.forward(a, general)
-    torch.testing.assert_close(network.forward(a, general, None, response, torch.zeros_like(d)), plain)
-    torch.testing.assert_close(network.linearised(a, general, None, response, torch.zeros_like(d)), plain)
+    torch.testing.assert_close(network.forward(a, general, None, Displacement(response, torch.zeros_like(d))), plain)
+    torch.testing.assert_close(network.linearised(a, general, None, Displacement(response, torch.zeros_like(d))), plain)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -94,19 +94,21 @@ def test_linearised_is_the_jacobian_vector_product(name, masked):
         return noise(rates) if masked else None
 
     def output(displacement):
-        return network.forward(a, general, act(), response, displacement)
+        return network.forward(a, general, act(), Displacement(response, displacement))
 
     value, tangent = jvp(output, (torch.zeros_like(d),), (d,))
-    torch.testing.assert_close(network.linearised(a, general, act(), response, d), value + tangent)
+    torch.testing.assert_close(network.linearised(a, general, act(), Displacement(response, d)), value + tangent)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_linearised_is_the_finite_difference(name):
     network, general, response, a, d = problem(name)
     h = 1e-6
-    up, down = (network.forward(a, general, None, response, sign * h * d) for sign in (1, -1))
+    up, down = (network.forward(a, general, None, Displacement(response, sign * h * d)) for sign in (1, -1))
     expected = network.forward(a, general) + (up - down) / (2 * h)
-    torch.testing.assert_close(network.linearised(a, general, None, response, d), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        network.linearised(a, general, None, Displacement(response, d)), expected, rtol=1e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -117,7 +119,7 @@ def test_response_gradient_is_the_finite_difference(name, way):
 
     def output(*parameters):
         layers = [Response(*parameters[i : i + 3]) for i in range(0, len(parameters), 3)]
-        return getattr(network, way)(a, general, None, layers, d)
+        return getattr(network, way)(a, general, None, Displacement(layers, d))
 
     assert torch.autograd.gradcheck(output, flat, fast_mode=True)
 
@@ -125,7 +127,9 @@ def test_response_gradient_is_the_finite_difference(name, way):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_hypergradient_is_the_finite_difference(name):
     network, general, response, a, d = problem(name)
-    assert torch.autograd.gradcheck(lambda x: network.forward(a, general, None, response, x), d.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: network.forward(a, general, None, Displacement(response, x)), d.requires_grad_()
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -144,7 +148,7 @@ def test_linearised_does_not_touch_the_general_parameters(name):
     network, general, response, a, d = problem(name)
     leaf = general[0].W.requires_grad_()
     response[0].R.requires_grad_()
-    output = network.linearised(a, general, None, response, d).sum()
+    output = network.linearised(a, general, None, Displacement(response, d)).sum()
     assert torch.autograd.grad(output, leaf, allow_unused=True)[0] is None
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from test_reporting import load, write
 
+from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.work import anytime, evaluations, gradients_per_step
+from cpmlho.study.report.work import anytime, evaluations
 from cpmlho.study.results import HISTORY, run_dir, to_csv, write_text
 
 
@@ -54,7 +55,8 @@ def rows_of(protocol: Protocol, name: str) -> list[dict[Any, Any]]:
     ],
 )
 def test_gradients_of_an_iteration(tmp_path: Path, method: str, expected: float) -> None:
-    assert gradients_per_step(load(tmp_path).resolve(RunKey("mnist", method, 0))) == pytest.approx(expected)
+    spec = load(tmp_path).resolve(RunKey("mnist", method, 0))
+    assert METHODS[spec.algorithm].gradients(spec.settings) == pytest.approx(expected)
 
 
 def test_anytime_is_the_best_so_far_at_each_point() -> None:

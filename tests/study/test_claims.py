@@ -152,7 +152,7 @@ def test_three_seeds_decide_no_claim(tmp_path: Path) -> None:
 
 def test_the_claims_ask_for_what_there_is() -> None:
     protocol = load("anywhere")
-    known = {*protocol.methods.model_dump(), *protocol.variants}
+    known = {*protocol.methods, *protocol.variants}
     for test in (test for claim in claims() for test in claim.tests):
         if isinstance(test, Printed):
             assert test.table in (1, 2, 3)

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load, merge, parse
-from cpmlho.study.settings import Methods
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 MAPPING = yaml.safe_load(CONFIG.read_text())
@@ -164,7 +164,7 @@ RUN = st.fixed_dictionaries(
     {},
     optional={
         "seeds": st.lists(st.integers(-1, 3) | st.just(1.0), max_size=3),
-        "methods": st.lists(st.sampled_from([*Methods.model_fields, "sgd"]), max_size=3),
+        "methods": st.lists(st.sampled_from([*METHODS, "sgd"]), max_size=3),
         "datasets": st.lists(st.sampled_from(["mnist", "fashionmnist", "cifar"]), max_size=2),
         "variants": st.lists(st.sampled_from(["stn", "cpmlho_cuts_only", "none"]), max_size=2),
     },
@@ -196,8 +196,8 @@ def test_a_missing_setting_is_named(path, tmp_path):
     *parents, name = path
     functools.reduce(dict.__getitem__, parents, changed).pop(name)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
-    if name == "output_units":  # as many as there are classes
-        load([tmp_path / "config.yaml"])
+    if name == "output_units" or parents[:1] in (["methods"], ["training"]):  # they have defaults
+        assert load([tmp_path / "config.yaml"]) == load([CONFIG])
         return
     with pytest.raises(ConfigError) as error:
         load([tmp_path / "config.yaml"])
@@ -209,7 +209,7 @@ def test_defaults_are_the_calibrated_protocol():
     protocol = load([CONFIG])
     assert protocol.run.seeds == [0, 1, 2]
     assert (protocol.datasets["mnist"].epochs, protocol.datasets["fashionmnist"].epochs) == (7, 6)
-    assert protocol.methods.random_search.trials == protocol.methods.bayesian_optimization.trials == 10
+    assert protocol.methods["random_search"].trials == protocol.methods["bayesian_optimization"].trials == 10
     assert (protocol.training.batch_size, protocol.training.learning_rate) == (128, 0.01)
     assert len(list(protocol.keys())) == 2 * 4 * 3 + 4 * 3
 

@@ -1,12 +1,14 @@
 """The methods on the small real subset: determinism to the last bit, common randomness, divergence."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from cpmlho.core.alternating import Alternation
-from cpmlho.core.problem import Problem
+from cpmlho.core.events import WORST_LOSS
+from cpmlho.core.options import Fixed
 from cpmlho.core.steps import RMSprop
 from cpmlho.core.trials import score
 from cpmlho.study.data import DataError
@@ -14,6 +16,7 @@ from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.hardware import choose_precision
 from cpmlho.study.harness.run import execute
 from cpmlho.study.methods import METHODS
+from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import (
     HISTORY,
@@ -21,25 +24,25 @@ from cpmlho.study.results import (
     PLANES,
     RESULT,
     TRIALS,
-    WORST_LOSS,
     read_result,
     read_rows,
     run_dir,
     with_values,
 )
-from cpmlho.study.settings import Fixed, Methods
 from runs import content
 
 NAMES = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
 
 
-def problem_of(small, key, **changes):
+def setting(small, key, **changes):
+    """The problem, the conditions and the options of a run."""
     spec = small.resolve(key).model_copy(update=changes)
-    return Problem.of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"), torch.float32), spec
+    problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
+    return problem, conditions_of(spec, torch.float32), spec.settings
 
 
-def test_every_method_has_settings_and_the_other_way_round():
-    assert list(METHODS) == list(Methods.model_fields) == NAMES
+def test_the_methods_are_registered_in_order():
+    assert list(METHODS) == NAMES
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -59,14 +62,14 @@ def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
 def off(small, **changes):
     """CPMLHO's settings with both of its parts off, and these changes."""
     both = {"cutting_planes": False, "mixed_level": False}
-    return small.methods.cpmlho.model_copy(update={**both, **changes})
+    return replace(small.methods["cpmlho"], **{**both, **changes})
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
 def test_cpmlho_with_both_parts_off_is_delta_stn(small, tmp_path, dataset):
     spec = small.resolve(RunKey(dataset, "delta_stn", 0))
     execute(spec, tmp_path / "delta", [], print, 0.0)
-    execute(spec.model_copy(update={"settings": off(small)}), tmp_path / "off", [], print, 0.0)
+    execute(spec.model_copy(update={"algorithm": "cpmlho", "settings": off(small)}), tmp_path / "off", [], print, 0.0)
     assert content(tmp_path / "delta")[0] == content(tmp_path / "off")[0]
 
 
@@ -74,7 +77,7 @@ def test_cpmlho_with_both_parts_off_is_delta_stn(small, tmp_path, dataset):
 def test_each_part_of_cpmlho_acts_alone(small, tmp_path, part):
     spec = small.resolve(RunKey("mnist", "delta_stn", 0))
     for name, settings in (("off", off(small)), ("on", off(small, **part))):
-        execute(spec.model_copy(update={"settings": settings}), tmp_path / name, [], print, 0.0)
+        execute(spec.model_copy(update={"algorithm": "cpmlho", "settings": settings}), tmp_path / name, [], print, 0.0)
     on, without = content(tmp_path / "on")[0], content(tmp_path / "off")[0]
     assert on[HYPERPARAMETERS] != without[HYPERPARAMETERS]
     assert (PLANES in on) == ("cutting_planes" in part)
@@ -85,9 +88,15 @@ def test_until_the_first_plane_cutting_planes_change_nothing(small, tmp_path):
     runs = {}
     for period in (2, 3):
         settings = off(small, cutting_planes=True, cut_every=period, mu_init=1.0)
-        execute(spec.model_copy(update={"settings": settings}), tmp_path / str(period), [], print, 0.0)
+        execute(
+            spec.model_copy(update={"algorithm": "cpmlho", "settings": settings}),
+            tmp_path / str(period),
+            [],
+            print,
+            0.0,
+        )
         runs[period] = content(tmp_path / str(period))[0]
-    execute(spec.model_copy(update={"settings": off(small)}), tmp_path / "off", [], print, 0.0)
+    execute(spec.model_copy(update={"algorithm": "cpmlho", "settings": off(small)}), tmp_path / "off", [], print, 0.0)
     without = content(tmp_path / "off")[0]
     assert runs[3] == without
     assert runs[2][HISTORY] == without[HISTORY]  # the plane comes after the last step
@@ -95,38 +104,37 @@ def test_until_the_first_plane_cutting_planes_change_nothing(small, tmp_path):
 
 
 def test_methods_of_a_seed_share_initialisation_and_order(small):
-    searching, _ = problem_of(small, RunKey("mnist", "random_search", 0))
-    tuning, spec = problem_of(small, RunKey("mnist", "cpmlho", 0))
-    alternation = Alternation(tuning, spec.settings, theta=1.0)
-    general, _ = searching.initialise(searching.streams().host("init"))
+    searching, conditions, _ = setting(small, RunKey("mnist", "random_search", 0))
+    alternation = Alternation(*setting(small, RunKey("mnist", "cpmlho", 0)), theta=1.0)
+    general, _ = searching.initialise(conditions.streams(searching).host("init"))
     for a, b in zip(general, alternation.general.masters, strict=True):
         assert torch.equal(a.W, b.W)
         assert torch.equal(a.b, b.b)
-    order = searching.batches(searching.train, searching.streams().host("train_order"))
+    order = conditions.batches(searching.train, conditions.streams(searching).host("train_order"))
     for _ in range(3):
         for a, b in zip(next(order), next(alternation.train), strict=True):
             assert torch.equal(a, b)
 
 
 def test_split_is_the_same_for_all_seeds_and_whole(small):
-    a, _ = problem_of(small, RunKey("mnist", "cpmlho", 0))
-    b, _ = problem_of(small, RunKey("mnist", "cpmlho", 1))
+    a, *_ = setting(small, RunKey("mnist", "cpmlho", 0))
+    b, *_ = setting(small, RunKey("mnist", "cpmlho", 1))
     assert torch.equal(a.valid.images, b.valid.images)
     assert (len(a.train), len(a.valid), len(a.test)) == (1700, 300, 500)
 
 
 def test_an_epoch_is_one_permutation_in_whole_batches(small):
-    problem, _ = problem_of(small, RunKey("mnist", "cpmlho", 0))
-    batches = problem.batches(problem.train, torch.Generator().manual_seed(0))
-    seen = torch.cat([next(batches)[0] for _ in range(problem.iterations)]).flatten(1)
+    problem, conditions, _ = setting(small, RunKey("mnist", "cpmlho", 0))
+    batches = conditions.batches(problem.train, torch.Generator().manual_seed(0))
+    seen = torch.cat([next(batches)[0] for _ in range(conditions.iterations(problem))]).flatten(1)
     assert len(seen) == 1700 // 128 * 128
     assert len(torch.unique(seen, dim=0)) == len(torch.unique(torch.cat([seen, seen]), dim=0))
     assert len(torch.unique(seen, dim=0)) > 0.99 * len(seen)  # no example twice, but for equal images
 
 
 def test_evaluation_is_the_mean_over_the_split(small):
-    problem, _ = problem_of(small, RunKey("fashionmnist", "delta_stn", 0))
-    general, _ = problem.initialise(problem.streams().host("init"))
+    problem, conditions, _ = setting(small, RunKey("fashionmnist", "delta_stn", 0))
+    general, _ = problem.initialise(conditions.streams(problem).host("init"))
     metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, general))
     for part, loss, accuracy in (
         (problem.valid, metrics.val_loss, metrics.val_acc),
@@ -176,7 +184,7 @@ def test_rows_of_a_search(small, tmp_path, method):
 @pytest.mark.parametrize("method", ["delta_stn", "cpmlho"])
 def test_a_diverged_run_ends_with_its_history(small, tmp_path, method):
     spec = small.resolve(RunKey("mnist", method, 0))
-    wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e6})})
+    wild = spec.model_copy(update={"training": replace(spec.training, learning_rate=1e6)})
     result = execute(wild, tmp_path, [], print, 0.0)
     assert result.status == "diverged"
     assert len(read_rows(tmp_path / HISTORY)) == 1  # stopped at the first evaluation of two
@@ -185,7 +193,7 @@ def test_a_diverged_run_ends_with_its_history(small, tmp_path, method):
 
 def test_a_diverged_trial_counts_as_worst_and_the_search_goes_on(small, tmp_path):
     spec = small.resolve(RunKey("mnist", "bayesian_optimization", 0))
-    wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e6})})
+    wild = spec.model_copy(update={"training": replace(spec.training, learning_rate=1e6)})
     result = execute(wild, tmp_path, [], print, 0.0)
     assert [row["status"] for row in read_rows(tmp_path / TRIALS)] == ["diverged"] * 2
     assert result.status == "diverged"
@@ -225,9 +233,10 @@ def test_a_device_that_is_not_there_is_one_line(small, tmp_path, monkeypatch):
 def test_less_than_one_batch_is_refused(small):
     data = small.datasets["mnist"].model_copy(update={"examples": 149})
     with pytest.raises(DataError, match="127 training examples are less than a batch of 128"):
-        problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)
+        setting(small, RunKey("mnist", "delta_stn", 0), data=data)
     data = data.model_copy(update={"examples": 150})
-    assert problem_of(small, RunKey("mnist", "delta_stn", 0), data=data)[0].iterations == 1
+    problem, conditions, _ = setting(small, RunKey("mnist", "delta_stn", 0), data=data)
+    assert conditions.iterations(problem) == 1
 
 
 def test_rmsprop_is_torchs_own():

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
@@ -30,7 +32,7 @@ from cpmlho.study.report.paper import paper_numbers
 from cpmlho.study.report.style import STYLE
 from cpmlho.study.report.tables import TABLES
 from cpmlho.study.report.write import write_figures, write_page, write_tables
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, Metrics, ResultError, RunResult, run_dir, write_run
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, ResultError, RunResult, run_dir, write_run
 
 ROOT = Path(__file__).parents[2]
 # 97.5 % quantiles of Student's t by number of seeds: in closed form for 1 and 2 degrees of freedom, tabulated for 4.
@@ -106,12 +108,12 @@ def write(
             "precision": "float32",
             "versions": {},
             "git_commit": "c0ffee",
-            "code": code_digest(resolved.settings.algorithm),
+            "code": code_digest(resolved.algorithm),
             "data_sha256": resolved.data.sha256,
         },
     }
-    searches = resolved.settings.algorithm in ("random_search", "bayesian_optimization")
-    history = [{"epoch": e, "step": 10 * e, "seconds": float(e), **metrics.model_dump()} for e in (1, 2, 3)]
+    searches = resolved.algorithm in ("random_search", "bayesian_optimization")
+    history = [{"epoch": e, "step": 10 * e, "seconds": float(e), **asdict(metrics)} for e in (1, 2, 3)]
     tables = {HISTORY: history} if searches else {HISTORY: history, HYPERPARAMETERS: rows}
     write_run(run_dir(protocol.results_dir, key), RunResult(**(content | changes)), tables)
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpmlho.core.events import Metrics
+from cpmlho.core.options import Fixed
 from cpmlho.study import results
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
     HISTORY,
     RESULT,
-    Metrics,
     ResultError,
     RunResult,
     read_result,
@@ -24,7 +25,6 @@ from cpmlho.study.results import (
     write_run,
     write_text,
 )
-from cpmlho.study.settings import Fixed
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -48,8 +49,8 @@ class Interrupter:
 def spec_of(small, dataset, method):
     """Three evaluations: epochs, or trials of one epoch."""
     spec = small.resolve(RunKey(dataset, method, 0))
-    searching = "trials" in type(spec.settings).model_fields
-    settings = spec.settings.model_copy(update={"trials": 3}) if searching else spec.settings
+    searching = spec.trials is not None
+    settings = replace(spec.settings, trials=3) if searching else spec.settings
     data = spec.data.model_copy(update={"epochs": 1 if searching else 3})
     return spec.model_copy(update={"data": data, "settings": settings})
 
@@ -94,7 +95,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(small, whole, tmp_path, dat
 
 def test_a_diverged_run_is_not_trained_on(small, tmp_path):
     spec = spec_of(small, "mnist", "cpmlho")
-    wild = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e12})})
+    wild = spec.model_copy(update={"training": replace(spec.training, learning_rate=1e12)})
     run(wild, tmp_path, after=1)
     _, watcher = run(wild, tmp_path)
     assert len(watcher.tables[HISTORY]) == 1

@@ -28,6 +28,7 @@ from alembic.runtime.migration import HeadMaintainer
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
 from cpmlho.study.protocol import Protocol, RunKey
@@ -37,7 +38,6 @@ from cpmlho.study.results import (
     PLANES,
     RESULT,
     TRIALS,
-    Metrics,
     Row,
     RunResult,
     held,

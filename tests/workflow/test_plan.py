@@ -27,7 +27,7 @@ def plan(cores=1, gpus=(), **settings):
 
 def digests(made):
     """The parameters of one run of each method and variant."""
-    methods = [*type(made.protocol.methods).model_fields, *made.protocol.variants]
+    methods = [*made.protocol.methods, *made.protocol.variants]
     runs = [Wildcards(method=method) for method in methods if "no_hidden" not in method]
     return {run.method: (made.decisive(run), made.code(run)) for run in runs}
 

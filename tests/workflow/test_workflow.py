@@ -363,7 +363,7 @@ class Checkout:
         return planned(self.snakemake("-n", "all", overlays=overlays))
 
     def of(self, *algorithms):
-        return {key for key in self.keys if self.protocol.resolve(key).settings.algorithm in algorithms}
+        return {key for key in self.keys if self.protocol.resolve(key).algorithm in algorithms}
 
     def behind(self, algorithm):
         """The runs of an algorithm, and those that take their values from one of them."""
@@ -401,7 +401,7 @@ def test_every_run_leaves_its_files(finished):
         assert result.spec == results.with_values(finished.protocol.resolve(key), finished.results)
         assert result.status == "done"
         assert set(results.METRICS) <= set(results.read_rows(folder / results.HISTORY)[0])
-        assert siblings[result.spec.settings.algorithm] <= {path.name for path in folder.iterdir()}, key
+        assert siblings[result.spec.algorithm] <= {path.name for path in folder.iterdir()}, key
         assert not [path for path in folder.iterdir() if path.name.startswith(".")], "half-written files are left"
 
 
@@ -508,7 +508,7 @@ def edit(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", config.Methods.model_fields)
+@pytest.mark.parametrize("method", config.METHODS)
 def test_the_code_of_one_method_repeats_that_method_alone(finished, edit, method):
     edit(f"study/methods/{method}.py")
     assert finished.plan() == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))

@@ -55,5 +55,5 @@ PACKAGE = relative(SOURCE / "cpmlho")
 
 wildcard_constraints:
     dataset="|".join(map(re.escape, protocol.datasets)),
-    method="|".join(map(re.escape, [*type(protocol.methods).model_fields, *protocol.variants])),
+    method="|".join(map(re.escape, [*protocol.methods, *protocol.variants])),
     seed="0|[1-9][0-9]*",

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpmlho.core.events import Method, Past, Snapshot, State
+from cpmlho.core.events import Method, Past, PlaneState, Snapshot, State, Update
+from cpmlho.core.options import Response as Options
 from cpmlho.core.planes import CuttingPlanes, gap
-from cpmlho.core.problem import Batches, Problem
-from cpmlho.core.steps import RMSprop, Trained, flat, general_step, response_step
-from cpmlho.study.results import HYPERPARAMETERS, PLANES, Row
-from cpmlho.study.settings import Response as Settings
+from cpmlho.core.problem import Batches, Conditions, Problem
+from cpmlho.core.response import Displacement
+from cpmlho.core.steps import RMSprop, Trained, flat, general_gradients, response_gradients
 
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
 
@@ -24,25 +24,32 @@ class Alternation:
 
     Args:
         problem: data, network and losses.
-        settings: of the method.
+        conditions: of the training.
+        options: of the method.
         theta: weight of the validation loss in the mixed-level objective (eq. 15); None for the validation loss alone.
         planes: the cutting planes that constrain the response; None for none.
     """
 
     def __init__(
-        self, problem: Problem, settings: Settings, theta: float | None = None, planes: CuttingPlanes | None = None
+        self,
+        problem: Problem,
+        conditions: Conditions,
+        options: Options,
+        theta: float | None = None,
+        planes: CuttingPlanes | None = None,
     ) -> None:
-        self.problem, self.settings, self.theta, self.planes = problem, settings, theta, planes
-        self.streams = streams = problem.streams()
+        self.problem, self.conditions, self.options = problem, conditions, options
+        self.theta, self.planes = theta, planes
+        self.streams = streams = conditions.streams(problem)
         general, response = problem.initialise(streams.host("init"))
-        self.general, self.response = Trained(general, problem.dtype), Trained(response, problem.dtype)
+        self.general, self.response = Trained(general, conditions.dtype), Trained(response, conditions.dtype)
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
-        spread = math.log(math.expm1(settings.perturbation_scale))
+        spread = math.log(math.expm1(options.perturbation_scale))
         self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)
-        self.optimizer = RMSprop([self.raw, self.spread], settings.hyper_learning_rate)
-        self.train = problem.batches(problem.train, streams.host("train_order"))
-        self.valid = problem.batches(problem.valid, streams.host("valid_order"))
-        self.upper = problem.batches(problem.train, streams.host("upper_order"))
+        self.optimizer = RMSprop([self.raw, self.spread], options.hyper_learning_rate)
+        self.train = conditions.batches(problem.train, streams.host("train_order"))
+        self.valid = conditions.batches(problem.valid, streams.host("valid_order"))
+        self.upper = conditions.batches(problem.train, streams.host("upper_order"))
         self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
         self.gradient: list[Tensor] = []  # of the loss, at the last response step
 
@@ -56,7 +63,7 @@ class Alternation:
         }
 
     def restore(self, state: State) -> None:
-        """Become what `state` was taken of."""
+        """Restore from `state`."""
         torch._foreach_copy_(self._parameters(), state["parameters"])
         self.general.refresh()
         self.response.refresh()
@@ -76,7 +83,7 @@ class Alternation:
     @property
     def centred(self) -> bool:
         """Whether the response vanishes at the present lambda (Delta-STN) or at lambda = 0 (STN), R4."""
-        return self.settings.response == "delta_stn"
+        return self.options.response == "delta_stn"
 
     @property
     def centre(self) -> Tensor:
@@ -84,26 +91,27 @@ class Alternation:
         return self.raw.detach() if self.centred else torch.zeros_like(self.raw)
 
     @property
-    def at(self) -> Tensor:
+    def plane_coordinates(self) -> Tensor:
         """The lambda (n,) at which the planes take w_h."""
         assert self.planes is not None
-        return self.planes.at(self.problem.space, self.raw.detach())
+        return self.planes.coordinates(self.problem.space, self.raw.detach())
 
     def iterate(self) -> None:
         """One general step and one response step, on the same batch with masks of their own."""
-        problem, rate = self.problem, self.problem.training.learning_rate
+        problem, rate = self.problem, self.conditions.training.learning_rate
         batch, raw = next(self.train), self.raw.detach()
-        uncentred = () if self.centred else (self.response.working, raw)
-        general_step(problem, self.general, batch, problem.space.values(raw), self.noise["general"], *uncentred)
+        uncentred = None if self.centred else Displacement(self.response.working, raw)
+        values = problem.space.values(raw)
+        gradients = general_gradients(problem, self.general, batch, values, self.noise["general"], uncentred)
+        self.general.descend(rate, gradients)  # eq. 13
         displaced = raw + self._perturbation(len(batch[1]), "response").detach()
-        self.gradient = response_step(
+        self.gradient = response_gradients(
             problem,
-            self.general.working,
-            self.response.working,
+            self.general,
             batch,
-            displaced,
-            self.centre,
+            problem.space.values(displaced),
             self.noise["response"],
+            Displacement(self.response.working, displaced - self.centre),
             linearise=self.centred,
         )
         pulls = [self._pull()] if self.planes else []
@@ -111,13 +119,13 @@ class Alternation:
 
     def update(self) -> None:
         """The hyperparameter steps of one update, and the multipliers' step."""
-        for _ in range(self.settings.valid_steps):
+        for _ in range(self.options.valid_steps):
             self.hyperparameter_step()
         if self.planes:
             self.planes.ascend(self._gap())
 
-    def cut(self, epoch: int, step: int) -> list[Row]:
-        """Take a plane if one is due after this epoch; a row for each active plane, none before the first."""
+    def cut(self, epoch: int, step: int) -> list[PlaneState]:
+        """Take a plane if one is due after this epoch; the state of each active plane, of none before the first."""
         assert self.planes is not None
         v = self._gap()
         if self.planes.due(epoch):
@@ -125,33 +133,32 @@ class Alternation:
         if not self.planes:
             return []
         share = _norm(self._pull()) / _norm(self.gradient)
-        return self.planes.rows(epoch, step, v, share.item())
+        return self.planes.states(epoch, step, v, share.item())
 
     def hyperparameter_step(self) -> None:
         """One step on lambda and sigma (eq. 15): dropout and cutout off, through the response, in full (R16)."""
         parts = [(*next(self.valid), "valid")]
         if self.theta is not None:
             parts.append((*next(self.upper), "upper"))
-        inputs = torch.cat([part[0] for part in parts]).to(self.problem.dtype)
+        inputs = torch.cat([part[0] for part in parts]).to(self.conditions.dtype)
         displaced = torch.cat([self.raw + self._perturbation(len(labels), name) for _, labels, name in parts])
-        logits = self.problem.network.forward(
-            inputs, self.general.working, None, self.response.working, displaced - self.centre
-        )
+        displacement = Displacement(self.response.working, displaced - self.centre)
+        logits = self.problem.network.forward(inputs, self.general.working, None, displacement)
         pieces = logits.split([len(labels) for _, labels, _ in parts])
         losses = [self.problem.loss(piece, labels) for piece, (_, labels, _) in zip(pieces, parts, strict=True)]
         loss = losses[0] if self.theta is None else losses[1] + self.theta * losses[0]
         entropy = (F.softplus(self.spread).log() + ENTROPY_CONSTANT).sum()
-        objective = loss - self.settings.entropy_weight * entropy
+        objective = loss - self.options.entropy_weight * entropy
         self.optimizer.step(torch.autograd.grad(objective, [self.raw, self.spread]))
 
     def _gap(self) -> list[Tensor]:
         """w_e - w_h at the present iterate."""
-        return gap(self.general.masters, self.response.masters, self.at)
+        return gap(self.general.masters, self.response.masters, self.plane_coordinates)
 
     def _pull(self) -> list[Tensor]:
         """The planes' gradient with respect to R, r and H, layer by layer."""
         assert self.planes is not None
-        return flat(self.planes.gradient(self.response.masters, self.at))
+        return flat(self.planes.gradient(self.response.masters, self.plane_coordinates))
 
     def _perturbation(self, batch: int, name: str) -> Tensor:
         """epsilon ~ N(0, sigma^2), (batch, n), differentiable in sigma."""
@@ -161,46 +168,48 @@ class Alternation:
 
     def predict(self, inputs: Tensor) -> Tensor:
         """The network at lambda, dropout and cutout off."""
-        if self.centred:
-            return self.problem.network.forward(inputs, self.general.masters)
-        return self.problem.network.forward(
-            inputs, self.general.masters, None, self.response.masters, self.raw.detach().expand(len(inputs), -1)
-        )
+        displacement = None
+        if not self.centred:
+            displacement = Displacement(self.response.masters, self.raw.detach().expand(len(inputs), -1))
+        return self.problem.network.forward(inputs, self.general.masters, None, displacement)
 
 
 def alternate(
-    problem: Problem, settings: Settings, past: Past, theta: float | None = None, planes: CuttingPlanes | None = None
+    problem: Problem,
+    conditions: Conditions,
+    options: Options,
+    past: Past,
+    theta: float | None = None,
+    planes: CuttingPlanes | None = None,
 ) -> Method:
     """Train with hyperparameters that are tuned on the way; a snapshot after each epoch. Arguments as `Alternation`."""
-    run = Alternation(problem, settings, theta, planes)
+    run = Alternation(problem, conditions, options, theta, planes)
     if past.state is not None:
         run.restore(past.state)
-    space, done = problem.space, len(past.metrics)
-    step = done * problem.iterations
-    update = step // settings.train_steps
-    trajectory = [] if done else [(0, 0, space.start)]
-    for epoch in range(done + 1, problem.epochs + 1):
-        for _ in range(problem.iterations):
+    space, done, iterations = problem.space, len(past.metrics), conditions.iterations(problem)
+    step = done * iterations
+    update = step // options.train_steps
+    path = [] if done else [(0, 0, space.start)]
+    for epoch in range(done + 1, conditions.epochs + 1):
+        for _ in range(iterations):
             run.iterate()
             step += 1
-            if step % settings.train_steps == 0:
+            if step % options.train_steps == 0:
                 run.update()
                 update += 1
-                trajectory.append((update, step, space.values(run.raw.detach())))
-        tables = {HYPERPARAMETERS: _rows(problem, trajectory)}
-        trajectory = []
-        if planes is not None and (rows := run.cut(epoch, step)):
-            tables[PLANES] = rows
-        yield Snapshot(epoch, step, run.predict, space.named(space.values(run.raw.detach())), tables, run.state)
+                path.append((update, step, space.values(run.raw.detach())))
+        updates, path = _updates(problem, path), []
+        states = run.cut(epoch, step) if planes is not None else []
+        values = space.named(space.values(run.raw.detach()))
+        yield Snapshot(epoch, step, run.predict, values, updates, states, run.state)
 
 
-def _rows(problem: Problem, trajectory: Sequence[tuple[int, int, Tensor]]) -> list[Row]:
-    """Rows of hyperparameters.csv; one transfer from the device for all of them."""
-    if not trajectory:
+def _updates(problem: Problem, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:
+    """The updates with their values by name; one transfer from the device for all of them."""
+    if not path:
         return []
-    values = torch.stack([point for _, _, point in trajectory]).cpu()
-    heads = [{"update": update, "step": step} for update, step, _ in trajectory]
-    return [{**head, **problem.space.named(row)} for head, row in zip(heads, values, strict=True)]
+    rows = torch.stack([values for _, _, values in path]).cpu()
+    return [Update(u, step, problem.space.named(row)) for (u, step, _), row in zip(path, rows, strict=True)]
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

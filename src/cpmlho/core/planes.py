@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpmlho.core.events import PlaneState
+from cpmlho.core.options import CPMLHO
 from cpmlho.core.response import General, Response
 from cpmlho.core.space import Space
-from cpmlho.study.results import Row
-from cpmlho.study.settings import Cpmlho
 
 Weights = Sequence[Tensor]  # one tensor a layer
 
@@ -51,8 +51,8 @@ def gap(general: Sequence[General], response: Sequence[Response], at: Tensor) ->
 class CuttingPlanes:
     """The active planes with their multipliers mu, and the force that they exert on the response weights."""
 
-    def __init__(self, settings: Cpmlho, device: torch.device) -> None:
-        self._settings = settings
+    def __init__(self, options: CPMLHO, device: torch.device) -> None:
+        self._options = options
         self._taken = 0
         self._ids: list[int] = []
         self.mu = torch.empty(0, device=device)
@@ -69,29 +69,29 @@ class CuttingPlanes:
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` was taken of."""
+        """Restore from `state`."""
         for name, value in state.items():
             setattr(self, name, value)
         self._combine()
 
     def due(self, epoch: int) -> bool:
         """Whether a plane is taken after this epoch (R5)."""
-        return epoch % self._settings.cut_every == 0
+        return epoch % self._options.cut_every == 0
 
-    def at(self, space: Space, raw: Tensor) -> Tensor:
+    def coordinates(self, space: Space, raw: Tensor) -> Tensor:
         """The lambda (n,) at which w_h is taken: unconstrained, or as values (R3)."""
-        return raw if self._settings.wh_at == "raw" else space.values(raw)
+        return raw if self._options.wh_at == "raw" else space.values(raw)
 
     def add(self, v: Weights) -> None:
         """Take a plane at the gap v; the oldest goes beyond `max_planes`, and so do those whose mu is 0 (R6)."""
         alive = (self.mu > 0).nonzero().flatten()
-        alive = alive[max(0, len(alive) - self._settings.max_planes + 1) :]
-        g, normal = distance(v, self._settings.g)
+        alive = alive[max(0, len(alive) - self._options.max_planes + 1) :]
+        g, normal = distance(v, self._options.g)
         level = torch.stack([torch.sum(n * x) for n, x in zip(normal, v, strict=True)]).sum()
         old = self._normals or [n.new_empty(0, *n.shape) for n in normal]
         self._normals = [torch.cat([before[alive], new[None]]) for before, new in zip(old, normal, strict=True)]
-        self._offsets = torch.cat([self._offsets[alive], (g - level - self._settings.eps_sq)[None]])
-        self.mu = torch.cat([self.mu[alive], g.new_tensor([self._settings.mu_init])])
+        self._offsets = torch.cat([self._offsets[alive], (g - level - self._options.eps_sq)[None]])
+        self.mu = torch.cat([self.mu[alive], g.new_tensor([self._options.mu_init])])
         self._taken += 1
         self._ids = [*(self._ids[i] for i in alive.tolist()), self._taken]
         self._combine()
@@ -103,9 +103,9 @@ class CuttingPlanes:
 
     def ascend(self, v: Weights) -> None:
         """Projected dual ascent, mu <- max(0, mu + dual_step phi) (R6); a mu that has fallen to 0 stays there."""
-        if self._settings.multiplier == "fixed" or not self._ids:
+        if self._options.multiplier == "fixed" or not self._ids:
             return
-        raised = (self.mu + self._settings.dual_step * self.values(v)).clamp_(min=0)
+        raised = (self.mu + self._options.dual_step * self.values(v)).clamp_(min=0)
         self.mu = torch.where(self.mu > 0, raised, 0)
         self._combine()
 
@@ -119,14 +119,11 @@ class CuttingPlanes:
             result.append(Response(-scale * force, torch.zeros_like(layer.r), hyper_map))
         return result
 
-    def rows(self, epoch: int, step: int, v: Weights, share: float) -> list[Row]:
-        """One row for each active plane; `share` is the norm of the planes' gradient over that of the loss's."""
-        g = distance(v, self._settings.g)[0].item()
+    def states(self, epoch: int, step: int, v: Weights, share: float) -> list[PlaneState]:
+        """Each active plane; `share` is the norm of the planes' gradient over that of the loss's."""
+        g = distance(v, self._options.g)[0].item()
         columns = zip(self._ids, self.values(v).tolist(), self.mu.tolist(), strict=True)
-        return [
-            {"epoch": epoch, "step": step, "plane": i, "g": g, "phi": phi, "mu": mu, "gradient_share": share}
-            for i, phi, mu in columns
-        ]
+        return [PlaneState(epoch, step, i, g, phi, mu, share) for i, phi, mu in columns]
 
     def _combine(self) -> None:
         self._force = [torch.tensordot(self.mu, normal, dims=1) for normal in self._normals]

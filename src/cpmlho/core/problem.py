@@ -9,15 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpmlho.core.events import Metrics
+from cpmlho.core.options import Training
 from cpmlho.core.regularisers import Regularisers
 from cpmlho.core.response import General, Response, ResponseNetwork
 from cpmlho.core.space import Space
 from cpmlho.core.streams import Streams
-from cpmlho.study.data import Arrays, DataError, split
-from cpmlho.study.networks import build
-from cpmlho.study.protocol import RunSpec
-from cpmlho.study.results import Metrics
-from cpmlho.study.settings import Training
 
 EVALUATION_BATCH = 1000
 
@@ -34,10 +31,17 @@ def regularised_by_noise(outputs: Tensor, labels: Tensor, values: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class Split:
-    """Examples on the device: images (N, ...) as `Problem.prepare` takes them, and labels (N,)."""
+    """Examples on the device.
+
+    Attributes:
+        images: (N, ...) as they are stored.
+        labels: (N,).
+        prepare: network inputs in float32 from stored images.
+    """
 
     images: Tensor
     labels: Tensor
+    prepare: Callable[[Tensor], Tensor] = Tensor.float
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,8 +54,8 @@ class Batches:
         left: indices of the present permutation that are still to come; with `order`'s state, all that is remembered.
     """
 
-    def __init__(self, part: Split, size: int, prepare: Callable[[Tensor], Tensor], order: torch.Generator) -> None:
-        self._part, self._size, self._prepare, self._order = part, size, prepare, order
+    def __init__(self, part: Split, size: int, order: torch.Generator) -> None:
+        self._part, self._size, self._order = part, min(size, len(part)), order
         self.left = part.labels.new_empty(0)
 
     def __iter__(self) -> Batches:
@@ -61,12 +65,12 @@ class Batches:
         if len(self.left) < self._size:
             self.left = torch.randperm(len(self._part), generator=self._order).to(self.left.device)
         index, self.left = self.left[: self._size], self.left[self._size :]
-        return self._prepare(self._part.images[index]), self._part.labels[index]
+        return self._part.prepare(self._part.images[index]), self._part.labels[index]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method needs to train and to be judged; it knows neither clock nor files.
+    """What is tuned: data, network and losses.
 
     Attributes:
         train: examples of the lower level.
@@ -74,15 +78,8 @@ class Problem:
         test: examples that decide nothing.
         network: its layers' responses are tuned.
         space: the hyperparameters; names that the network's Dropout stages or cutout know act there.
-        training: batch size and learning rate of the lower level.
-        epochs: the budget.
-        seed: of all streams of randomness.
-        dtype: of the training steps' products; master parameters and evaluation are float32.
-        prepare: network inputs in float32 from stored images.
         train_loss: lower-level loss of (outputs, labels, hyperparameter values (B, n)).
         loss: upper-level loss of (outputs, labels), also what is evaluated.
-        max_holes: an upper bound of cutout's holes.
-        workers: how many independent trainings may go on side by side.
     """
 
     train: Split
@@ -90,69 +87,13 @@ class Problem:
     test: Split
     network: ResponseNetwork
     space: Space
-    training: Training
-    epochs: int
-    seed: int
-    dtype: torch.dtype = torch.float32
-    prepare: Callable[[Tensor], Tensor] = Tensor.float
     train_loss: Callable[[Tensor, Tensor, Tensor], Tensor] = regularised_by_noise
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-    max_holes: int = 0
-    workers: int = 1
-
-    @classmethod
-    def of(cls, spec: RunSpec, arrays: Arrays, device: torch.device, dtype: torch.dtype, workers: int = 1) -> Problem:
-        """The problem of a run: the last part of the training file validates.
-
-        Raises:
-            DataError: there is not one whole batch to train on.
-        """
-        n = split(len(arrays.train_labels), spec.valid_fraction)
-        if n < spec.training.batch_size:
-            raise DataError(
-                f"{spec.dataset}: {n} training examples are less than a batch of {spec.training.batch_size}"
-            )
-        mean, std = spec.data.mean, spec.data.std
-        holes = spec.data.hyperparameters.get("cutout_holes")
-
-        def on_device(part: slice, kind: str) -> Split:
-            images, labels = getattr(arrays, f"{kind}_images")[part], getattr(arrays, f"{kind}_labels")[part]
-            return Split(
-                torch.as_tensor(images).unsqueeze(1).to(device), torch.as_tensor(labels).to(device, torch.int64)
-            )
-
-        return cls(
-            train=on_device(slice(n), "train"),
-            valid=on_device(slice(n, None), "train"),
-            test=on_device(slice(None), "test"),
-            network=build(spec.data.network),
-            space=Space.of(spec.data.hyperparameters, device),
-            training=spec.training,
-            epochs=spec.data.epochs,
-            seed=spec.seed,
-            dtype=dtype,
-            prepare=lambda images: images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std),
-            max_holes=int(holes.high) if holes else 0,
-            workers=workers,
-        )
 
     @property
     def device(self) -> torch.device:
-        """Where the data lie and the run computes."""
+        """Where the data lie and all is computed."""
         return self.train.images.device
-
-    @property
-    def iterations(self) -> int:
-        """Whole batches in an epoch."""
-        return len(self.train) // self.training.batch_size
-
-    def streams(self) -> Streams:
-        """The run's streams of randomness from their beginning; every trial of a search starts from here."""
-        return Streams(self.seed, self.device)
-
-    def batches(self, part: Split, order: torch.Generator) -> Batches:
-        """Inputs and labels without end, of the batch size, or of the whole part if that is less."""
-        return Batches(part, min(self.training.batch_size, len(part)), self.prepare, order)
 
     def initialise(self, generator: torch.Generator) -> tuple[list[General], list[Response]]:
         """Fresh parameters of the network on the device."""
@@ -164,7 +105,7 @@ class Problem:
 
     def regularisers(self, values: Tensor, generator: torch.Generator) -> Regularisers:
         """Dropout and cutout at `values` (B, n)."""
-        return Regularisers(self.space.names, values, self.max_holes, generator)
+        return Regularisers(self.space.names, values, self.space.limits, generator)
 
     @torch.no_grad()
     def evaluate(self, predict: Callable[[Tensor], Tensor]) -> Metrics:
@@ -178,7 +119,38 @@ class Problem:
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         pairs = zip(part.images.split(EVALUATION_BATCH), part.labels.split(EVALUATION_BATCH), strict=True)
         for images, labels in pairs:
-            outputs = predict(self.prepare(images))
+            outputs = predict(part.prepare(images))
             loss += self.loss(outputs, labels) * len(labels)
             correct += (outputs.argmax(1) == labels).sum()
         return loss.item() / len(part), correct.item() / len(part)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a problem is trained, whatever the method.
+
+    Attributes:
+        training: of the lower level.
+        epochs: the budget.
+        seed: of all streams of randomness.
+        dtype: of the training steps' products; master parameters and evaluation are float32.
+        workers: how many independent trainings may go on side by side.
+    """
+
+    training: Training
+    epochs: int
+    seed: int
+    dtype: torch.dtype = torch.float32
+    workers: int = 1
+
+    def iterations(self, problem: Problem) -> int:
+        """Whole batches in an epoch."""
+        return len(problem.train) // self.training.batch_size
+
+    def streams(self, problem: Problem) -> Streams:
+        """The streams of randomness from their beginning; every trial of a search starts from here."""
+        return Streams(self.seed, problem.device)
+
+    def batches(self, part: Split, order: torch.Generator) -> Batches:
+        """Inputs and labels without end, of the batch size, or of the whole part if that is less."""
+        return Batches(part, self.training.batch_size, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -67,11 +68,11 @@ def cutout(images: Tensor, length: Tensor, holes: Tensor, max_holes: int, genera
 
 @dataclass(frozen=True)
 class Regularisers:
-    """Dropout and cutout at hyperparameter values of shape (B, n), one row an example."""
+    """Dropout and cutout at hyperparameter values of shape (B, n), one row an example; `limits` bound them."""
 
     names: tuple[str, ...]
     values: Tensor
-    max_holes: int
+    limits: Mapping[str, float]
     generator: torch.Generator
 
     def augment(self, images: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class Regularisers:
         if "cutout_holes" not in self.names:
             return images
         length, holes = self._of("cutout_length"), self._of("cutout_holes")
-        return cutout(images, length, holes, self.max_holes, self.generator)
+        return cutout(images, length, holes, int(self.limits["cutout_holes"]), self.generator)
 
     def mask(self, name: str, like: Tensor) -> Tensor | None:
         """The dropout mask of the hyperparameter `name`, or None if it is not tuned."""

@@ -43,6 +43,13 @@ class Response(NamedTuple):
         return Response(operand(self.R, dtype), self.r.to(dtype), self.H)
 
 
+class Displacement(NamedTuple):
+    """A displacement d (B, n) of the hyperparameters, one row an example, and the response of each layer to it."""
+
+    response: Sequence[Response]
+    d: Tensor
+
+
 def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
     """The response of a layer's output to the displacement: `(H_w d) * (R a) + (H_b d) * r`, d (B, n)."""
     scale, shift = (d @ response.H.T).to(a.dtype).chunk(2, dim=1)  # (B, out) each
@@ -87,24 +94,22 @@ class ResponseNetwork:
         a: Tensor,
         general: Sequence[General],
         regularisers: Regularisers | None = None,
-        response: Sequence[Response] | None = None,
-        d: Tensor | None = None,
+        displacement: Displacement | None = None,
     ) -> Tensor:
-        """The network's output (B, outputs) at the displacement d (B, n); without one, the response is not computed.
+        """The network's output (B, outputs) at a displacement; without one, the response is not computed.
 
         Args:
             a: input, (B, C, H, W).
             general: general parameters, one a layer, in the dtype of `a`.
             regularisers: dropout to act; None for none.
-            response: response parameters, one a layer; needed with `d`.
-            d: displacement of each example.
+            displacement: response parameters and the displacement of each example.
         """
         index = 0
         for stage in self.stages:
             if isinstance(stage, Layer):
                 out = stage.apply(a, *general[index])
-                if response is not None and d is not None:
-                    out = out + respond(stage, a, response[index], d)
+                if displacement is not None:
+                    out = out + respond(stage, a, displacement.response[index], displacement.d)
                 a, index = out, index + 1
             elif isinstance(stage, Dropout):
                 mask = regularisers.mask(stage.name, a) if regularisers else None
@@ -118,19 +123,18 @@ class ResponseNetwork:
         a: Tensor,
         general: Sequence[General],
         regularisers: Regularisers | None,
-        response: Sequence[Response],
-        d: Tensor,
+        displacement: Displacement,
     ) -> Tensor:
         """f(x; W) + J (response to d): the output linearised in the displaced weights, as Delta-STN has it.
 
         Value and tangent go through the network side by side; arguments as in `forward`. Differentiable with
-        respect to `response` alone: the value stream is computed without a graph.
+        respect to the response alone: the value stream is computed without a graph.
         """
         t: Tensor | None = None  # the input does not move
         index = 0
         for stage in self.stages:
             if isinstance(stage, Layer):
-                moved = respond(stage, a, response[index], d)
+                moved = respond(stage, a, displacement.response[index], displacement.d)
                 if t is not None:
                     moved = moved + stage.apply(t, general[index].W.detach())
                 with torch.no_grad():

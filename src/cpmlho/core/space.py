@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from cpmlho.study.settings import Hyperparameter, HyperparameterName
+
+class Range(Protocol):
+    """The range of one hyperparameter and its start, in its own units."""
+
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+    @property
+    def start(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -19,17 +29,14 @@ class Space:
     low: Tensor
     high: Tensor
     start: Tensor
+    limits: dict[str, float]  # `high` by name, on the host
 
     @classmethod
-    def of(
-        cls,
-        ranges: Mapping[HyperparameterName, Hyperparameter] | Mapping[str, Hyperparameter],
-        device: torch.device | None = None,
-    ) -> Space:
+    def of(cls, ranges: Mapping[str, Range], device: torch.device | None = None) -> Space:
         """The space of a dataset's ranges, in the order in which they are declared."""
         bounds = [[getattr(r, side) for r in ranges.values()] for side in ("low", "high", "start")]
         low, high, start = torch.tensor(bounds, dtype=torch.float32, device=device)
-        return cls(tuple(ranges), low, high, start)
+        return cls(tuple(ranges), low, high, start, {name: each.high for name, each in ranges.items()})
 
     def values(self, raw: Tensor) -> Tensor:
         """Values, in their own units, of unconstrained `raw` (..., n)."""

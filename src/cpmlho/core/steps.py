@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from cpmlho.core.problem import Problem
-from cpmlho.core.response import General, Response
+from cpmlho.core.response import Displacement, General, Response
 
 Parameters = TypeVar("Parameters", General, Response)
 CACHED = 2**17  # numbers in a piece that a core's own cache holds in float32, beside its gradient and copy
+Gradients = list[Tensor]  # one a parameter, layer by layer
 Batch = tuple[Tensor, Tensor]  # inputs (B, 1, H, W) in float32, labels (B,)
 
 
@@ -35,9 +36,11 @@ class Trained(Generic[Parameters]):
     Attributes:
         masters: in float32.
         working: their copies rounded to the training dtype, which the products use; in float32 the masters themselves.
+        dtype: of the training.
     """
 
     def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.masters: list[Parameters] = list(layers)
         self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
         first = self.masters[0][0]
@@ -67,7 +70,7 @@ class Trained(Generic[Parameters]):
         """Make the working copies those of the masters as they are now."""
         for master, working in zip(flat(self.masters), flat(self.working), strict=True):
             if working is not master:
-                working.copy_(master.to(self._rounded.dtype))
+                working.copy_(master.to(self.dtype))
 
 
 class RMSprop:
@@ -91,67 +94,61 @@ class RMSprop:
             parameter.addcdiv_(gradient, average.sqrt().add_(self.EPSILON), value=-self._rate)
 
 
-def general_step(
+def general_gradients(
     problem: Problem,
     general: Trained[General],
     batch: Batch,
     values: Tensor,
     noise: torch.Generator,
-    response: Sequence[Response] | None = None,
-    d: Tensor | None = None,
-) -> None:
-    """One step on W and b (eq. 13), at hyperparameter values (n,).
+    displacement: Displacement | None = None,
+) -> Gradients:
+    """Gradients of the training loss with respect to W and b, layer by layer (eq. 13).
 
     Args:
         problem: data, network and losses.
-        general: stepped in place.
+        general: general parameters.
         batch: inputs and labels.
         values: hyperparameter values (n,), the same for each example.
         noise: stream of the dropout and cutout draws.
-        response: with `d`, the response term to include (the uncentred network of STN only).
-        d: displacement (n,).
+        displacement: the response term to include (the uncentred network of STN only), the same for each example.
     """
     inputs, labels = batch
     rows = (len(labels), -1)
     values = values.expand(rows)
     regularisers = problem.regularisers(values, noise)
-    inputs = regularisers.augment(inputs).to(problem.dtype)
+    inputs = regularisers.augment(inputs).to(general.dtype)
     parameters = leaves(general.working)
     pairs = [General(*pair) for pair in zip(parameters[::2], parameters[1::2], strict=True)]
-    displacement = None if d is None else d.expand(rows)
-    outputs = problem.network.forward(inputs, pairs, regularisers, response, displacement)
-    gradients = torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters)
-    general.descend(problem.training.learning_rate, gradients)
+    shown = None if displacement is None else displacement._replace(d=displacement.d.expand(rows))
+    outputs = problem.network.forward(inputs, pairs, regularisers, shown)
+    return list(torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters))
 
 
-def response_step(
+def response_gradients(
     problem: Problem,
-    working: list[General],
-    response: list[Response],
+    general: Trained[General],
     batch: Batch,
-    displaced: Tensor,
-    centre: Tensor,
+    values: Tensor,
     noise: torch.Generator,
+    displacement: Displacement,
     linearise: bool,
-) -> list[Tensor]:
-    """Gradients of the training loss with respect to R, r and H, layer by layer.
+) -> Gradients:
+    """Gradients of the training loss with respect to R, r and H, layer by layer (eq. 14 without planes).
 
     Args:
         problem: data, network and losses.
-        working: general parameters in the training dtype, held fixed.
-        response: response parameters in the training dtype.
+        general: general parameters, held fixed.
         batch: inputs and labels.
-        displaced: unconstrained hyperparameters of each example, lambda + epsilon, (B, n).
-        centre: (n,), where the response vanishes.
+        values: hyperparameter values of each example, (B, n).
         noise: stream of the dropout and cutout draws.
+        displacement: response parameters in the training dtype, and the displacement of each example.
         linearise: linearise the output in the response (Delta-STN) or not (STN).
     """
     inputs, labels = batch
-    values = problem.space.values(displaced)
     regularisers = problem.regularisers(values, noise)
-    inputs = regularisers.augment(inputs).to(problem.dtype)
-    parameters = leaves(response)
+    inputs = regularisers.augment(inputs).to(general.dtype)
+    parameters = leaves(displacement.response)
     triples = [Response(*triple) for triple in zip(*(parameters[i::3] for i in range(3)), strict=True)]
     predict = problem.network.linearised if linearise else problem.network.forward
-    outputs = predict(inputs, working, regularisers, triples, displaced - centre)
+    outputs = predict(inputs, general.working, regularisers, Displacement(triples, displacement.d))
     return list(torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters))

@@ -14,29 +14,28 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from cpmlho.core.events import Cost, Method, Past, Snapshot, State, Tick
-from cpmlho.core.problem import Problem
+from cpmlho.core.events import WORST_LOSS, Cost, Method, Metrics, Past, Snapshot, State, Tick
+from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.response import General
-from cpmlho.core.steps import Trained, flat, general_step
-from cpmlho.study.results import WORST_LOSS, Metrics
+from cpmlho.core.steps import Trained, flat, general_gradients
 
 # Proposes points (n,) of the unit cube; is sent each one's validation loss.
 Proposals = Generator[Tensor, float, None]
 
 
-def search(problem: Problem, proposals: Proposals, past: Past) -> Method:
+def search(problem: Problem, conditions: Conditions, proposals: Proposals, past: Past) -> Method:
     """Train each proposal for the whole budget and tell its validation loss; past trials are told, not trained."""
     done = iter(past.metrics)
     trial, point = 0, next(proposals)
     while True:
         metrics = next(done, None)
         if metrics is None:
-            training = Training(problem, values_at(problem, point))
-            for epoch in range(1, problem.epochs + 1):
-                for _ in range(problem.iterations):
+            training = Training(problem, conditions, values_at(problem, point))
+            for epoch in range(1, conditions.epochs + 1):
+                for _ in range(conditions.iterations(problem)):
                     training.step()
-                yield Tick(trial * problem.epochs + epoch)
-            metrics = yield snapshot(problem, trial, point, training.general.masters)
+                yield Tick(trial * conditions.epochs + epoch)
+            metrics = yield snapshot(problem, conditions, trial, point, training.general.masters)
             assert metrics is not None
         trial += 1
         try:
@@ -45,14 +44,14 @@ def search(problem: Problem, proposals: Proposals, past: Past) -> Method:
             return
 
 
-def search_all(problem: Problem, points: Sequence[Tensor], past: Past) -> Method:
+def search_all(problem: Problem, conditions: Conditions, points: Sequence[Tensor], past: Past) -> Method:
     """Train points that do not depend on each other; with workers side by side, to the same bits on a CPU."""
-    if problem.workers == 1:
-        yield from search(problem, in_turn(points), past)
+    if conditions.workers == 1:
+        yield from search(problem, conditions, in_turn(points), past)
         return
     first = len(past.metrics)
-    for trial, (general, cost) in enumerate(train_all(problem, points[first:]), first):
-        yield snapshot(problem, trial, points[trial], general, cost)
+    for trial, (general, cost) in enumerate(train_all(problem, conditions, points[first:]), first):
+        yield snapshot(problem, conditions, trial, points[trial], general, cost)
 
 
 def in_turn(points: Sequence[Tensor]) -> Proposals:
@@ -62,12 +61,17 @@ def in_turn(points: Sequence[Tensor]) -> Proposals:
 
 
 def snapshot(
-    problem: Problem, trial: int, point: Tensor, general: Sequence[General], cost: Cost | None = None
+    problem: Problem,
+    conditions: Conditions,
+    trial: int,
+    point: Tensor,
+    general: Sequence[General],
+    cost: Cost | None = None,
 ) -> Snapshot:
     """A finished trial, the first being 0: the network with dropout and cutout off."""
-    epochs = (trial + 1) * problem.epochs
+    epochs = (trial + 1) * conditions.epochs
     values = problem.space.named(values_at(problem, point))
-    return Snapshot(epochs, epochs * problem.iterations, predictor(problem, general), values, cost=cost)
+    return Snapshot(epochs, epochs * conditions.iterations(problem), predictor(problem, general), values, cost=cost)
 
 
 def predictor(problem: Problem, general: Sequence[General]) -> Callable[[Tensor], Tensor]:
@@ -92,17 +96,18 @@ class Training:
         general: the parameters, stepped in place.
     """
 
-    def __init__(self, problem: Problem, values: Tensor) -> None:
-        self._problem, self._values = problem, values
-        self._streams = streams = problem.streams()
+    def __init__(self, problem: Problem, conditions: Conditions, values: Tensor) -> None:
+        self._problem, self._values, self._rate = problem, values, conditions.training.learning_rate
+        self._streams = streams = conditions.streams(problem)
         general, _ = problem.initialise(streams.host("init"))  # the response's, drawn after them, do not matter here
-        self.general = Trained(general, problem.dtype)
-        self._batches = problem.batches(problem.train, streams.host("train_order"))
+        self.general = Trained(general, conditions.dtype)
+        self._batches = conditions.batches(problem.train, streams.host("train_order"))
         self._noise = streams.device("general_noise")
 
     def step(self) -> None:
         """One training iteration."""
-        general_step(self._problem, self.general, next(self._batches), self._values, self._noise)
+        gradients = general_gradients(self._problem, self.general, next(self._batches), self._values, self._noise)
+        self.general.descend(self._rate, gradients)
 
     def state(self) -> State:
         """All that the steps to come depend on."""
@@ -113,14 +118,16 @@ class Training:
         }
 
     def restore(self, state: State) -> None:
-        """Become what `state` was taken of."""
+        """Restore from `state`."""
         torch._foreach_copy_(flat(self.general.masters), state["parameters"])
         self.general.refresh()
         self._streams.restore(state["streams"])
         self._batches.left = state["left"]
 
 
-def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list[General], Cost]]:
+def train_all(
+    problem: Problem, conditions: Conditions, points: Sequence[Tensor]
+) -> Iterator[tuple[list[General], Cost]]:
     """The trained parameters of each point, in order; a thread, or a stream of the GPU, for each worker.
 
     torch lets go of Python's lock while it computes, so that threads suffice and the data are held once.
@@ -132,8 +139,8 @@ def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list
         wall, cpu = time.perf_counter(), time.thread_time()
         cuda = torch.cuda.Stream(problem.device) if problem.device.type == "cuda" else None
         with torch.cuda.stream(cuda) if cuda else nullcontext():
-            training = Training(problem, values_at(problem, point))
-            for _ in range(problem.epochs * problem.iterations):
+            training = Training(problem, conditions, values_at(problem, point))
+            for _ in range(conditions.epochs * conditions.iterations(problem)):
                 if stopped.is_set():
                     break
                 training.step()
@@ -141,7 +148,7 @@ def train_all(problem: Problem, points: Sequence[Tensor]) -> Iterator[tuple[list
             cuda.synchronize()
         return training.general.masters, Cost(time.perf_counter() - wall, time.thread_time() - cpu)
 
-    with ThreadPoolExecutor(problem.workers) as pool:
+    with ThreadPoolExecutor(conditions.workers) as pool:
         try:
             yield from pool.map(train, points)
         finally:  # the run ends early: let no thread train on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
@@ -69,7 +70,7 @@ def _ours(plan: Plan, root: Path) -> dict[RunKey, dict[str, float]]:
     for key in plan.keys:
         try:
             if _decisive(asked.resolve(key)) == _decisive(plan.spec(key)):
-                found[key] = read_result(Path(plan.result(key))).final.model_dump()
+                found[key] = asdict(read_result(Path(plan.result(key))).final)
         except (ConfigError, ResultError, ValueError):
             continue
     return found

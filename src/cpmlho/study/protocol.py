@@ -10,24 +10,26 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from cpmlho.core.options import Fixed, Options, Search, Training
+from cpmlho.study.methods import METHODS, Method
+from cpmlho.study.options import parse_options
 from cpmlho.study.settings import (
     Data,
     Dataset,
     Device,
     Identifier,
-    Methods,
     Precision,
     Run,
-    Settings,
     Strict,
     Tracking,
-    Training,
     Variant,
 )
 
@@ -36,6 +38,21 @@ Model = TypeVar("Model", bound=Strict)
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message says in one line what is wrong, where, and what would be right."""
+
+
+def method_of(name: str) -> Method:
+    """The registered method of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name}; known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _read_training(content: Any) -> Any:
+    return parse_options(Training, content) if isinstance(content, Mapping) else content
 
 
 class RunSpec(Strict):
@@ -49,9 +66,39 @@ class RunSpec(Strict):
     valid_fraction: float
     data: Dataset
     training: Training
-    settings: Settings
+    algorithm: str = Field(exclude=True)  # stands among the settings in files
+    settings: Options
     device: Device
     precision: Precision
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_settings(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping):
+            settings = dict(content["settings"])
+            algorithm = settings.pop("algorithm", None)
+            return {
+                **content,
+                "algorithm": algorithm,
+                "settings": parse_options(method_of(str(algorithm)).options, settings),
+            }
+        return content
+
+    _training = field_validator("training", mode="before")(_read_training)
+
+    @field_serializer("settings")
+    def _write_settings(self, settings: Options) -> dict[str, Any]:
+        return {"algorithm": self.algorithm, **asdict(settings)}
+
+    @property
+    def trials(self) -> int | None:
+        """How many trainings the method runs if it is a search."""
+        return self.settings.trials if isinstance(self.settings, Search) else None
+
+    @property
+    def values_of(self) -> str | None:
+        """The method whose run of the same seed gives this one its fixed values, if one does."""
+        return self.settings.values_of if isinstance(self.settings, Fixed) else None
 
 
 class RunKey(NamedTuple):
@@ -76,9 +123,23 @@ class Protocol(Strict):
     data: Data
     training: Training
     datasets: dict[Identifier, Dataset]
-    methods: Methods
+    methods: dict[str, SerializeAsAny[Options]]
     variants: dict[Identifier, Variant]
     tracking: Tracking
+
+    _training = field_validator("training", mode="before")(_read_training)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _read_methods(cls, content: Any) -> Any:
+        """The options of every registered method; what is not given has its default."""
+        if not isinstance(content, Mapping):
+            return content
+        for name in content:
+            method_of(name)
+        return {
+            name: parse_options(each.options, content.get(name) or {}, f"{name}.") for name, each in METHODS.items()
+        }
 
     @model_validator(mode="after")
     def _selection_exists(self) -> Self:
@@ -90,7 +151,7 @@ class Protocol(Strict):
                 raise ValueError(f"run.variants: unknown variant {name}; known: {', '.join(self.variants)}")
         self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
-            if name in Methods.model_fields:
+            if name in METHODS:
                 raise ValueError(f"variants.{name}: a variant cannot have a method's name")
             for dataset in variant.datasets or self.datasets:
                 if dataset not in self.datasets:
@@ -99,12 +160,13 @@ class Protocol(Strict):
         return self
 
     def _check_values(self, name: str, spec: RunSpec) -> None:
-        source = getattr(spec.settings, "values_of", None)
+        source = spec.values_of
         if source is None:
             return
-        if source not in Methods.model_fields and source not in self.variants:
+        if source not in METHODS and source not in self.variants:
             raise ValueError(f"{name}: values_of: unknown method {source}")
-        if source == "fixed" or (source in self.variants and self.variants[source].base == "fixed"):
+        base = self.variants[source].base if source in self.variants else source
+        if METHODS[base].kind == "fixed":
             raise ValueError(f"{name}: values_of: {source} tunes nothing")
 
     def keys(self) -> Iterator[RunKey]:
@@ -129,13 +191,15 @@ class Protocol(Strict):
         data = self.datasets[key.dataset]
         changes: dict[str, Any] = {}
         precision = self.precision
-        if key.method in Methods.model_fields:
-            settings = getattr(self.methods, key.method)
+        algorithm = key.method
+        if key.method in METHODS:
+            settings = self.methods[key.method]
         elif key.method in self.variants:
             data, settings, changes = self._vary(key.method, data)
             precision = changes.get("precision", precision)
+            algorithm = self.variants[key.method].base
         else:
-            known = ", ".join([*Methods.model_fields, *self.variants])
+            known = ", ".join([*METHODS, *self.variants])
             raise ConfigError(f"unknown method {key.method}; known: {known}")
         return RunSpec(
             dataset=key.dataset,
@@ -146,6 +210,7 @@ class Protocol(Strict):
             valid_fraction=self.data.valid_fraction,
             data=data.model_copy(update={"package": None}),  # where the files came from decides no number
             training=self.training,
+            algorithm=algorithm,
             settings=settings,
             device=self.device,
             precision=precision,
@@ -153,7 +218,7 @@ class Protocol(Strict):
 
     def _vary(self, name: str, data: Dataset) -> tuple[Dataset, Any, dict[str, Any]]:
         variant = self.variants[name]
-        base = getattr(self.methods, variant.base)
+        base = method_of(variant.base)
         changed = data.model_dump()
         changed["network"].update(variant.network)
         changed["epochs"] = variant.epochs or data.epochs
@@ -162,10 +227,12 @@ class Protocol(Strict):
                 raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
             changed["hyperparameters"][parameter]["start"] = start
         try:
-            settings = type(base).model_validate({**base.model_dump(), **variant.settings})
+            settings = parse_options(base.options, {**asdict(self.methods[variant.base]), **variant.settings})
             data = Dataset.model_validate(changed)
         except ValidationError as error:
             raise ValueError(f"variants.{name}: {_one_line(error)}") from None
+        except PydanticCustomError as error:
+            raise ValueError(f"variants.{name}: {error.message()}") from None
         return data, settings, variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)
 
 
@@ -221,7 +288,9 @@ def _one_line(error: ValidationError) -> str:
     first, *rest = error.errors(include_url=False)
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "setting":
+        where, message = f"{where}.{first['ctx']['path']}", first["ctx"]["text"]
+    elif first["type"] == "extra_forbidden":
         message = "unknown setting"
     elif first["type"] not in ("missing", "value_error"):
         message += f", got {first['input']!r}"

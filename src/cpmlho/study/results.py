@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cpmlho.core.events import Metrics
 from cpmlho.study.protocol import RunKey, RunSpec, parse
 
 RESULT = "result.json"
@@ -21,25 +22,8 @@ HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
 
-WORST_LOSS = 1e3  # chance level of ten classes is 2.3
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
 Row = Mapping[str, float | int | str]
-
-
-class Metrics(BaseModel):
-    """Mean cross-entropy (nats) and accuracy in [0, 1] on the two held-out splits; NaN or infinite if diverged."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
-
-    val_loss: float
-    val_acc: float
-    test_loss: float
-    test_acc: float
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss is no number, infinite, or beyond any that training comes back from."""
-        return not (self.val_loss < WORST_LOSS and self.test_loss < WORST_LOSS)
 
 
 class RunResult(BaseModel):
@@ -194,7 +178,7 @@ def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
         ResultError: the other run's result is missing or damaged.
         ConfigError: a value lies on the bound of its range.
     """
-    method = getattr(spec.settings, "values_of", None)
+    method = spec.values_of
     if method is None:
         return spec
     path = run_dir(results_dir, RunKey(spec.dataset, method, spec.seed)) / RESULT

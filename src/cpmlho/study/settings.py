@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-MethodName = Literal["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
+from cpmlho.study.methods import METHODS
+
+
+def _known(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name}; known: {', '.join(METHODS)}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_known)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes"]
@@ -118,82 +127,6 @@ class Data(Strict):
     folder: str | None
     timeout: PositiveInt
     valid_fraction: Annotated[float, Field(gt=0, lt=1)]
-
-
-class Training(Strict):
-    """The inner training that all methods share."""
-
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-
-
-class RandomSearch(Strict):
-    """Settings of random search."""
-
-    algorithm: Literal["random_search"] = "random_search"
-    trials: PositiveInt
-
-
-class BayesianOptimization(Strict):
-    """Settings of Bayesian optimisation."""
-
-    algorithm: Literal["bayesian_optimization"] = "bayesian_optimization"
-    trials: PositiveInt
-    initial_trials: PositiveInt
-
-
-class Fixed(Strict):
-    """Settings of training without tuning: at the start values, or at those that another method's run ended at."""
-
-    algorithm: Literal["fixed"] = "fixed"
-    values_of: Identifier | None
-
-
-class Response(Strict):
-    """Settings that the methods with a response hypernetwork share."""
-
-    train_steps: PositiveInt
-    valid_steps: PositiveInt
-    hyper_learning_rate: PositiveFloat
-    entropy_weight: NonNegativeFloat
-    perturbation_scale: PositiveFloat
-    response: Literal["delta_stn", "stn"]
-
-
-class DeltaStn(Response):
-    """Settings of Delta-STN, or of STN with `response: stn`."""
-
-    algorithm: Literal["delta_stn"] = "delta_stn"
-
-
-class Cpmlho(Response):
-    """Settings of CPMLHO; each names its reading in config.yaml."""
-
-    algorithm: Literal["cpmlho"] = "cpmlho"
-    cutting_planes: bool
-    g: Literal["l2", "l1", "mean_l1"]
-    wh_at: Literal["raw", "value"]
-    cut_every: PositiveInt
-    multiplier: Literal["dual_ascent", "fixed"]
-    mu_init: PositiveFloat
-    dual_step: PositiveFloat
-    max_planes: PositiveInt
-    eps_sq: NonNegativeFloat
-    mixed_level: bool
-    theta: NonNegativeFloat
-
-
-Settings = Annotated[RandomSearch | BayesianOptimization | Fixed | DeltaStn | Cpmlho, Field(discriminator="algorithm")]
-
-
-class Methods(Strict):
-    """The settings of each method."""
-
-    random_search: RandomSearch
-    bayesian_optimization: BayesianOptimization
-    fixed: Fixed
-    delta_stn: DeltaStn
-    cpmlho: Cpmlho
 
 
 class Variant(Strict):

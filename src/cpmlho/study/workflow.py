@@ -217,12 +217,12 @@ class Plan:
 
     def code(self, wildcards: Wildcards) -> str:
         """A digest of the code that decides the run's numbers."""
-        return code_digest(self.spec(key_of(wildcards)).settings.algorithm)[:DIGITS]
+        return code_digest(self.spec(key_of(wildcards)).algorithm)[:DIGITS]
 
     def values(self, wildcards: Wildcards) -> list[str]:
         """The result that the run takes its hyperparameter values from, if it takes any."""
         key = key_of(wildcards)
-        method = getattr(self.spec(key).settings, "values_of", None)
+        method = self.spec(key).values_of
         return [self.result(key._replace(method=method))] if method else []
 
     def gpu(self, wildcards: Wildcards) -> str:
@@ -232,10 +232,10 @@ class Plan:
 
     def threads(self, wildcards: Wildcards) -> int:
         """How many trials of random search go side by side: as many as leave the fewest idle in the last round."""
-        settings = self.spec(key_of(wildcards)).settings
-        if self.gpus or settings.algorithm != "random_search":
+        spec = self.spec(key_of(wildcards))
+        if self.gpus or spec.trials is None or spec.algorithm != "random_search":
             return 1
-        return math.ceil(settings.trials / math.ceil(settings.trials / max(1, self.cores)))
+        return math.ceil(spec.trials / math.ceil(spec.trials / max(1, self.cores)))
 
     def length(self, wildcards: Wildcards) -> int:
         """A run's length, roughly: the longest start first, or one would be left alone at the end."""
@@ -244,7 +244,7 @@ class Plan:
     def epochs(self, key: RunKey) -> int:
         """A run's length in epochs of an MLP without tuning, roughly."""
         spec = self.spec(key)
-        return getattr(spec.settings, "trials", 2) * spec.data.epochs * NETWORK_COST[spec.data.network.kind]
+        return (spec.trials or 2) * spec.data.epochs * NETWORK_COST[spec.data.network.kind]
 
 
 def key_of(wildcards: Wildcards) -> RunKey:

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from cpmlho.core.events import FRESH, Snapshot
-from cpmlho.core.problem import EVALUATION_BATCH, Problem
+from cpmlho.core.options import Fixed
+from cpmlho.core.problem import EVALUATION_BATCH
 from cpmlho.study.data import Arrays
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
 from cpmlho.study.methods import METHODS
+from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import Protocol, RunKey, RunSpec, load
-from cpmlho.study.settings import Fixed
 
 STEPS = 5  # of an epoch, a cycle of the methods that tune
 EXAMPLES = (60_000, 10_000)  # of the datasets' training and test files
@@ -44,10 +45,10 @@ def measure(spec: RunSpec) -> Pace:
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (2 * STEPS * spec.training.batch_size, 28, 28), dtype=np.uint8)
     labels = np.zeros(len(images), np.int64)
-    problem = Problem.of(
-        spec, Arrays(images, labels, images[:EVALUATION_BATCH], labels[:EVALUATION_BATCH]), device, dtype
-    )
-    method = METHODS[spec.settings.algorithm](problem, spec.settings, FRESH)
+    test = slice(EVALUATION_BATCH)
+    problem = problem_of(spec, Arrays(images, labels, images[test], labels[test]), device)
+    conditions = conditions_of(spec, dtype)
+    method = METHODS[spec.algorithm].train(problem, conditions, spec.settings, FRESH)
     event, seconds, metrics = next(method), 0.0, None
     while event.epoch < 2:
         if isinstance(event, Snapshot):
@@ -58,7 +59,7 @@ def measure(spec: RunSpec) -> Pace:
     assert isinstance(event, Snapshot)
     start = clock()
     problem.evaluate(event.predict)
-    return Pace(seconds / problem.iterations, (clock() - start) / (len(problem.valid) + len(problem.test)))
+    return Pace(seconds / conditions.iterations(problem), (clock() - start) / (len(problem.valid) + len(problem.test)))
 
 
 def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
@@ -68,9 +69,9 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
     seconds = {}
     for dataset, method in kinds:
         spec = protocol.resolve(RunKey(dataset, method, 0))
-        trials = getattr(spec.settings, "trials", 1)
-        if spec.settings.algorithm == "fixed" or hasattr(spec.settings, "trials"):  # a trial trains as no tuning does
-            spec = spec.model_copy(update={"settings": Fixed(values_of=None)})
+        trials = spec.trials or 1
+        if METHODS[spec.algorithm].kind != "schedule":  # a trial trains as no tuning does
+            spec = spec.model_copy(update={"algorithm": "fixed", "settings": Fixed()})
         alike = f"{spec.data.network} {spec.settings} {spec.precision}"
         if alike not in paces:
             paces[alike] = measure(spec)

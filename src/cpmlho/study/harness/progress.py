@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, spec: RunSpec, say: Callable[[str], None]) -> None:
         self._name = str(RunKey(spec.dataset, spec.method, spec.seed))
-        self._trials: int | None = getattr(spec.settings, "trials", None)
+        self._trials = spec.trials
         self._epochs = spec.data.epochs * (self._trials or 1)
         self._per_trial = spec.data.epochs
         self._say = say

@@ -12,8 +12,10 @@ from pathlib import Path
 from cpmlho.study.harness.syntax import digest_of, imported
 
 HERE = Path(__file__).parents[2]  # the package's folder
-SHARED = ("study.data", "study.harness.record")
-DECIDE_NOTHING = {"study.settings", "study.protocol", "study.results"}  # beyond what each result itself records
+SHARED = ("study.data", "study.problem", "study.harness.record")
+DECIDE_NOTHING = {  # beyond what each result itself records
+    *("study.settings", "study.protocol", "study.results", "study.options", "core.options", "study.methods.registry"),
+}
 PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from cpmlho.core.events import Method, Snapshot, Tick
+from cpmlho.core.events import Method, Metrics, Snapshot, Tick
 from cpmlho.core.problem import Problem
-from cpmlho.study.results import HISTORY, TRIALS, Metrics, Row
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, TRIALS, Row
 
 EXACT = ConfigDict(ser_json_inf_nan="constants")  # a diverged run's numbers too come back as they were
 
@@ -86,8 +87,12 @@ class Record(BaseModel):
     def add(self, snapshot: Snapshot, metrics: Metrics) -> dict[str, Sequence[Row]]:
         """Take in one evaluation; the new rows by file name."""
         seconds = self.clock.seconds
-        history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **metrics.model_dump()}
-        new: dict[str, Sequence[Row]] = {HISTORY: [history], **snapshot.tables}
+        history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **asdict(metrics)}
+        new: dict[str, Sequence[Row]] = {HISTORY: [history]}
+        if snapshot.updates:
+            new[HYPERPARAMETERS] = [{"update": u, "step": step, **values} for u, step, values in snapshot.updates]
+        if snapshot.planes:
+            new[PLANES] = [plane._asdict() for plane in snapshot.planes]
         if self.search:
             new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
         for name, rows in new.items():
@@ -101,7 +106,7 @@ class Record(BaseModel):
         return {
             "trial": len(self.evaluations),
             **snapshot.hyperparameters,
-            **metrics.model_dump(),
+            **asdict(metrics),
             "seconds": seconds,
             "status": "diverged" if metrics.diverged else "done",
         }

@@ -9,16 +9,17 @@ from typing import Literal
 
 import torch
 
-from cpmlho.core.events import Method, Past, Tick
-from cpmlho.core.problem import Problem
+from cpmlho.core.events import Method, Metrics, Past, Tick
+from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.data import load
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import code_digest, git_commit, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
+from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import RunSpec
-from cpmlho.study.results import Metrics, Observer, RunResult, held, write_run
+from cpmlho.study.results import Observer, RunResult, held, write_run
 
 
 def execute(
@@ -47,10 +48,11 @@ def execute(
     torch.set_num_threads(1)  # the number of threads changes the last bits
     device = choose_device(spec.device, say)
     precision = choose_precision(spec.precision, device)
-    problem = Problem.of(spec, load(spec.data, spec.data_dir), device, DTYPES[precision], workers)
+    problem = problem_of(spec, load(spec.data, spec.data_dir), device)
+    conditions = conditions_of(spec, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
     with held(folder, lambda: say(f"{folder}: another process is still at work on it, this one waits for it")):
-        record = train(spec, problem, checkpoint, observers, say)
+        record = train(spec, problem, conditions, checkpoint, observers, say)
         result = summarise(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
         checkpoint.remove()
@@ -60,14 +62,21 @@ def execute(
 
 
 def train(
-    spec: RunSpec, problem: Problem, checkpoint: Checkpoint, observers: Sequence[Observer], say: Callable[[str], None]
+    spec: RunSpec,
+    problem: Problem,
+    conditions: Conditions,
+    checkpoint: Checkpoint,
+    observers: Sequence[Observer],
+    say: Callable[[str], None],
 ) -> Record:
     """Train from the checkpoint, or from the beginning, to the end."""
-    record, past = resume(checkpoint, Record(search="trials" in type(spec.settings).model_fields), problem.device, say)
+    method = METHODS[spec.algorithm]
+    record, past = resume(checkpoint, Record(search=method.kind == "search"), problem.device, say)
     for observer in observers:
         observer.started(spec, record.tables)
     if not record.over:
-        drive(METHODS[spec.settings.algorithm](problem, spec.settings, past), problem, record, checkpoint, observers)
+        events = method.train(problem, conditions, spec.settings, past)
+        drive(events, problem, record, checkpoint, observers)
     return record
 
 
@@ -75,7 +84,7 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
     """What must be the same for an interrupted run to go on to the same bits."""
     return {
         "settings": spec.model_dump(mode="json"),
-        "code": code_digest(spec.settings.algorithm),
+        "code": code_digest(spec.algorithm),
         "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
@@ -142,6 +151,6 @@ def summarise(
         precision=precision,
         versions=versions(),
         git_commit=git_commit(),
-        code=code_digest(spec.settings.algorithm),
+        code=code_digest(spec.algorithm),
         data_sha256=spec.data.sha256,
     )

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from cpmlho.core.events import FRESH, Method, Past
-from cpmlho.core.problem import Problem
-from cpmlho.core.trials import Proposals, search
-from cpmlho.study.settings import BayesianOptimization
+from cpmlho.core.options import BayesianOptimization
+from cpmlho.study.methods.registry import method
+
+if TYPE_CHECKING:
+    from cpmlho.core.problem import Conditions, Problem
+    from cpmlho.core.trials import Proposals
 
 
-def bayesian_optimization(problem: Problem, settings: BayesianOptimization, past: Past = FRESH) -> Method:
+@method(BayesianOptimization, kind="search", label="BO", colour="#009E73", line="-.")
+def bayesian_optimization(
+    problem: Problem, conditions: Conditions, options: BayesianOptimization, past: Past = FRESH
+) -> Method:
     """Train `trials` points, each after the first `initial_trials` chosen by all before it."""
-    return search(problem, propose(problem, settings), past)
+    from cpmlho.core.trials import search
+
+    return search(problem, conditions, propose(problem, conditions, options), past)
 
 
-def propose(problem: Problem, settings: BayesianOptimization) -> Proposals:
+def propose(problem: Problem, conditions: Conditions, options: BayesianOptimization) -> Proposals:
     """Points of the unit cube from ask and tell."""
+    import torch
     from skopt import Optimizer  # 1.2 s that the other methods need not spend
     from skopt.space import Real
 
@@ -24,9 +33,9 @@ def propose(problem: Problem, settings: BayesianOptimization) -> Proposals:
         [Real(0.0, 1.0)] * len(problem.space.names),
         base_estimator="GP",
         acq_func="EI",
-        n_initial_points=settings.initial_trials,
-        random_state=problem.streams().number("search"),
+        n_initial_points=options.initial_trials,
+        random_state=conditions.streams(problem).number("search"),
     )
-    for _ in range(settings.trials):
+    for _ in range(options.trials):
         point = [float(x) for x in optimizer.ask()]
         optimizer.tell(point, (yield torch.tensor(point)))

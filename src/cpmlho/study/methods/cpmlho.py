@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from cpmlho.core.alternating import alternate
+from typing import TYPE_CHECKING
+
 from cpmlho.core.events import FRESH, Method, Past
-from cpmlho.core.planes import CuttingPlanes
-from cpmlho.core.problem import Problem
-from cpmlho.study.settings import Cpmlho
+from cpmlho.core.options import CPMLHO
+from cpmlho.study.methods.registry import method
+
+if TYPE_CHECKING:
+    from cpmlho.core.problem import Conditions, Problem
 
 
-def cpmlho(problem: Problem, settings: Cpmlho, past: Past = FRESH) -> Method:
+def gradients(options: CPMLHO) -> float:
+    """As Delta-STN's, and a training batch's each hyperparameter step of the mixed level."""
+    return 2 + options.valid_steps * (2 if options.mixed_level else 1) / options.train_steps
+
+
+@method(CPMLHO, kind="schedule", label="CPMLHO", colour="#0072B2", gradients=gradients)
+def cpmlho(problem: Problem, conditions: Conditions, options: CPMLHO, past: Past = FRESH) -> Method:
     """Train and tune; with both parts switched off this is Delta-STN to the last bit."""
-    planes = CuttingPlanes(settings, problem.device) if settings.cutting_planes else None
-    return alternate(problem, settings, past, theta=settings.theta if settings.mixed_level else None, planes=planes)
+    from cpmlho.core.alternating import alternate
+    from cpmlho.core.planes import CuttingPlanes
+
+    planes = CuttingPlanes(options, problem.device) if options.cutting_planes else None
+    theta = options.theta if options.mixed_level else None
+    return alternate(problem, conditions, options, past, theta=theta, planes=planes)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from cpmlho.core.alternating import alternate
+from typing import TYPE_CHECKING
+
 from cpmlho.core.events import FRESH, Method, Past
-from cpmlho.core.problem import Problem
-from cpmlho.study.settings import DeltaStn
+from cpmlho.core.options import Response
+from cpmlho.study.methods.registry import method
+
+if TYPE_CHECKING:
+    from cpmlho.core.problem import Conditions, Problem
 
 
-def delta_stn(problem: Problem, settings: DeltaStn, past: Past = FRESH) -> Method:
+def gradients(options: Response) -> float:
+    """A general and a response step each iteration, and a validation batch's each hyperparameter step."""
+    return 2 + options.valid_steps / options.train_steps
+
+
+@method(Response, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients)
+def delta_stn(problem: Problem, conditions: Conditions, options: Response, past: Past = FRESH) -> Method:
     """Train and tune by the validation loss alone."""
-    return alternate(problem, settings, past)
+    from cpmlho.core.alternating import alternate
+
+    return alternate(problem, conditions, options, past)

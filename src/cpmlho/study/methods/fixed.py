@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cpmlho.core.events import FRESH, Method, Past, Snapshot
-from cpmlho.core.problem import Problem
-from cpmlho.core.trials import Training, predictor
-from cpmlho.study.settings import Fixed
+from cpmlho.core.options import Fixed
+from cpmlho.study.methods.registry import method
+
+if TYPE_CHECKING:
+    from cpmlho.core.problem import Conditions, Problem
 
 
-def fixed(problem: Problem, settings: Fixed, past: Past = FRESH) -> Method:
+@method(Fixed, kind="fixed", label="No tuning", colour="#999999")
+def fixed(problem: Problem, conditions: Conditions, options: Fixed, past: Past = FRESH) -> Method:
     """Train at the start values, which `results.with_values` has set; a snapshot after each epoch."""
-    values = problem.space.start
-    training = Training(problem, values)
+    from cpmlho.core.trials import Training, predictor
+
+    values, iterations = problem.space.start, conditions.iterations(problem)
+    training = Training(problem, conditions, values)
     if past.state is not None:
         training.restore(past.state)
-    for epoch in range(len(past.metrics) + 1, problem.epochs + 1):
-        for _ in range(problem.iterations):
+    for epoch in range(len(past.metrics) + 1, conditions.epochs + 1):
+        for _ in range(iterations):
             training.step()
         predict = predictor(problem, training.general.masters)
-        named = problem.space.named(values)
-        yield Snapshot(epoch, epoch * problem.iterations, predict, named, state=training.state)
+        yield Snapshot(epoch, epoch * iterations, predict, problem.space.named(values), state=training.state)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cpmlho.core.events import FRESH, Method, Past
-from cpmlho.core.problem import Problem
-from cpmlho.core.trials import search_all
-from cpmlho.study.settings import RandomSearch
+from cpmlho.core.options import Search
+from cpmlho.study.methods.registry import method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cpmlho.core.problem import Conditions, Problem
 
 
-def random_search(problem: Problem, settings: RandomSearch, past: Past = FRESH) -> Method:
+@method(Search, kind="search", label="RS", colour="#E69F00", line=":")
+def random_search(problem: Problem, conditions: Conditions, options: Search, past: Past = FRESH) -> Method:
     """Train `trials` independent points, side by side where there are workers."""
-    return search_all(problem, draw(problem, settings), past)
+    from cpmlho.core.trials import search_all
+
+    return search_all(problem, conditions, draw(problem, conditions, options), past)
 
 
-def draw(problem: Problem, settings: RandomSearch) -> list[Tensor]:
+def draw(problem: Problem, conditions: Conditions, options: Search) -> list[Tensor]:
     """Uniform points of the unit cube."""
-    generator = problem.streams().host("search")
-    return [torch.rand(len(problem.space.names), generator=generator) for _ in range(settings.trials)]
+    import torch
+
+    generator = conditions.streams(problem).host("search")
+    return [torch.rand(len(problem.space.names), generator=generator) for _ in range(options.trials)]

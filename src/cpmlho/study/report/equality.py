@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -148,6 +149,6 @@ def compare(ours: Path, theirs: Path, say: Callable[[str], None], tolerance: flo
 def _apart(ours: Path, theirs: Path, places: Sequence[Path]) -> Agreement:
     """The agreement of the runs at these places under both folders, named as ours are."""
     results = [(read_result(ours / place / RESULT), read_result(theirs / place / RESULT)) for place in places]
-    found = agreement(*({pair[0].key: pair[i].final.model_dump() for pair in results} for i in (0, 1)))
+    found = agreement(*({pair[0].key: asdict(pair[i].final) for pair in results} for i in (0, 1)))
     assert found is not None
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
@@ -150,18 +151,18 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
     spec = result.spec if result else asked
     row = {
         **key._asdict(),
-        "algorithm": spec.settings.algorithm,
+        "algorithm": spec.algorithm,
         "status": result.status if result else MISSING,
         "network": spec.data.network.kind,
         "epochs": spec.data.epochs,
-        "trials": getattr(spec.settings, "trials", None),
+        "trials": spec.trials,
         "config_digest": _digest(spec.model_dump(mode="json")),
         "stale": spec != asked,
-        "outdated": result is not None and outdated(spec.settings.algorithm, result.code),
+        "outdated": result is not None and outdated(spec.algorithm, result.code),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
-            row |= {f"{which}_{name}": value for name, value in metrics.model_dump().items()}
+            row |= {f"{which}_{name}": value for name, value in asdict(metrics).items()}
         row |= {f"hyperparameter_{name}": value for name, value in result.hyperparameters.items()}
         row |= {name: getattr(result, name) for name in _COPIED}
         row["data_digest"] = _digest(result.data_sha256)

@@ -5,26 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cpmlho.study.protocol import Protocol, RunSpec
+from cpmlho.study.methods import METHODS
+from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.frame import Study, by_method
 from cpmlho.study.report.stats import Array
 from cpmlho.study.results import HISTORY
-from cpmlho.study.settings import Cpmlho, Response
 
 EPOCHS = (1, 3, 7, 15, 30)  # of the budget study
 POINTS = 200  # of a curve
-
-
-def gradients_per_step(spec: RunSpec) -> float:
-    """Gradients of a batch's loss for each training iteration, those of the hyperparameter steps shared out.
-
-    One for training at fixed values; a response step is another, and a hyperparameter step one for each of its batches.
-    """
-    settings = spec.settings
-    if not isinstance(settings, Response):
-        return 1.0
-    batches = 2 if isinstance(settings, Cpmlho) and settings.mixed_level else 1
-    return 2.0 + settings.valid_steps * batches / settings.train_steps
 
 
 def evaluations(study: Study) -> pd.DataFrame:
@@ -36,7 +24,8 @@ def evaluations(study: Study) -> pd.DataFrame:
     rows = study.along(HISTORY, study.finished)
     if rows.empty:
         return pd.DataFrame(columns=["dataset", "method", "seed", "epoch", "val_loss", "gradients", "best"])
-    cost = {key[:2]: gradients_per_step(study.spec(*key[:2])) for key in by_method(rows)}
+    specs = [study.spec(*key[:2]) for key in by_method(rows)]
+    cost = {(spec.dataset, spec.method): METHODS[spec.algorithm].gradients(spec.settings) for spec in specs}
     each = pd.Series(list(zip(rows["dataset"], rows["method"], strict=True)), index=rows.index).map(cost)
     best = rows.groupby(["dataset", "method", "seed"], sort=False)["val_loss"].cummin()
     return rows.assign(gradients=rows["step"] * each, best=best)

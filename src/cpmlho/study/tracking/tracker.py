@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -82,7 +83,7 @@ class Tracker:
         tags = {
             **_nouns(spec),
             **_git(git_commit()),
-            "algorithm": spec.settings.algorithm,
+            "algorithm": spec.algorithm,
             "config_hash": _sha256(text)[:12],
             NOTE: f"**{spec.method}** on **{spec.dataset}**, seed {spec.seed}. "
             f"Everything that decides its numbers is in `spec.json`; this entry is a view of the files under `{key}`.",
@@ -115,8 +116,8 @@ class Tracker:
         if self._spec is None:
             return
         values = {
-            **{f"final_{name}": value for name, value in result.final},
-            **{f"best_{name}": value for name, value in result.best},
+            **{f"final_{name}": value for name, value in asdict(result.final).items()},
+            **{f"best_{name}": value for name, value in asdict(result.best).items()},
             **{f"final_{name}": value for name, value in result.hyperparameters.items()},
             **result.model_dump(include={"steps", *TIMES, "peak_memory_mb"}),
         }

@@ -26,7 +26,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
     for dataset, method, _ in by_method(study.runs):
-        source = getattr(study.spec(dataset, method).settings, "values_of", None)
+        source = study.spec(dataset, method).values_of
         runs = study.finished[study.finished["dataset"] == dataset]
         if source and len(both := pairs(runs, method, source, LOSS)):
             yield {

@@ -1,0 +1,56 @@
+"""Options of the core, read from settings: strictly, and with an error that names the setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ValidationError, create_model
+from pydantic_core import PydanticCustomError
+
+from cpmlho.core.options import Options
+from cpmlho.study.settings import Strict
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def setting_error(path: str, text: str) -> PydanticCustomError:
+    """An error about the setting at `path`; pydantic puts where the options stand before it."""
+    return PydanticCustomError("setting", "{path}: {text}", {"path": path, "text": text})
+
+
+def parse_options(kind: type[Kind], content: Mapping[str, Any], path: str = "") -> Kind:
+    """Options from settings, of which none need be given.
+
+    Args:
+        kind: of the options.
+        content: the settings by name.
+        path: where they stand, with a dot at its end.
+
+    Raises:
+        PydanticCustomError: an unknown setting, or a value that it cannot have.
+    """
+    hashable: Any = kind  # which mypy doubts
+    try:
+        return kind(**_model(hashable).model_validate(dict(content)).model_dump())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        unknown = first["type"] == "extra_forbidden"
+        text = "unknown setting" if unknown else f"{first['msg']}, got {first['input']!r}"
+        raise setting_error(path + ".".join(map(str, first["loc"])), text) from None
+    except ValueError as error:
+        name, _, text = str(error).partition(" ")
+        raise setting_error(path + name, text) from None
+
+
+@cache
+def _model(kind: Any) -> type[Strict]:
+    """A model that refuses unknown settings and silent conversions, where a dataclass takes anything."""
+    hints = get_type_hints(kind)
+    columns: dict[str, Any] = {
+        each.name: (hints[each.name], ... if each.default is MISSING else each.default) for each in fields(kind)
+    }
+    model: type[Strict] = create_model(kind.__name__, __base__=Strict, **columns)
+    return model
