@@ -1,7 +1,8 @@
 # make all     the replication: data, runs, tables, figures
 # make test    the test suite
 # make quick   the same pipeline, cut down to about 3 minutes on two cores, into results/quick
-# make bench   times of the steps beside the machine's own peak, and of whole runs, into results/benchmark.json
+# make bench   times of the steps beside the machine's own peak, and of whole runs, into results/benchmark.json; with
+#              PUBLISHED=FOLDER, a checkout of the published Delta-STN code, also of its cycle, side by side with ours
 # make lint    formatting, style and types
 #
 # Each sets up .venv first if it is missing or its pins have changed. Another interpreter: make PYTHON=python3.12 all
@@ -22,7 +23,7 @@ quick: .venv/.ready
 
 # The profiler would talk between the tables.
 bench: .venv/.ready
-	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks
+	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks $(if $(PUBLISHED),--published $(PUBLISHED))
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

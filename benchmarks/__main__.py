@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.parts import parts
+from benchmarks.published import PublishedCodeError, find, measure_published
 from benchmarks.runs import commands, whole_runs
 from benchmarks.steps import measure
+from cpmlho.core.precision import native_bfloat16
 from cpmlho.study.harness.provenance import git_commit, versions
 
 OUTPUT = Path("results/benchmark.json")
+SCALED = "times_published: of a constant, scaled by the float32 peak (--published measures it)"
 Row = dict[str, Any]
 
 
@@ -39,18 +43,43 @@ def show(title: str, rows: Iterable[Row]) -> list[Row]:
     return shown
 
 
+def machine() -> dict[str, str]:
+    """What computes, and how it multiplies bfloat16."""
+    on_gpu = torch.cuda.is_available()
+    name = (
+        torch.cuda.get_device_name() if on_gpu else torch.cpu.get_capabilities().get("cpu_name", platform.processor())
+    )
+    native = native_bfloat16(torch.device("cuda" if on_gpu else "cpu"))
+    return {"machine": name, "bfloat16": "native" if native else "in float32's products"}
+
+
 def main() -> None:
-    """Steps on one thread, then on all; where their time goes; then whole runs."""
+    """Steps on one thread, then on all; where their time goes; the published code; then whole runs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help="only these: steps, parts, runs, commands, published"
+    )
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="a checkout of the published Delta-STN code")
+    arguments = parser.parse_args()
     threads = sorted({1, os.cpu_count() or 1})
-    content = {
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
-        "git_commit": git_commit(),
-        "versions": versions(),
-        "steps": [row for n in threads for row in show(f"Steps, batch 128, {n} threads", measure(n))],
-        "parts": show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
-        "runs": show("Whole runs: one epoch measured, the share for all epochs computed from it", whole_runs()),
-        "commands": show("Commands", commands()),
+    sections: dict[str, Callable[[], list[Row]]] = {
+        "steps": lambda: [row for n in threads for row in show(f"Steps, batch 128, {n} threads; {SCALED}", measure(n))],
+        "parts": lambda: show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
+        "runs": lambda: show("Whole runs: one epoch measured, the share for all epochs computed from it", whole_runs()),
+        "commands": lambda: show("Commands", commands()),
     }
+    if arguments.published:
+        try:
+            folder = find(arguments.published)
+        except PublishedCodeError as error:
+            parser.error(str(error))
+        title = "A cycle of the published code and of ours, side by side: medians of processor time, 1 thread"
+        sections["published"] = lambda: show(title, measure_published(folder))
+    if unknown := sorted({*arguments.sections} - {*sections}):
+        parser.error(f"no section {unknown[0]}; there are {', '.join(sections)}")
+    wanted = arguments.sections or list(sections)
+    content: dict[str, Any] = {**machine(), "git_commit": git_commit(), "versions": versions()}
+    content |= {name: measured() for name, measured in sections.items() if name in wanted}
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(content, indent=1) + "\n")
     print(f"\nWritten to {OUTPUT}")

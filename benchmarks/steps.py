@@ -12,8 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpmlho.core.alternating import Alternation
-from cpmlho.core.options import CPMLHO, Options
+from cpmlho.core.options import CPMLHO, Options, Response
 from cpmlho.core.planes import CuttingPlanes
+from cpmlho.core.precision import operand
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.steps import Trained, general_gradients
 from cpmlho.study.data import load as load_data
@@ -86,11 +87,12 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
         general.descend(conditions.training.learning_rate, gradients)
 
     yield "plain step", step
-    options = methods["cpmlho"]
+    baseline, options = methods["delta_stn"], methods["cpmlho"]
+    assert isinstance(baseline, Response)
     assert isinstance(options, CPMLHO)
     planes = CuttingPlanes(options, device)
     for name, run in (
-        ("delta_stn cycle", Alternation(problem, conditions, methods["delta_stn"])),
+        ("delta_stn cycle", Alternation(problem, conditions, baseline)),
         ("cpmlho cycle", Alternation(problem, conditions, options, theta=options.theta, planes=planes)),
     ):
         for epoch in range(options.max_planes if run.planes else 0):
@@ -109,7 +111,8 @@ def measure(threads: int) -> Iterator[Row]:
     """A row for each case, precision and step, on so many threads."""
     torch.set_num_threads(threads)
     device = choose_device("auto", print)
-    limits = {precision: peak(dtype, device) for precision, dtype in DTYPES.items()}
+    kernels = {precision: operand(torch.empty(0, device=device), dtype).dtype for precision, dtype in DTYPES.items()}
+    limits = {precision: peak(dtype, device) for precision, dtype in kernels.items()}
     for precision, dtype in DTYPES.items():
         limit = limits[precision]
         for case in CASES:
