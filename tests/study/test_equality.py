@@ -74,14 +74,14 @@ def test_only_an_unbroken_chain_of_changes_leads_to_the_present(monkeypatch: pyt
     present = code_digest("cpmlho")
     first, second, third = changed("1", "a", "b"), changed("2", "b", "c"), changed("3", "c", present)
     monkeypatch.setattr(equality, "known_changes", lambda: [first, second, third])
-    assert changes_after("cpmlho", "a") == [first, second, third]
-    assert changes_after("cpmlho", "c") == [third]
-    assert changes_after("cpmlho", present) == []
-    assert not any(outdated("cpmlho", code) for code in ("a", "b", "c", present))
-    assert outdated("cpmlho", "beef")
-    assert outdated("delta_stn", "a")
+    assert changes_after("cpmlho", "a", "mnist") == [first, second, third]
+    assert changes_after("cpmlho", "c", "mnist") == [third]
+    assert changes_after("cpmlho", present, "mnist") == []
+    assert not any(outdated("cpmlho", code, "mnist") for code in ("a", "b", "c", present))
+    assert outdated("cpmlho", "beef", "mnist")
+    assert outdated("delta_stn", "a", "mnist")
     monkeypatch.setattr(equality, "known_changes", lambda: [first, third])
-    assert outdated("cpmlho", "a")
+    assert outdated("cpmlho", "a", "mnist")
 
 
 def test_runs_before_a_declared_change_are_not_flagged(

@@ -14,8 +14,9 @@ from cpmlho.core.options import Response as Options
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.problem import Batches, Conditions, Problem
 from cpmlho.core.response import Displacement
-from cpmlho.core.steps import RMSprop, Trained, flat, general_gradients, response_gradients
+from cpmlho.core.steps import Batch, RMSprop, Trained, flat, general_gradients, joint_gradients, response_gradients
 
+Part = tuple[Tensor, Tensor, str]  # inputs and labels of a batch of the upper level, and its stream of noise
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
 
 
@@ -28,6 +29,7 @@ class Alternation:
         options: of the method.
         theta: weight of the validation loss in the mixed-level objective (eq. 15); None for the validation loss alone.
         planes: the cutting planes that constrain the response; None for none.
+        regularised: whether the training loss of the upper level has dropout and cutout (R22).
     """
 
     def __init__(
@@ -37,12 +39,15 @@ class Alternation:
         options: Options,
         theta: float | None = None,
         planes: CuttingPlanes | None = None,
+        regularised: bool = False,
     ) -> None:
         self.problem, self.conditions, self.options = problem, conditions, options
         self.theta, self.planes = theta, planes
         self.streams = streams = conditions.streams(problem)
         general, response = problem.initialise(streams.host("init"))
-        self.general, self.response = Trained(general, conditions.dtype), Trained(response, conditions.dtype)
+        momentum = conditions.training.momentum
+        self.general = Trained(general, conditions.dtype, momentum)
+        self.response = Trained(response, conditions.dtype, momentum)
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
         spread = math.log(math.expm1(options.perturbation_scale))
         self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)
@@ -51,7 +56,9 @@ class Alternation:
         self.valid = conditions.batches(problem.valid, streams.host("valid_order"))
         self.upper = conditions.batches(problem.train, streams.host("upper_order"))
         self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
+        self.upper_masks = streams.device("upper_masks") if regularised else None
         self.gradient: list[Tensor] = []  # of the loss, at the last response step
+        self.used = torch.zeros_like(self.raw)  # d of the last response step, on the mean over the batch
 
     def state(self) -> State:
         """All that the steps to come depend on."""
@@ -75,7 +82,8 @@ class Alternation:
 
     def _parameters(self) -> list[Tensor]:
         upper = (self.raw.detach(), self.spread.detach(), *self.optimizer.square_averages)
-        return [*flat(self.general.masters), *flat(self.response.masters), *upper]
+        velocities = (*self.general.velocities, *self.response.velocities)
+        return [*flat(self.general.masters), *flat(self.response.masters), *upper, *velocities, self.used]
 
     def _batches(self) -> list[Batches]:
         return [self.train, self.valid, self.upper]
@@ -91,74 +99,100 @@ class Alternation:
         return self.raw.detach() if self.centred else torch.zeros_like(self.raw)
 
     @property
-    def plane_coordinates(self) -> Tensor:
-        """The lambda (n,) at which the planes take w_h."""
+    def coordinates(self) -> Tensor | None:
+        """The coordinates (n,) at which the planes take w_h; None where they hold R itself (R3)."""
         assert self.planes is not None
-        return self.planes.coordinates(self.problem.space, self.raw.detach())
+        return self.planes.coordinates(self.problem.space, self.raw.detach(), self.used)
 
     def iterate(self) -> None:
-        """One general step and one response step, on the same batch with masks of their own."""
+        """One general step and one response step, on the same batch with masks of their own; or both in one (R4)."""
         problem, rate = self.problem, self.conditions.training.learning_rate
         batch, raw = next(self.train), self.raw.detach()
-        uncentred = None if self.centred else Displacement(self.response.working, raw)
-        values = problem.space.values(raw)
-        gradients = general_gradients(problem, self.general, batch, values, self.noise["general"], uncentred)
-        self.general.descend(rate, gradients)  # eq. 13
         displaced = raw + self._perturbation(len(batch[1]), "response").detach()
-        self.gradient = response_gradients(
-            problem,
-            self.general,
-            batch,
-            problem.space.values(displaced),
-            self.noise["response"],
-            Displacement(self.response.working, displaced - self.centre),
-            linearise=self.centred,
-        )
+        displacement = Displacement(self.response.working, displaced - self.centre)
+        values = problem.space.values(displaced)
+        if self.options.response == "stn_joint":
+            own, self.gradient = joint_gradients(
+                problem, self.general, batch, values, self.noise["response"], displacement
+            )
+            self.general.descend(rate, own)
+        else:
+            self._general_step(batch)
+            self.gradient = response_gradients(
+                problem, self.general, batch, values, self.noise["response"], displacement, linearise=self.centred
+            )
+        self.used.copy_(displacement.d.mean(0))
         pulls = [self._pull()] if self.planes else []
-        self.response.descend(rate, self.gradient, *pulls)  # eq. 14
+        self.response.descend(self.options.response_learning_rate or rate, self.gradient, *pulls)  # eq. 14
 
-    def update(self) -> None:
-        """The hyperparameter steps of one update, and the multipliers' step."""
-        for _ in range(self.options.valid_steps):
+    def _general_step(self, batch: Batch) -> None:
+        """Eq. 13, at lambda."""
+        raw = self.raw.detach()
+        uncentred = None if self.centred else Displacement(self.response.working, raw)
+        values = self.problem.space.values(raw)
+        gradients = general_gradients(self.problem, self.general, batch, values, self.noise["general"], uncentred)
+        self.general.descend(self.conditions.training.learning_rate, gradients)
+
+    def update(self, tune: bool) -> None:
+        """The multipliers' step and, unless the warm-up goes on, the hyperparameter steps of one update before it."""
+        for _ in range(self.options.valid_steps if tune else 0):
             self.hyperparameter_step()
         if self.planes:
             self.planes.ascend(self._gap())
 
-    def cut(self, epoch: int, step: int) -> list[PlaneState]:
-        """Take a plane if one is due after this epoch; the state of each active plane, of none before the first."""
+    def cut(self) -> None:
+        """Take a plane."""
         assert self.planes is not None
-        v = self._gap()
-        if self.planes.due(epoch):
-            self.planes.add(v)
+        self.planes.add(self._gap())
+
+    def plane_states(self, epoch: int, step: int) -> list[PlaneState]:
+        """The state of each plane; of none before the first."""
         if not self.planes:
             return []
         share = _norm(self._pull()) / _norm(self.gradient)
-        return self.planes.states(epoch, step, v, share.item())
+        return self.planes.states(epoch, step, self._gap(), share.item())
 
     def hyperparameter_step(self) -> None:
-        """One step on lambda and sigma (eq. 15): dropout and cutout off, through the response, in full (R16)."""
+        """One step on lambda and sigma (eq. 15), through the response, in full; dropout and cutout off, but for R22."""
         parts = [(*next(self.valid), "valid")]
         if self.theta is not None:
             parts.append((*next(self.upper), "upper"))
-        inputs = torch.cat([part[0] for part in parts]).to(self.conditions.dtype)
-        displaced = torch.cat([self.raw + self._perturbation(len(labels), name) for _, labels, name in parts])
-        displacement = Displacement(self.response.working, displaced - self.centre)
-        logits = self.problem.network.forward(inputs, self.general.working, None, displacement)
-        pieces = logits.split([len(labels) for _, labels, _ in parts])
-        losses = [self.problem.loss(piece, labels) for piece, (_, labels, _) in zip(pieces, parts, strict=True)]
+        displaced = [self.raw + self._perturbation(len(labels), name) for _, labels, name in parts]
+        losses = self._regularised(parts, displaced) if self.upper_masks is not None else self._plain(parts, displaced)
         loss = losses[0] if self.theta is None else losses[1] + self.theta * losses[0]
         entropy = (F.softplus(self.spread).log() + ENTROPY_CONSTANT).sum()
         objective = loss - self.options.entropy_weight * entropy
         self.optimizer.step(torch.autograd.grad(objective, [self.raw, self.spread]))
 
+    def _plain(self, parts: Sequence[Part], displaced: Sequence[Tensor]) -> list[Tensor]:
+        """The losses of the upper level's batches, all in one pass."""
+        inputs = torch.cat([part[0] for part in parts]).to(self.conditions.dtype)
+        displacement = Displacement(self.response.working, torch.cat(list(displaced)) - self.centre)
+        logits = self.problem.network.forward(inputs, self.general.working, None, displacement)
+        pieces = logits.split([len(labels) for _, labels, _ in parts])
+        return [self.problem.loss(piece, labels) for piece, (_, labels, _) in zip(pieces, parts, strict=True)]
+
+    def _regularised(self, parts: Sequence[Part], displaced: Sequence[Tensor]) -> list[Tensor]:
+        """The same, the training batch with dropout and cutout at perturbed values, which are not differentiated."""
+        losses = self._plain(parts[:1], displaced[:1])
+        for (inputs, labels, _), at in zip(parts[1:], displaced[1:], strict=True):
+            assert self.upper_masks is not None
+            values = self.problem.space.values(at.detach())
+            regularisers = self.problem.regularisers(values, self.upper_masks)
+            augmented = regularisers.augment(inputs).to(self.conditions.dtype)
+            displacement = Displacement(self.response.working, at - self.centre)
+            outputs = self.problem.network.forward(augmented, self.general.working, regularisers, displacement)
+            losses.append(self.problem.train_loss(outputs, labels, values))
+        return losses
+
     def _gap(self) -> list[Tensor]:
         """w_e - w_h at the present iterate."""
-        return gap(self.general.masters, self.response.masters, self.plane_coordinates)
+        return gap(self.general.masters, self.response.masters, self.coordinates)
 
     def _pull(self) -> list[Tensor]:
         """The planes' gradient with respect to R, r and H, layer by layer."""
         assert self.planes is not None
-        return flat(self.planes.gradient(self.response.masters, self.plane_coordinates))
+        return flat(self.planes.gradient(self.response.masters, self.coordinates, self._gap()))
 
     def _perturbation(self, batch: int, name: str) -> Tensor:
         """epsilon ~ N(0, sigma^2), (batch, n), differentiable in sigma."""
@@ -174,34 +208,28 @@ class Alternation:
         return self.problem.network.forward(inputs, self.general.masters, None, displacement)
 
 
-def alternate(
-    problem: Problem,
-    conditions: Conditions,
-    options: Options,
-    past: Past,
-    theta: float | None = None,
-    planes: CuttingPlanes | None = None,
-) -> Method:
-    """Train with hyperparameters that are tuned on the way; a snapshot after each epoch. Arguments as `Alternation`."""
-    run = Alternation(problem, conditions, options, theta, planes)
+def alternate(run: Alternation, past: Past) -> Method:
+    """Train with hyperparameters that are tuned on the way; a snapshot after each epoch."""
     if past.state is not None:
         run.restore(past.state)
-    space, done, iterations = problem.space, len(past.metrics), conditions.iterations(problem)
-    step = done * iterations
-    update = step // options.train_steps
+    space, options, done = run.problem.space, run.options, len(past.metrics)
+    iterations = run.conditions.iterations(run.problem)
+    step, warm = done * iterations, options.warm_up * iterations
     path = [] if done else [(0, 0, space.start)]
-    for epoch in range(done + 1, conditions.epochs + 1):
+    for epoch in range(done + 1, run.conditions.epochs + 1):
         for _ in range(iterations):
             run.iterate()
             step += 1
             if step % options.train_steps == 0:
-                run.update()
-                update += 1
-                path.append((update, step, space.values(run.raw.detach())))
-        updates, path = _updates(problem, path), []
-        states = run.cut(epoch, step) if planes is not None else []
+                run.update(tune=step > warm)
+                if step > warm:
+                    number = step // options.train_steps - warm // options.train_steps
+                    path.append((number, step, space.values(run.raw.detach())))
+            if run.planes is not None and run.planes.due(step, iterations):
+                run.cut()
+        updates, path = _updates(run.problem, path), []
         values = space.named(space.values(run.raw.detach()))
-        yield Snapshot(epoch, step, run.predict, values, updates, states, run.state)
+        yield Snapshot(epoch, step, run.predict, values, updates, run.plane_states(epoch, step), run.state)
 
 
 def _updates(problem: Problem, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:

@@ -51,6 +51,7 @@ class PlaneState(NamedTuple):
     phi: float
     mu: float
     gradient_share: float  # norm of all planes' gradient over that of the loss's, at the last response step
+    layer: int  # from 1; 0 where a plane is on all of them
 
 
 State = dict[str, Any]  # of tensors, numbers, text, and lists and dictionaries of these

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
-def above(bound: float, default: float) -> Any:
-    """A number greater than `bound`."""
+def above(bound: float, default: float | None) -> Any:
+    """A number greater than `bound`, or None where that is the default."""
     return field(default=default, metadata={"above": bound})
 
 
-def least(bound: float, default: float) -> Any:
-    """A number that is `bound` or greater."""
+def least(bound: float, default: float | None) -> Any:
+    """A number that is `bound` or greater, or None where that is the default."""
     return field(default=default, metadata={"least": bound})
 
 
@@ -42,17 +42,32 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Options):
-    """The lower level's training, which all methods share: plain SGD, as eqs. 13 and 14 are written."""
+    """The lower level's training, which all methods share.
+
+    Attributes:
+        batch_size: examples in a batch.
+        learning_rate: of SGD.
+        momentum: of SGD; 0 as eqs. 13 and 14 are written (R19).
+    """
 
     batch_size: int = least(1, 128)
     learning_rate: float = above(0, 0.01)
+    momentum: float = least(0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Options):
-    """Options of a search: `trials` full trainings at fixed values (R11)."""
+    """Options of a search (R11).
+
+    Attributes:
+        trials: full trainings at fixed values.
+        prior: values uniform over their ranges, or `logit`: lambda uniform in [-5, 5].
+        from_start: whether the first trial is at the start values, where the methods that tune begin.
+    """
 
     trials: int = least(1, 10)
+    prior: Literal["uniform", "logit"] = "uniform"
+    from_start: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +94,10 @@ class Response(Options):
         hyper_learning_rate: of RMSprop, on lambda and on the perturbation scale.
         entropy_weight: of the perturbation's entropy in the upper level.
         perturbation_scale: sigma at the start, in lambda's units.
-        response: `delta_stn`, centred and linearised, or `stn`, neither (R4).
+        response: `delta_stn`, centred and linearised; `stn`, neither, in two steps (eqs. 3, 13, 14 as written);
+            `stn_joint`, neither, w_e and w_h in one step (R4).
+        warm_up: epochs before the first hyperparameter step (R18).
+        response_learning_rate: of w_h, alpha_wh in eq. 14; None: the lower level's (R21).
     """
 
     train_steps: int = least(1, 5)
@@ -87,7 +105,16 @@ class Response(Options):
     hyper_learning_rate: float = above(0, 0.01)
     entropy_weight: float = least(0, 0.001)
     perturbation_scale: float = above(0, 1.0)
-    response: Literal["delta_stn", "stn"] = "delta_stn"
+    response: Literal["delta_stn", "stn", "stn_joint"] = "delta_stn"
+    warm_up: int = least(0, 0)
+    response_learning_rate: float | None = above(0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class STN(Response):
+    """Options of STN: the response of eq. 3."""
+
+    response: Literal["delta_stn", "stn", "stn_joint"] = "stn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +123,45 @@ class CPMLHO(Response):
 
     Attributes:
         cutting_planes: whether planes constrain the response (eqs. 10-14).
-        g: |w_e - w_h| (R2).
-        wh_at: w_h at lambda itself, or at the hyperparameters' values (R3).
+        constraint: what is held to w_e: `raw`, (H lambda) R; `value`, the same at the hyperparameters' values;
+            `response_weight`, R alone; `displaced`, the (H d) R that the network used at the last response step,
+            on the mean over the batch (R3).
+        g: distance of the two, |v|: `l2`, `squared` (its square), `l1`, `mean_l1` (R2).
+        per_layer: a plane for each layer instead of one for all (R2).
         cut_every: epochs between planes (R5).
-        multiplier: mu <- max(0, mu + dual_step phi) at each hyperparameter update, or fixed (R6).
+        cut_steps: training iterations between planes, in place of epochs; None: `cut_every` (R5).
+        multiplier: `fixed` at mu_init; `dual_ascent`, mu <- max(0, mu + dual_step phi) from mu_init at each
+            hyperparameter update, where 0 is final; `adbo`, the same from 0 with a damping term that fades (Jiao et
+            al. 2023) (R6).
         mu_init: of a new plane.
-        dual_step: of the dual ascent.
-        max_planes: the newest are kept.
+        dual_step: of the multiplier.
+        max_planes: the newest are kept; 1 is eq. 12.
+        force: `violated`, a plane pulls only where phi > 0; `always`, also where its constraint holds (R6).
         eps_sq: epsilon squared of eq. 11 (R7).
         mixed_level: whether the upper level has the training loss too (eqs. 15-16).
         theta: weight of the validation loss (R8).
+        upper_regularised: whether the upper level's training loss has dropout and cutout, as the lower level's (R22).
     """
 
     cutting_planes: bool = True
-    g: Literal["l2", "l1", "mean_l1"] = "l2"
-    wh_at: Literal["raw", "value"] = "raw"
+    constraint: Literal["raw", "value", "response_weight", "displaced"] = "raw"
+    g: Literal["l2", "squared", "l1", "mean_l1"] = "l2"
+    per_layer: bool = False
     cut_every: int = least(1, 1)
-    multiplier: Literal["dual_ascent", "fixed"] = "dual_ascent"
-    mu_init: float = above(0, 0.22)
-    dual_step: float = above(0, 1.0e-6)
-    max_planes: int = least(1, 3)
+    cut_steps: int | None = least(1, None)
+    multiplier: Literal["fixed", "dual_ascent", "adbo"] = "fixed"
+    mu_init: float = above(0, 1.0)
+    dual_step: float = above(0, 0.1)
+    max_planes: int = least(1, 1)
+    force: Literal["violated", "always"] = "violated"
     eps_sq: float = least(0, 1.0e-4)
     mixed_level: bool = True
     theta: float = least(0, 1.0)
+    upper_regularised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPMLHOUncentred(CPMLHO):
+    """Options of CPMLHO on the response of eq. 3."""
+
+    response: Literal["delta_stn", "stn", "stn_joint"] = "stn"

@@ -1,6 +1,6 @@
 """Cutting planes that hold the response weights w_h(lambda) to the general weights w_e (eqs. 10-14).
 
-With w_h = (H_w lambda) R, row by row, and g = |w_e - w_h|, a plane taken at iterate k is
+With w_h = (H_w c) R, row by row, at coordinates c (R3), and g = |w_e - w_h|, a plane taken at iterate k is
 phi_k(w_e, w_h) = g_k + <dg/dw_e, w_e - w_e^k> + <dg/dw_h, w_h - w_h^k> - eps^2.
 As g depends on v = w_e - w_h alone, its gradient with respect to w_h is minus that with respect to w_e, and a plane
 is phi_k = <n_k, v> + c_k with the normal n_k = dg/dv.
@@ -20,81 +20,85 @@ from cpmlho.core.response import General, Response
 from cpmlho.core.space import Space
 
 Weights = Sequence[Tensor]  # one tensor a layer
+FORGOTTEN = 1e-10  # a multiplier of ADBO below it is gone at the next cut
 
 
 def distance(v: Weights, kind: str) -> tuple[Tensor, list[Tensor]]:
-    """g and a (sub)gradient dg/dv, over all layers together (R2).
+    """g and a (sub)gradient dg/dv, over these layers together (R2).
 
     Args:
         v: w_e - w_h.
-        kind: `l2`, the Euclidean norm; `l1`, the sum of magnitudes; `mean_l1`, their mean.
+        kind: `l2`, the Euclidean norm; `squared`, its square; `l1`, the sum of magnitudes; `mean_l1`, their mean.
     """
-    if kind == "l2":
-        g = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(v))))
-        scale = torch.where(g > 0, 1 / g, torch.zeros_like(g))  # 0 is a subgradient at the kink
-        return g, [x * scale for x in v]
+    if kind in ("l2", "squared"):
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(v))))
+        if kind == "squared":
+            return norm.square(), [2 * x for x in v]
+        scale = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))  # 0 is a subgradient at the kink
+        return norm, [x * scale for x in v]
     size = sum(x.numel() for x in v) if kind == "mean_l1" else 1
     return torch.stack([x.abs().sum() for x in v]).sum() / size, [x.sign() / size for x in v]
 
 
-def response_scales(response: Sequence[Response], at: Tensor) -> list[Tensor]:
-    """H_w lambda of each layer, shaped to scale the rows of R; `at` (n,) is lambda."""
-    return [(layer.H[: len(layer.R)] @ at).view(-1, *(1,) * (layer.R.dim() - 1)) for layer in response]
+def rows(layer: Response, scale: Tensor) -> Tensor:
+    """A number for each row of R, shaped to scale them."""
+    return scale.view(-1, *(1,) * (layer.R.dim() - 1))
 
 
-def gap(general: Sequence[General], response: Sequence[Response], at: Tensor) -> list[Tensor]:
-    """v = w_e - w_h(lambda), layer by layer."""
-    scales = response_scales(response, at)
-    return [torch.addcmul(e.W, h.R, scale, value=-1) for e, h, scale in zip(general, response, scales, strict=True)]
+def response_scales(response: Sequence[Response], coordinates: Tensor | None) -> list[Tensor]:
+    """What R's rows are multiplied by to give w_h, (out,) a layer: H_w c, or 1 where R itself is held (R3)."""
+    if coordinates is None:
+        return [layer.r.new_ones(len(layer.R)) for layer in response]
+    return [layer.H[: len(layer.R)] @ coordinates for layer in response]
 
 
-class CuttingPlanes:
-    """The active planes with their multipliers mu, and the force that they exert on the response weights."""
+def gap(general: Sequence[General], response: Sequence[Response], coordinates: Tensor | None) -> list[Tensor]:
+    """v = w_e - w_h, layer by layer; `coordinates` (n,) as in `response_scales`."""
+    scales = response_scales(response, coordinates)
+    parts = zip(general, response, scales, strict=True)
+    return [torch.addcmul(e.W, h.R, rows(h, scale), value=-1) for e, h, scale in parts]
+
+
+class PlaneSet:
+    """The planes on some of the layers, with their multipliers mu.
+
+    Attributes:
+        mu: (k,), oldest first.
+        numbers: of the planes, from 1.
+    """
 
     def __init__(self, options: CPMLHO, device: torch.device) -> None:
         self._options = options
-        self._taken = 0
-        self._ids: list[int] = []
+        self._steps = 0  # of the multipliers
+        self.numbers: list[int] = []
         self.mu = torch.empty(0, device=device)
+        self._alive = torch.empty(0, device=device)  # 1, or 0 where mu has come to stay at 0
         self._offsets = torch.empty(0, device=device)
         self._normals: list[Tensor] = []  # (k, out, ...) a layer
-        self._force: list[Tensor] = []  # sum_k mu_k n_k, the negative gradient with respect to w_h
-
-    def __len__(self) -> int:
-        return len(self._ids)
 
     def state(self) -> dict[str, Any]:
         """All that the planes remember."""
-        names = ("_taken", "_ids", "mu", "_offsets", "_normals")
+        names = ("_steps", "numbers", "mu", "_alive", "_offsets", "_normals")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore from `state`."""
         for name, value in state.items():
             setattr(self, name, value)
-        self._combine()
-
-    def due(self, epoch: int) -> bool:
-        """Whether a plane is taken after this epoch (R5)."""
-        return epoch % self._options.cut_every == 0
-
-    def coordinates(self, space: Space, raw: Tensor) -> Tensor:
-        """The lambda (n,) at which w_h is taken: unconstrained, or as values (R3)."""
-        return raw if self._options.wh_at == "raw" else space.values(raw)
 
     def add(self, v: Weights) -> None:
-        """Take a plane at the gap v; the oldest goes beyond `max_planes`, and so do those whose mu is 0 (R6)."""
-        alive = (self.mu > 0).nonzero().flatten()
-        alive = alive[max(0, len(alive) - self._options.max_planes + 1) :]
-        g, normal = distance(v, self._options.g)
+        """Take a plane at the gap v; the oldest goes beyond `max_planes` (R6)."""
+        options, kept = self._options, slice(max(0, len(self.numbers) - self._options.max_planes + 1), None)
+        g, normal = distance(v, options.g)
         level = torch.stack([torch.sum(n * x) for n, x in zip(normal, v, strict=True)]).sum()
         old = self._normals or [n.new_empty(0, *n.shape) for n in normal]
-        self._normals = [torch.cat([before[alive], new[None]]) for before, new in zip(old, normal, strict=True)]
-        self._offsets = torch.cat([self._offsets[alive], (g - level - self._options.eps_sq)[None]])
-        self.mu = torch.cat([self.mu[alive], g.new_tensor([self._options.mu_init])])
-        self._taken += 1
-        self._ids = [*(self._ids[i] for i in alive.tolist()), self._taken]
-        self._combine()
+        self._normals = [torch.cat([before[kept], new[None]]) for before, new in zip(old, normal, strict=True)]
+        self._offsets = torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]])
+        alive = (self.mu > FORGOTTEN) * self._alive if options.multiplier == "adbo" else self._alive
+        start = 0.0 if options.multiplier == "adbo" else options.mu_init
+        self.mu = torch.cat([self.mu[kept] * alive[kept], g.new_tensor([start])])
+        self._alive = torch.cat([alive[kept], g.new_ones(1)])
+        self.numbers = [*self.numbers[kept], max(self.numbers, default=0) + 1]
 
     def values(self, v: Weights) -> Tensor:
         """phi of each plane, (k,), at the gap v."""
@@ -102,28 +106,96 @@ class CuttingPlanes:
         return torch.stack(products).sum(0) + self._offsets
 
     def ascend(self, v: Weights) -> None:
-        """Projected dual ascent, mu <- max(0, mu + dual_step phi) (R6); a mu that has fallen to 0 stays there."""
-        if self._options.multiplier == "fixed" or not self._ids:
+        """The multipliers' step (R6)."""
+        options = self._options
+        if options.multiplier == "fixed" or not self.numbers:
             return
-        raised = (self.mu + self._options.dual_step * self.values(v)).clamp_(min=0)
-        self.mu = torch.where(self.mu > 0, raised, 0)
-        self._combine()
+        self._steps += 1
+        # ADBO's damping: c mu with dual_step c = t^(-1/4), t the number of the step (Jiao et al. 2023).
+        kept = 1 - self._steps**-0.25 if options.multiplier == "adbo" else 1.0
+        self.mu = (kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive
+        if options.multiplier == "dual_ascent":
+            self._alive = self._alive * (self.mu > 0)
 
-    def gradient(self, response: Sequence[Response], at: Tensor) -> list[Response]:
-        """Gradient of sum_k mu_k phi_k with respect to R, r and H, layer by layer, at lambda `at` (n,)."""
+    def force(self, v: Weights) -> list[Tensor]:
+        """sum_k mu_k n_k of the planes that pull, the negative gradient with respect to w_h, a layer each."""
+        mu = self.mu if self._options.force == "always" else self.mu * (self.values(v) > 0)
+        return [torch.tensordot(mu, normal, dims=1) for normal in self._normals]
+
+
+class CuttingPlanes:
+    """All planes, one set for all layers or one for each (R2), and their gradient with respect to the response."""
+
+    def __init__(self, options: CPMLHO, layers: int, device: torch.device) -> None:
+        self._options = options
+        self._groups = [slice(i, i + 1) for i in range(layers)] if options.per_layer else [slice(layers)]
+        self.sets = [PlaneSet(options, device) for _ in self._groups]
+
+    def __bool__(self) -> bool:
+        return bool(self.sets[0].numbers)
+
+    def state(self) -> list[dict[str, Any]]:
+        """All that the planes remember."""
+        return [each.state() for each in self.sets]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Restore from `state`."""
+        for each, own in zip(self.sets, state, strict=True):
+            each.restore(own)
+
+    def coordinates(self, space: Space, raw: Tensor, used: Tensor) -> Tensor | None:
+        """The coordinates (n,) at which w_h is taken; None where R itself is held (R3).
+
+        Args:
+            space: the hyperparameters.
+            raw: lambda (n,).
+            used: the displacement (n,) that the network used at the last response step, on the mean over the batch.
+        """
+        if self._options.constraint == "response_weight":
+            return None
+        if self._options.constraint == "displaced":
+            return used
+        return raw if self._options.constraint == "raw" else space.values(raw)
+
+    def due(self, step: int, iterations: int) -> bool:
+        """Whether a plane is taken after so many training iterations, of which an epoch has `iterations` (R5)."""
+        return step % (self._options.cut_steps or self._options.cut_every * iterations) == 0
+
+    def add(self, v: Weights) -> None:
+        """Take a plane of each set at the gap v of all layers."""
+        for group, each in zip(self._groups, self.sets, strict=True):
+            each.add(v[group])
+
+    def ascend(self, v: Weights) -> None:
+        """The multipliers' step."""
+        for group, each in zip(self._groups, self.sets, strict=True):
+            each.ascend(v[group])
+
+    def gradient(self, response: Sequence[Response], coordinates: Tensor | None, v: Weights) -> list[Response]:
+        """Gradient of sum_k mu_k phi_k with respect to R, r and H, layer by layer, of the planes that pull.
+
+        Args:
+            response: response parameters.
+            coordinates: (n,), or None where R itself is held.
+            v: the gap at these parameters.
+        """
+        groups = zip(self._groups, self.sets, strict=True)
+        forces = [force for group, each in groups for force in each.force(v[group])]
         result = []
-        for layer, scale, force in zip(response, response_scales(response, at), self._force, strict=True):
-            row_force = (force * layer.R).flatten(1).sum(1)
+        for layer, scale, force in zip(response, response_scales(response, coordinates), forces, strict=True):
             hyper_map = torch.zeros_like(layer.H)
-            hyper_map[: len(layer.R)] = -row_force.unsqueeze(1) * at
-            result.append(Response(-scale * force, torch.zeros_like(layer.r), hyper_map))
+            if coordinates is not None:
+                pull = (force * layer.R).flatten(1).sum(1)
+                hyper_map[: len(layer.R)] = -pull.unsqueeze(1) * coordinates
+            result.append(Response(-rows(layer, scale) * force, torch.zeros_like(layer.r), hyper_map))
         return result
 
     def states(self, epoch: int, step: int, v: Weights, share: float) -> list[PlaneState]:
-        """Each active plane; `share` is the norm of the planes' gradient over that of the loss's."""
-        g = distance(v, self._options.g)[0].item()
-        columns = zip(self._ids, self.values(v).tolist(), self.mu.tolist(), strict=True)
-        return [PlaneState(epoch, step, i, g, phi, mu, share) for i, phi, mu in columns]
-
-    def _combine(self) -> None:
-        self._force = [torch.tensordot(self.mu, normal, dims=1) for normal in self._normals]
+        """Each plane; `share` is the norm of the planes' gradient over that of the loss's."""
+        found = []
+        for layer, (group, each) in enumerate(zip(self._groups, self.sets, strict=True), 1):
+            g = distance(v[group], self._options.g)[0].item()
+            named = layer if self._options.per_layer else 0
+            columns = zip(each.numbers, each.values(v[group]).tolist(), each.mu.tolist(), strict=True)
+            found += [PlaneState(epoch, step, i, g, phi, mu, share, named) for i, phi, mu in columns]
+        return found

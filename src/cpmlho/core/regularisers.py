@@ -41,8 +41,8 @@ def random_levels(shape: tuple[int, ...], generator: torch.Generator, device: to
 def cutout(images: Tensor, length: Tensor, holes: Tensor, max_holes: int, generator: torch.Generator) -> Tensor:
     """Images with square holes set to zero.
 
-    A hole of length l around (y, x) covers the rows from y - l // 2 up to, not including, y + l // 2 that lie in the
-    image, and the columns likewise.
+    A hole of length l around (y, x) covers the rows from int(y - l / 2) up to, not including, int(y + l / 2) that lie
+    in the image, and the columns likewise: l of them, as in the published code of Delta-STN (R17).
 
     Args:
         images: (B, C, H, W).
@@ -52,13 +52,15 @@ def cutout(images: Tensor, length: Tensor, holes: Tensor, max_holes: int, genera
         generator: where the centres come from.
     """
     batch, _, height, width = images.shape
-    half = length.floor().div(2, rounding_mode="floor").view(-1, 1, 1)
+    side = length.floor().view(-1, 1, 1)
+    after = side.div(2, rounding_mode="floor")
+    before = side - after
     wanted = torch.arange(max_holes, device=images.device) < holes.floor().view(-1, 1)  # (B, K)
 
     def inside(size: int) -> Tensor:
         centre = torch.randint(size, (batch, max_holes, 1), generator=generator, device=images.device)
         offset = torch.arange(size, device=images.device) - centre
-        return (offset >= -half) & (offset < half)  # (B, K, size)
+        return (offset >= -before) & (offset < after)  # (B, K, size)
 
     rows = (inside(height) & wanted.unsqueeze(-1)).to(images.dtype)
     columns = inside(width).to(images.dtype)

@@ -37,27 +37,39 @@ class Trained(Generic[Parameters]):
         masters: in float32.
         working: their copies rounded to the training dtype, which the products use; in float32 the masters themselves.
         dtype: of the training.
+        velocities: running sums of the gradients, one a parameter; none without momentum (R19).
     """
 
-    def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype) -> None:
+    def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype, momentum: float = 0.0) -> None:
         self.dtype = dtype
         self.masters: list[Parameters] = list(layers)
         self.working: list[Parameters] = [layer.to(dtype) for layer in layers]
+        self._momentum = momentum
+        self.velocities = [torch.zeros_like(master) for master in flat(layers)] if momentum else []
         first = self.masters[0][0]
         self._piece = CACHED if first.device.type == "cpu" else max(master.numel() for master in flat(layers))
         self._scratch, self._rounded = (first.new_empty(self._piece, dtype=kind) for kind in (first.dtype, dtype))
 
     def descend(self, rate: float, gradients: Sequence[Tensor], *pulls: Sequence[Tensor]) -> None:
-        """One step of plain SGD (eqs. 13-14) along the loss's gradients, which the training dtype has, and other pulls.
+        """One step of SGD (eqs. 13-14) along the loss's gradients, which the training dtype has, and other pulls.
 
         Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made.
         """
-        for master, working, *along in zip(flat(self.masters), flat(self.working), gradients, *pulls, strict=True):
+        velocities: list[list[Tensor]] = [[each] for each in self.velocities] or [[] for _ in gradients]
+        parameters = zip(flat(self.masters), flat(self.working), velocities, gradients, *pulls, strict=True)
+        velocity: list[Tensor]
+        for master, working, velocity, *along in parameters:
             wide = working is not master and working.dtype == master.dtype  # rounded numbers, kept in float32
-            columns = [tensor.reshape(-1).split(self._piece) for tensor in (master, working, *along)]
+            columns = [each.reshape(-1).split(self._piece) for each in (master, working, *along, *velocity)]
             for piece, copy, gradient, *others in zip(*columns, strict=True):
                 rounded = self._rounded[: len(piece)]
-                for direction in (rounded.copy_(gradient) if wide else gradient, *others):
+                directions = [rounded.copy_(gradient) if wide else gradient, *others]
+                if velocity:
+                    speed = directions.pop().mul_(self._momentum)
+                    for direction in directions:
+                        speed.add_(direction)
+                    directions = [speed]
+                for direction in directions:
                     piece.add_(self._like(piece, direction), alpha=-rate)
                 if working is not master:
                     copy.copy_(rounded.copy_(piece) if wide else piece)
@@ -152,3 +164,26 @@ def response_gradients(
     predict = problem.network.linearised if linearise else problem.network.forward
     outputs = predict(inputs, general.working, regularisers, Displacement(triples, displacement.d))
     return list(torch.autograd.grad(problem.train_loss(outputs, labels, values), parameters))
+
+
+def joint_gradients(
+    problem: Problem,
+    general: Trained[General],
+    batch: Batch,
+    values: Tensor,
+    noise: torch.Generator,
+    displacement: Displacement,
+) -> tuple[Gradients, Gradients]:
+    """Gradients of the training loss with respect to W and b, and to R, r and H, in one pass (STN's code, R4).
+
+    Arguments as `response_gradients`; nothing is held fixed.
+    """
+    inputs, labels = batch
+    regularisers = problem.regularisers(values, noise)
+    inputs = regularisers.augment(inputs).to(general.dtype)
+    own, responding = leaves(general.working), leaves(displacement.response)
+    pairs = [General(*pair) for pair in zip(own[::2], own[1::2], strict=True)]
+    triples = [Response(*triple) for triple in zip(*(responding[i::3] for i in range(3)), strict=True)]
+    outputs = problem.network.forward(inputs, pairs, regularisers, Displacement(triples, displacement.d))
+    gradients = torch.autograd.grad(problem.train_loss(outputs, labels, values), [*own, *responding])
+    return list(gradients[: len(own)]), list(gradients[len(own) :])

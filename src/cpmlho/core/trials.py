@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cpmlho.core.events import WORST_LOSS, Cost, Method, Metrics, Past, Snapshot, State, Tick
+from cpmlho.core.options import Search
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.response import General
 from cpmlho.core.steps import Trained, flat, general_gradients
@@ -84,6 +85,22 @@ def score(metrics: Metrics) -> float:
     return WORST_LOSS if metrics.diverged else metrics.val_loss
 
 
+LOGIT_BOUND = 5.0  # of lambda, where a search draws it uniformly: 0.0067 to 0.9933 of the range
+
+
+def fraction(options: Search, point: Tensor) -> Tensor:
+    """Where in its range each value lies, from a point of the unit cube on which a search draws (R11)."""
+    return point if options.prior == "uniform" else torch.sigmoid(LOGIT_BOUND * (2 * point - 1))
+
+
+def start_point(problem: Problem, options: Search) -> Tensor:
+    """The point of the unit cube at the start values."""
+    space = problem.space
+    if options.prior == "uniform":
+        return ((space.start - space.low) / (space.high - space.low)).cpu()
+    return ((space.raw(space.start) / LOGIT_BOUND + 1) / 2).clamp(0, 1).cpu()
+
+
 def values_at(problem: Problem, point: Tensor) -> Tensor:
     """Hyperparameter values (n,) at a point (n,) of the unit cube, on the device."""
     return problem.space.from_unit(point.to(problem.device))
@@ -100,7 +117,7 @@ class Training:
         self._problem, self._values, self._rate = problem, values, conditions.training.learning_rate
         self._streams = streams = conditions.streams(problem)
         general, _ = problem.initialise(streams.host("init"))  # the response's, drawn after them, do not matter here
-        self.general = Trained(general, conditions.dtype)
+        self.general = Trained(general, conditions.dtype, conditions.training.momentum)
         self._batches = conditions.batches(problem.train, streams.host("train_order"))
         self._noise = streams.device("general_noise")
 
@@ -109,17 +126,20 @@ class Training:
         gradients = general_gradients(self._problem, self.general, next(self._batches), self._values, self._noise)
         self.general.descend(self._rate, gradients)
 
+    def _parameters(self) -> list[Tensor]:
+        return [*flat(self.general.masters), *self.general.velocities]
+
     def state(self) -> State:
         """All that the steps to come depend on."""
         return {
-            "parameters": flat(self.general.masters),
+            "parameters": self._parameters(),
             "streams": self._streams.state(),
             "left": self._batches.left.clone(),
         }
 
     def restore(self, state: State) -> None:
         """Restore from `state`."""
-        torch._foreach_copy_(flat(self.general.masters), state["parameters"])
+        torch._foreach_copy_(self._parameters(), state["parameters"])
         self.general.refresh()
         self._streams.restore(state["streams"])
         self._batches.left = state["left"]

@@ -12,13 +12,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from cpmlho.core.options import Fixed, Options, Search, Training
+from cpmlho.study.grids import Grid, merge
 from cpmlho.study.methods import METHODS, Method
 from cpmlho.study.options import parse_options
 from cpmlho.study.settings import (
@@ -28,12 +37,16 @@ from cpmlho.study.settings import (
     Identifier,
     Precision,
     Run,
+    Split,
     Strict,
     Tracking,
     Variant,
 )
 
 Model = TypeVar("Model", bound=Strict)
+
+
+SELECTION = {"base", "datasets", "seeds", "choices"}  # of a variant: what changes nothing about its base
 
 
 class ConfigError(Exception):
@@ -64,6 +77,7 @@ class RunSpec(Strict):
     changes: dict[str, Any]
     data_dir: str
     valid_fraction: float
+    split: Split = "last"
     data: Dataset
     training: Training
     algorithm: str = Field(exclude=True)  # stands among the settings in files
@@ -125,9 +139,24 @@ class Protocol(Strict):
     datasets: dict[Identifier, Dataset]
     methods: dict[str, SerializeAsAny[Options]]
     variants: dict[Identifier, Variant]
+    grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict)]
     tracking: Tracking
 
     _training = field_validator("training", mode="before")(_read_training)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_grids(cls, content: Any) -> Any:
+        """Every combination of a grid is a variant, and is run."""
+        if not isinstance(content, Mapping) or not isinstance(content.get("grids"), Mapping):
+            return content
+        try:
+            grids = TypeAdapter(dict[Identifier, Grid]).validate_python(content["grids"])
+        except ValidationError:  # which the field itself reports, by its place
+            return content
+        made = {name: variant for grid in grids for name, variant in grids[grid].variants(grid)}
+        run = {"variants": [*dict.fromkeys([*content["run"]["variants"], *made])]}
+        return merge(content, {"variants": made, "run": run})
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -189,36 +218,31 @@ class Protocol(Strict):
         if key.dataset not in self.datasets:
             raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
         data = self.datasets[key.dataset]
-        changes: dict[str, Any] = {}
-        precision = self.precision
-        algorithm = key.method
+        parts: dict[str, Any] = {
+            "changes": {},
+            "split": self.data.split,
+            "data": data.model_copy(update={"package": None}),  # where the files came from decides no number
+            "training": self.training,
+            "precision": self.precision,
+        }
         if key.method in METHODS:
-            settings = self.methods[key.method]
+            parts |= {"algorithm": key.method, "settings": self.methods[key.method]}
         elif key.method in self.variants:
-            data, settings, changes = self._vary(key.method, data)
-            precision = changes.get("precision", precision)
-            algorithm = self.variants[key.method].base
+            parts |= self._varied(key.method, parts["data"])
         else:
             known = ", ".join([*METHODS, *self.variants])
             raise ConfigError(f"unknown method {key.method}; known: {known}")
         return RunSpec(
-            dataset=key.dataset,
-            method=key.method,
-            seed=key.seed,
-            changes=changes,
+            **key._asdict(),
             data_dir=self.data.dir,
             valid_fraction=self.data.valid_fraction,
-            data=data.model_copy(update={"package": None}),  # where the files came from decides no number
-            training=self.training,
-            algorithm=algorithm,
-            settings=settings,
             device=self.device,
-            precision=precision,
+            **parts,
         )
 
-    def _vary(self, name: str, data: Dataset) -> tuple[Dataset, Any, dict[str, Any]]:
+    def _varied(self, name: str, data: Dataset) -> dict[str, Any]:
+        """What a variant makes other than its base has it."""
         variant = self.variants[name]
-        base = method_of(variant.base)
         changed = data.model_dump()
         changed["network"].update(variant.network)
         changed["epochs"] = variant.epochs or data.epochs
@@ -226,14 +250,20 @@ class Protocol(Strict):
             if parameter not in changed["hyperparameters"]:
                 raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
             changed["hyperparameters"][parameter]["start"] = start
+        base = self.methods[variant.base]
         try:
-            settings = parse_options(base.options, {**asdict(self.methods[variant.base]), **variant.settings})
-            data = Dataset.model_validate(changed)
+            parts = {
+                "algorithm": variant.base,
+                "settings": parse_options(type(base), {**asdict(base), **variant.settings}),
+                "training": parse_options(Training, {**asdict(self.training), **variant.training}, "training."),
+                "data": Dataset.model_validate(changed),
+            }
         except ValidationError as error:
             raise ValueError(f"variants.{name}: {_one_line(error)}") from None
         except PydanticCustomError as error:
             raise ValueError(f"variants.{name}: {error.message()}") from None
-        return data, settings, variant.model_dump(exclude={"base", "datasets", "seeds"}, exclude_defaults=True)
+        parts["changes"] = variant.model_dump(exclude=SELECTION, exclude_defaults=True)
+        return parts | {key: getattr(variant, key) for key in ("split", "precision") if getattr(variant, key)}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -273,15 +303,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
     return content
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings key by key; anything else is replaced."""
-    result = copy.deepcopy(dict(base))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
-    return result
 
 
 def _one_line(error: ValidationError) -> str:

@@ -48,6 +48,9 @@ class RunResult(BaseModel):
     git_commit: str
     code: str  # digest of the modules that decide the numbers
     data_sha256: dict[str, str]
+    started: str | None = None  # UTC; the first edition did not record it, nor the environment
+    ended: str | None = None
+    environment: dict[str, str] = {}  # processor, instructions of the products, threads, system, further versions
 
     @property
     def key(self) -> RunKey:
@@ -163,12 +166,31 @@ def read_result(path: Path) -> RunResult:
         ResultError: the file is missing, damaged, or of another format.
     """
     try:
-        return RunResult.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return RunResult.model_validate(_present(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValidationError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise ResultError(f"{path}: not a result of this version, remove it and run again: {first}") from None
+
+
+def _present(content: Any) -> Any:
+    """A result as it would be written now.
+
+    In the first edition planes also pulled where their constraint held, and `stn` was a variant of Delta-STN.
+    """
+    match content:
+        case {"spec": {"settings": {"wh_at": _} as settings, "changes": changes} as spec}:
+            varied = {**changes, "settings": _renamed(changes["settings"])} if "settings" in changes else changes
+            settings = {**_renamed(settings), "force": "always"}
+            return {**content, "spec": {**spec, "settings": settings, "changes": varied}}
+        case {"spec": {"method": "stn", "settings": {"algorithm": "delta_stn"}} as spec}:
+            return {**content, "spec": {**spec, "method": "stn_two_steps"}}
+    return content
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"constraint" if name == "wh_at" else name: value for name, value in settings.items()}
 
 
 def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:

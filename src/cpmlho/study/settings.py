@@ -17,6 +17,7 @@ def _known(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_known)]
 Device = Literal["auto", "cpu", "cuda"]
+Split = Literal["last", "random"]  # the last part of the training file validates, or a random one of the seed (R20)
 Precision = Literal["auto", "float32", "bfloat16"]
 HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes"]
 IDX_FILES = (
@@ -127,10 +128,11 @@ class Data(Strict):
     folder: str | None
     timeout: PositiveInt
     valid_fraction: Annotated[float, Field(gt=0, lt=1)]
+    split: Split = "last"
 
 
 class Variant(Strict):
-    """A method under another name, with other settings, start values, network, budget or precision."""
+    """A method under another name, with other settings, start, network, budget, precision, inner training or split."""
 
     base: MethodName
     datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
@@ -140,6 +142,9 @@ class Variant(Strict):
     network: dict[str, Any] = {}
     epochs: PositiveInt | None = None
     precision: Precision | None = None
+    training: dict[str, Any] = {}
+    split: Split | None = None
+    choices: dict[str, str] = {}  # of a grid, by axis
 
 
 class Run(Strict):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpmlho.study.harness.syntax import digest_of, imported
+
+if TYPE_CHECKING:
+    import torch
 
 HERE = Path(__file__).parents[2]  # the package's folder
 SHARED = ("study.data", "study.problem", "study.harness.record")
@@ -22,6 +28,27 @@ PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What else could have moved a last digit: processor, instructions, threads, system, versions of libraries."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "processor": str(capabilities.get("cpu_name", "")) or platform.processor(),
+        "instructions": " ".join(sorted(str(name) for name, there in capabilities.items() if there is True)),
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        "threads": str(torch.get_num_threads()),
+        "system": platform.platform(),
+        "cuda": str(torch.version.cuda) if device.type == "cuda" else "",
+        **{name: version(name) for name in ("scipy", "scikit-learn")},
+    }
+
+
+def utc(seconds: float) -> str:
+    """A time as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 @cache

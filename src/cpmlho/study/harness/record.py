@@ -10,10 +10,11 @@ from dataclasses import asdict
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from cpmlho.core.events import Method, Metrics, Snapshot, Tick
+from cpmlho.core.events import Method, Metrics, PlaneState, Snapshot, Tick
 from cpmlho.core.problem import Problem
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, TRIALS, Row
 
+RUNAWAY = 1.5  # times the first |w_e - w_h|
 EXACT = ConfigDict(ser_json_inf_nan="constants")  # a diverged run's numbers too come back as they were
 
 
@@ -70,6 +71,8 @@ class Record(BaseModel):
 
     Attributes:
         search: whether each evaluation is a trial of a search.
+        first_gap: the first g of the planes, by layer.
+        runaway: whether a g was more than `RUNAWAY` times its first value, or no finite number.
         tables: rows by file name.
         evaluations: in order.
         seconds: of training, up to the last evaluation.
@@ -79,6 +82,8 @@ class Record(BaseModel):
     model_config = EXACT
 
     search: bool
+    first_gap: dict[int, float] = {}
+    runaway: bool = False
     tables: dict[str, list[dict[str, int | float | str]]] = {}
     evaluations: list[Evaluation] = []
     seconds: float = 0.0
@@ -92,7 +97,10 @@ class Record(BaseModel):
         if snapshot.updates:
             new[HYPERPARAMETERS] = [{"update": u, "step": step, **values} for u, step, values in snapshot.updates]
         if snapshot.planes:
-            new[PLANES] = [plane._asdict() for plane in snapshot.planes]
+            new[PLANES] = [_row(plane) for plane in snapshot.planes]
+        for plane in snapshot.planes:
+            first = self.first_gap.setdefault(plane.layer, plane.g)
+            self.runaway |= not plane.g <= RUNAWAY * first
         if self.search:
             new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
         for name, rows in new.items():
@@ -124,4 +132,14 @@ class Record(BaseModel):
     @property
     def over(self) -> bool:
         """Whether nothing can follow: a gradient method has diverged."""
-        return not self.search and bool(self.evaluations) and self.evaluations[-1].metrics.diverged
+        return not self.search and bool(self.evaluations) and self.diverged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the result is none: a loss that is no number or far too large, or planes that drove w_h away."""
+        return self.runaway or self.final.metrics.diverged
+
+
+def _row(plane: PlaneState) -> dict[str, int | float | str]:
+    """A row of planes.csv; the layer stands in it where planes are on single layers."""
+    return {name: value for name, value in plane._asdict().items() if name != "layer" or value}

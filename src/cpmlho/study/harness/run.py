@@ -14,7 +14,7 @@ from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.data import load
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
-from cpmlho.study.harness.provenance import code_digest, git_commit, versions
+from cpmlho.study.harness.provenance import code_digest, environment, git_commit, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
@@ -137,7 +137,7 @@ def summarise(
     final, clock = record.final, record.clock
     return RunResult(
         spec=spec,
-        status="diverged" if final.metrics.diverged else "done",
+        status="diverged" if record.diverged else "done",
         final=final.metrics,
         best=record.best.metrics,
         hyperparameters=final.hyperparameters,
@@ -153,4 +153,7 @@ def summarise(
         git_commit=git_commit(),
         code=code_digest(spec.algorithm),
         data_sha256=spec.data.sha256,
+        started=utc(started),
+        ended=utc(time.time()),
+        environment=environment(device),
     )

@@ -24,10 +24,12 @@ def bayesian_optimization(
 
 
 def propose(problem: Problem, conditions: Conditions, options: BayesianOptimization) -> Proposals:
-    """Points of the unit cube from ask and tell."""
+    """Points from ask and tell, the start values before them if they are asked for."""
     import torch
     from skopt import Optimizer  # 1.2 s that the other methods need not spend
     from skopt.space import Real
+
+    from cpmlho.core.trials import fraction, start_point
 
     optimizer = Optimizer(
         [Real(0.0, 1.0)] * len(problem.space.names),
@@ -36,6 +38,7 @@ def propose(problem: Problem, conditions: Conditions, options: BayesianOptimizat
         n_initial_points=options.initial_trials,
         random_state=conditions.streams(problem).number("search"),
     )
-    for _ in range(options.trials):
-        point = [float(x) for x in optimizer.ask()]
-        optimizer.tell(point, (yield torch.tensor(point)))
+    start = start_point(problem, options).tolist() if options.from_start else None
+    for trial in range(options.trials):
+        point = [float(x) for x in (optimizer.ask() if trial or start is None else start)]
+        optimizer.tell(point, (yield fraction(options, torch.tensor(point))))

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 @method(Search, kind="search", label="RS", colour="#E69F00", line=":")
 def random_search(problem: Problem, conditions: Conditions, options: Search, past: Past = FRESH) -> Method:
     """Train `trials` independent points, side by side where there are workers."""
-    from cpmlho.core.trials import search_all
+    from cpmlho.core.trials import fraction, search_all
 
-    return search_all(problem, conditions, draw(problem, conditions, options), past)
+    points = draw(problem, conditions, options)
+    return search_all(problem, conditions, [fraction(options, point) for point in points], past)
 
 
 def draw(problem: Problem, conditions: Conditions, options: Search) -> list[Tensor]:
-    """Uniform points of the unit cube."""
+    """Uniform points of the unit cube, the start values before them if they are asked for."""
     import torch
 
+    from cpmlho.core.trials import start_point
+
     generator = conditions.streams(problem).host("search")
-    return [torch.rand(len(problem.space.names), generator=generator) for _ in range(options.trials)]
+    points = [torch.rand(len(problem.space.names), generator=generator) for _ in range(options.trials)]
+    return [start_point(problem, options), *points][: options.trials] if options.from_start else points

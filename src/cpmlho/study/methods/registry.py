@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpmlho.core.options import Options, Search
+from cpmlho.core.options import CPMLHO, Options, Response, Search
 
 if TYPE_CHECKING:
     from cpmlho.core.events import Method as Training
@@ -44,6 +44,12 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+
+
+def gradients_of_response(options: Response) -> float:
+    """A general and a response step each iteration, or one of both, and each hyperparameter step's batches."""
+    batches = 2 if isinstance(options, CPMLHO) and options.mixed_level else 1
+    return (1 if options.response == "stn_joint" else 2) + options.valid_steps * batches / options.train_steps
 
 
 def method(

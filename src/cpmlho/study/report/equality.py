@@ -32,6 +32,7 @@ class Change(Strict):
 
     change: str
     compared: str
+    datasets: list[str] | None = None  # None: all
     codes: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]]  # digests before and after, by algorithm
 
 
@@ -42,20 +43,20 @@ def known_changes() -> list[Change]:
     return [Change.model_validate(each) for each in yaml.safe_load(text)]
 
 
-def changes_after(algorithm: str, code: str) -> list[Change]:
-    """The changes since the code with this digest, as far as they lead on from each other."""
+def changes_after(algorithm: str, code: str, dataset: str) -> list[Change]:
+    """The changes since the code with this digest, as far as they hold on the dataset and lead on from each other."""
     passed = []
     for change in known_changes():
         before, after = change.codes.get(algorithm, ("", ""))
-        if code == before:
+        if code == before and dataset in (change.datasets or [dataset]):
             passed.append(change)
             code = after
     return passed
 
 
-def outdated(algorithm: str, code: str) -> bool:
+def outdated(algorithm: str, code: str, dataset: str) -> bool:
     """Whether other code lies between the one with this digest and the present one than the known changes."""
-    passed = changes_after(algorithm, code)
+    passed = changes_after(algorithm, code, dataset)
     return (passed[-1].codes[algorithm][1] if passed else code) != code_digest(algorithm)
 
 

@@ -158,7 +158,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "trials": spec.trials,
         "config_digest": _digest(spec.model_dump(mode="json")),
         "stale": spec != asked,
-        "outdated": result is not None and outdated(spec.algorithm, result.code),
+        "outdated": result is not None and outdated(spec.algorithm, result.code, spec.dataset),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):

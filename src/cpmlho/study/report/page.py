@@ -104,8 +104,8 @@ def groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
 
 def changes(runs: pd.DataFrame) -> list[Change]:
     """The changes of the code since the runs were made that left their numbers as they were."""
-    made = finished(runs[~runs["outdated"]])[["algorithm", "code"]].drop_duplicates()
-    passed = [change for row in made.itertuples() for change in changes_after(str(row.algorithm), str(row.code))]
+    made = finished(runs[~runs["outdated"]])[["algorithm", "code", "dataset"]].drop_duplicates()
+    passed = [change for _, row in made.iterrows() for change in changes_after(*map(str, row))]
     return [change for change in known_changes() if change in passed]
 
 

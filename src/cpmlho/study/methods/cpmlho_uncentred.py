@@ -1,0 +1,19 @@
+"""CPMLHO as eqs. 3, 13 and 14 are written: on the uncentred response (R4), in two steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cpmlho.core.events import FRESH, Method, Past
+from cpmlho.core.options import CPMLHOUncentred
+from cpmlho.study.methods.cpmlho import cpmlho
+from cpmlho.study.methods.registry import gradients_of_response, method
+
+if TYPE_CHECKING:
+    from cpmlho.core.problem import Conditions, Problem
+
+
+@method(CPMLHOUncentred, kind="schedule", label="CPMLHO, uncentred", colour="#56B4E9", gradients=gradients_of_response)
+def cpmlho_uncentred(problem: Problem, conditions: Conditions, options: CPMLHOUncentred, past: Past = FRESH) -> Method:
+    """Train and tune, as `cpmlho`."""
+    return cpmlho(problem, conditions, options, past)
