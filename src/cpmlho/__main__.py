@@ -188,19 +188,19 @@ def make_report(arguments: argparse.Namespace) -> None:
 
 
 def log_summary(arguments: argparse.Namespace) -> None:
-    """Verb `summary`."""
+    """Verb `summary`; exit status 1 where MLflow has not got them."""
     from cpmlho.study.tracking import log_summary
 
-    log_summary(protocol_of(arguments), Path.cwd(), say)
+    if not log_summary(protocol_of(arguments), Path.cwd(), say):
+        sys.exit(1)
 
 
 def track(arguments: argparse.Namespace) -> None:
-    """Verb `track`."""
-    from cpmlho.study.tracking import log_summary, rebuild
+    """Verb `track`; exit status 1 where MLflow lacks a run, or there is none."""
+    from cpmlho.study.tracking import track
 
-    protocol = protocol_of(arguments)
-    rebuild(protocol, Path.cwd(), say)
-    log_summary(protocol, Path.cwd(), say)
+    if not track(protocol_of(arguments), Path.cwd(), say):
+        sys.exit(1)
 
 
 def compare_runs(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import RESULT, read_result
+from cpmlho.study.tracking.place import TRACKING_URI
 from cpmlho.study.tracking.tracker import Tracker
 
 
@@ -45,4 +47,4 @@ def follow(tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    follow(Tracker(sys.argv[1], lambda line: print(line, file=sys.stderr, flush=True)))
+    follow(Tracker(os.environ[TRACKING_URI], lambda line: print(line, file=sys.stderr, flush=True)))

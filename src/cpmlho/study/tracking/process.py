@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import Row, RunResult
+from cpmlho.study.tracking.place import TRACKING_URI
 
 FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
 INTERRUPTION_SECONDS = 5.0  # a person waits
@@ -39,7 +41,8 @@ class TrackerProcess:
     def __init__(self, uri: str, log: Callable[[str], None]) -> None:
         self._log = log
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cpmlho.study.tracking", uri],
+            [sys.executable, "-m", "cpmlho.study.tracking"],
+            env=os.environ | {TRACKING_URI: uri},  # it may hold a password, and arguments are there for all to see
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -5,64 +5,109 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import RESULT, TRIALS, ResultError, read_result, read_rows, run_dir
-from cpmlho.study.tracking.store import tracking_uri
-from cpmlho.study.tracking.tracker import TABLES, Tracker, points, trial
+from cpmlho.study.tracking.entry import points, run_files, trial
+from cpmlho.study.tracking.place import page, tracking_uri
+from cpmlho.study.tracking.tracker import Tracker
+
+PROGRESS_SECONDS = 5.0  # between lines
 
 
-def log_run(tracker: Tracker, folder: Path) -> None:
-    """Log a finished run from its files, unless its live entry was made from the same result.json.
+def log_run(tracker: Tracker, folder: Path) -> bool:
+    """Log a finished run from its files, unless its live entry is whole and was made from the same files.
+
+    Returns:
+        Whether it was logged anew.
 
     Raises:
         ResultError: a file is damaged; nothing was logged.
     """
     result = read_result(folder / RESULT)
-    tables = {name: _read(folder / name) for name in TABLES if (folder / name).exists()}
-    if not tracker.is_logged(result.key, folder):
-        tracker.started(result.spec, tables)
-        tracker.finished(result, folder)
+    tables = {name: _read(path) for name, path in run_files(folder).items() if name != RESULT}
+    if done := tracker.is_logged(result, folder, tables):
+        return not done
+    tracker.rebuilt(result, folder, tables)
+    return True
 
 
-def at_work(folder: Path) -> bool:
-    """Whether a run is going on in its folder: it holds it (`results.held`); on a file system without locks, maybe."""
+def at_work(folder: Path) -> bool | None:
+    """Whether a run is going on in its folder: it holds it (`results.held`); None on a file system without locks."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
     return False
 
 
-def rebuild(protocol: Protocol, root: Path, log: Callable[[str], None]) -> None:
-    """Make MLflow show every finished run of the protocol, as its files have it; a second time changes nothing.
+def track(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
+    """Make MLflow show every finished run of the protocol, and the summary, as the files have them.
 
-    An entry that is open although nothing is at work on its run, as a power cut leaves it, is closed as killed.
+    A second time changes nothing. An entry that is open although nothing is at work on its run, as a power cut leaves
+    it, is closed as killed.
+
+    Returns:
+        Whether there were runs, and MLflow now has each.
     """
     tracker = Tracker(tracking_uri(protocol.tracking.uri, root), log)
-    for key in protocol.keys():  # noqa: SIM118  (no mapping)
-        folder = run_dir(root / protocol.results_dir, key)
-        if (folder / RESULT).exists():
-            try:
-                log_run(tracker, folder)
-            except ResultError as error:
-                log(str(error))
-        elif not at_work(folder):
+    folders = {key: run_dir(root / protocol.results_dir, key) for key in protocol.keys()}  # noqa: SIM118  (no mapping)
+    found = [key for key, folder in folders.items() if (folder / RESULT).exists()]
+    log(f"{len(found)} of {len(folders)} runs found in {protocol.results_dir}/")
+    anew, damaged, said = 0, 0, time.monotonic()
+    for key, folder in folders.items():
+        busy = at_work(folder)
+        if busy is False:
             tracker.abandoned(key)
+        if key not in found or busy:
+            continue
+        try:
+            anew += log_run(tracker, folder)
+        except ResultError as error:
+            damaged += 1
+            log(str(error))
+        if tracker.broken:
+            return False
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            log(f"{found.index(key) + 1} of {len(found)} runs are done")
+    summary = "with" if tracker.summarised(root / protocol.results_dir) else "without"
+    if found and not tracker.broken:
+        log(f"{anew} runs logged, {len(found) - anew - damaged} were there, {summary} tables and figures")
+        log(f"MLflow's page on them: {tracker.link()}")
+    return bool(found) and not damaged and not tracker.broken
 
 
-def log_summary(protocol: Protocol, root: Path, log: Callable[[str], None]) -> None:
-    """Log the tables and figures as they are now."""
-    Tracker(tracking_uri(protocol.tracking.uri, root), log).summarised(root / protocol.results_dir)
+def log_summary(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
+    """Log the tables and figures as they are now; without any, the summary stays as it is.
+
+    Returns:
+        Whether MLflow now has them.
+    """
+    tracker = Tracker(tracking_uri(protocol.tracking.uri, root), log)
+    if (done := tracker.summarised(root / protocol.results_dir)) is False:
+        log(f"no tables, figures or report in {protocol.results_dir}/: make them first")
+    return bool(done)
+
+
+def ui_link(uri: str) -> str:
+    """The address that opens MLflow's page at the runs of a store; the page's first one where the store is not there.
+
+    The page of an SQLite store is that of `mlflow ui`, started in the project's folder.
+    """
+    return Tracker(uri, lambda line: None).link() or page(uri)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

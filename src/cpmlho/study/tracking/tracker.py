@@ -1,35 +1,24 @@
-"""One run in MLflow: the observer that logs it while it goes."""
+"""One run in MLflow: the observer that logs it while it goes, or anew from its files."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from cpmlho.study.harness.provenance import git_commit
 from cpmlho.study.protocol import RunKey, RunSpec
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, PLANES, RESULT, TRIALS, Row, RunResult, read_rows
+from cpmlho.study.results import HYPERPARAMETERS, TRIALS, RunResult, read_rows
+from cpmlho.study.tracking import entry
+from cpmlho.study.tracking.entry import Tables, Times
+from cpmlho.study.tracking.place import one_line, shown
 from cpmlho.study.tracking.store import NOTE, Store
 
-DIGEST = "result_sha256"
-COMMIT = "mlflow.source.git.commit"
-TABLES = (HISTORY, HYPERPARAMETERS, PLANES, TRIALS)
-SERIES = {  # metrics by column; a hyperparameter's is named after it
-    HISTORY: {column: column for column in ("epoch", "seconds", *METRICS)},
-    PLANES: {
-        "phi": "plane{plane}/phi",
-        "mu": "plane{plane}/mu",
-        "g": "g",
-        "gradient_share": "gradient_share",
-    },
-}
-TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
 SUMMARY = "summary"
+SPEC = "spec.json"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,10 +36,13 @@ def _never_fails(
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
+            reason = one_line(error, self.uri)
+            self.log(f"MLflow at {shown(self.uri)} fails, tracking stops here, results are not affected: {reason}")
             self.broken = True
-            reason = " ".join(str(error).split())[:400] or type(error).__name__
-            place = re.sub("//[^/]*@", "//", self.uri)  # without a password
-            self.log(f"MLflow at {place} fails, tracking stops here, results are not affected: {reason}")
+            if self._open is not None:
+                self._store.hurry()
+                with suppress(Exception):  # an entry that is not whole must not stay open
+                    self._end("FAILED", {"status": "not tracked", "reason": reason}, Times.now().ended)
             return None
 
     return guarded
@@ -68,82 +60,50 @@ class Tracker:
         self.uri = uri
         self.log = log
         self.broken = False
+        self._open: tuple[str, str, str] | None = None  # experiment, key and id of the entry that is being written
         self._spec: RunSpec | None = None
-        self._run_id = ""
+        self._since = 0  # when the last trial ended
 
     @functools.cached_property
     def _store(self) -> Store:
         return Store(self.uri)
 
     @_never_fails
-    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
-        """Begin a run with its settings and the rows that it has; an earlier one of the same name is superseded."""
-        text = spec.model_dump_json(indent=1)
-        key = RunKey(spec.dataset, spec.method, spec.seed)
-        tags = {
-            **_nouns(spec),
-            **_git(git_commit()),
-            "algorithm": spec.algorithm,
-            "config_hash": _sha256(text)[:12],
-            NOTE: f"**{spec.method}** on **{spec.dataset}**, seed {spec.seed}. "
-            f"Everything that decides its numbers is in `spec.json`; this entry is a view of the files under `{key}`.",
-        }
-        self._run_id = self._store.begin(spec.dataset, f"{spec.method}/seed{spec.seed}", str(key), tags)
-        self._spec = spec
-        self._store.log(self._run_id, {}, dict(_flatten(spec.model_dump())))
-        self._store.client.log_text(self._run_id, text, "spec.json")
-        sums = json.dumps(spec.data.sha256, sort_keys=True)
-        source = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"})
-        self._store.log_dataset(self._run_id, spec.dataset, _sha256(sums)[:16], source, sums)
-        if tables:
-            self.evaluated(tables)
+    def started(self, spec: RunSpec, tables: Tables) -> None:
+        """Begin a run with its settings and the rows that it has."""
+        self._begin(spec, Times.now().started)
+        self._add(tables, Times.now())
 
     def ticked(self, epoch: int) -> None:
         """Nothing to log: a trial is judged at its end."""
 
     @_never_fails
-    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
+    def evaluated(self, tables: Tables) -> None:
         """Log new rows: trials as nested runs, all others as metrics against the step."""
-        if self._spec is None:
-            return
-        self._store.log(self._run_id, points(tables))
-        for row in tables.get(TRIALS, ()):
-            self._log_trial(self._spec, row)
+        self._add(tables, Times.now())
 
     @_never_fails
     def finished(self, result: RunResult, folder: Path) -> None:
-        """Log the result and its files, and close the run; a diverged run is a finished one with another tag."""
-        if self._spec is None:
-            return
-        values = {
-            **{f"final_{name}": value for name, value in asdict(result.final).items()},
-            **{f"best_{name}": value for name, value in asdict(result.best).items()},
-            **{f"final_{name}": value for name, value in result.hyperparameters.items()},
-            **result.model_dump(include={"steps", *TIMES, "peak_memory_mb"}),
-        }
-        self._store.log(self._run_id, {(name, 0): value for name, value in values.items()})
-        for path in (folder / name for name in (RESULT, *TABLES)):
-            if path.exists():
-                self._store.client.log_artifact(self._run_id, str(path))
-        tags = {"status": result.status, "device": result.device, DIGEST: digest(folder), **_git(result.git_commit)}
-        self._store.end(self._run_id, "FINISHED", tags)
-        self._spec = None
+        """Log the result and its files, and close the run."""
+        self._finish(result, folder, Times.now())
 
     @_never_fails
     def failed(self, reason: str) -> None:
         """Close the run as failed."""
-        if self._spec is None:
-            return
-        self._store.end(self._run_id, "FAILED", {"status": "failed", "reason": reason[:1000]})
-        self._spec = None
+        self._end("FAILED", {"status": "failed", "reason": one_line(reason, self.uri)}, Times.now().ended)
 
     @_never_fails
     def killed(self) -> None:
         """Close the run, if it is still open, as one that could not say how it ended."""
-        if self._spec is None:
-            return
-        self._store.end(self._run_id, "KILLED", {"status": "killed"})
-        self._spec = None
+        self._end("KILLED", {"status": "killed"}, Times.now().ended)
+
+    @_never_fails
+    def rebuilt(self, result: RunResult, folder: Path, tables: Tables) -> None:
+        """Log a finished run from its files, at the times when it happened."""
+        times = Times.past(result, tables, folder)
+        self._begin(result.spec, times.started)
+        self._add(tables, times)
+        self._finish(result, folder, times)
 
     @_never_fails
     def abandoned(self, key: RunKey) -> None:
@@ -151,79 +111,84 @@ class Tracker:
         self._store.close(key.dataset, str(key), {"status": "killed"})
 
     @_never_fails
-    def is_logged(self, key: RunKey, folder: Path) -> bool:
-        """Whether the run's live entry was made from the very result.json in `folder`."""
-        return self._store.has(key.dataset, str(key), DIGEST, digest(folder))
+    def is_logged(self, result: RunResult, folder: Path, tables: Tables) -> bool:
+        """Whether the run's live entry was made from the very files in `folder`, and is whole."""
+        files = entry.run_files(folder)
+        sizes = _sizes(files) | {SPEC: len(_text(result.spec).encode())}
+        tag, trials = (entry.DIGEST, entry.digest(files)), len(tables.get(TRIALS, ()))
+        return self._store.has(result.key.dataset, str(result.key), tag, sizes, trials)
 
     @_never_fails
-    def summarised(self, folder: Path) -> None:
-        """Log the tables, figures and report under `folder` as the one live summary."""
+    def summarised(self, folder: Path) -> bool:
+        """Have the tables, figures and report under `folder` as the one live summary; whether there are any."""
+        files = entry.summary_files(folder)
+        tag = (entry.DIGEST, entry.digest(files))
+        if not files or self._store.has(SUMMARY, SUMMARY, tag, _sizes(files), 0):
+            return bool(files)
+        now = Times.now().started
         note = "Tables, figures and report over all runs, as the files had them when they were last made."
-        run_id = self._store.begin(SUMMARY, SUMMARY, SUMMARY, {NOTE: note})
-        for name in ("tables", "figures"):
-            if (folder / name).is_dir():
-                self._store.client.log_artifacts(run_id, str(folder / name), name)
-        if (report := folder / "report.html").exists():
-            self._store.client.log_artifact(run_id, str(report))
-        table = folder / "tables" / "table1.csv"
+        run_id = self._store.begin(SUMMARY, SUMMARY, SUMMARY, {NOTE: note, **entry.source("summary")}, now)
+        self._open = (SUMMARY, SUMMARY, run_id)
+        for name, path in files.items():
+            self._store.client.log_artifact(run_id, str(path), str(Path(name).parent) if "/" in name else None)
+        table = files.get("tables/table1.csv")
         means = {  # MLflow takes no other characters in a metric's name
             re.sub(r"[^\w./ -]", "_", "table1/{dataset}/{network}/{method}".format(**row)): row["mean"]
-            for row in (read_rows(table) if table.exists() else ())
+            for row in (read_rows(table) if table else ())
         }
-        self._store.log(run_id, {(name, 0): mean for name, mean in means.items()})
-        self._store.end(run_id, "FINISHED", {"status": "done"})
+        self._store.log(run_id, {(name, 0): mean for name, mean in means.items()}, lambda _: now)
+        self._end("FINISHED", {"status": "done", **dict([tag])}, Times.now().ended)
+        return True
 
-    def _log_trial(self, spec: RunSpec, row: Row) -> None:
-        name, status, values, outcome = trial(row)
-        run_id = self._store.begin_child(spec.dataset, name, self._run_id, _nouns(spec))
-        self._store.log(run_id, outcome, values)
-        self._store.end(run_id, "FINISHED", {"status": status})
+    @_never_fails
+    def link(self) -> str:
+        """The address that opens MLflow's page at the runs."""
+        return self._store.link()
+
+    def _begin(self, spec: RunSpec, started: int) -> None:
+        key = str(RunKey(spec.dataset, spec.method, spec.seed))
+        tags = entry.first_tags(spec, git_commit())
+        run_id = self._store.begin(spec.dataset, entry.title(spec), key, tags, started)
+        self._open, self._spec, self._since = (spec.dataset, key, run_id), spec, started
+        self._store.log(run_id, {}, lambda _: started, dict(entry.flatten(spec.model_dump())))
+        self._store.client.log_text(run_id, _text(spec), SPEC)
+        self._store.log_dataset(run_id, **entry.dataset(spec))
+
+    def _add(self, tables: Tables, times: Times) -> None:
+        if self._open is None or self._spec is None:
+            return
+        experiment, _, run_id = self._open
+        if found := entry.points(tables):
+            self._store.log(run_id, found, times.at)
+        rows = tables.get(TRIALS, ())
+        whole, spent = sum(float(row["seconds"]) for row in rows), 0.0
+        for row in rows:
+            spent += float(row["seconds"])
+            name, status, values, metrics = entry.trial(row)
+            until = times.after(spent / whole if whole else 1.0)
+            tags = {**entry.nouns(self._spec), "status": status}
+            self._store.log_child(experiment, name, run_id, tags, (metrics, values), (self._since, until))
+            self._since = until
+
+    def _finish(self, result: RunResult, folder: Path, times: Times) -> None:
+        if self._open is None:
+            return
+        run_id, paths = self._open[2], entry.run_files(folder)
+        self._store.log(run_id, entry.outcome(result, HYPERPARAMETERS in paths), lambda _: times.ended)
+        for path in paths.values():
+            self._store.client.log_artifact(run_id, str(path))
+        self._end("FINISHED", entry.last_tags(result, folder), times.ended)
+
+    def _end(self, status: str, tags: dict[str, str], ended: int) -> None:
+        if self._open is None:
+            return
+        self._store.end(*self._open, status, tags, ended)
+        self._open = None
 
 
-def points(tables: Mapping[str, Sequence[Row]]) -> dict[tuple[str, int], Any]:
-    """The metrics in a run's rows, by name and step; of several values for one, the last."""
-    return {
-        (name.format(**row), int(row["step"])): row[column]
-        for file in (HISTORY, HYPERPARAMETERS, PLANES)
-        for row in tables.get(file, ())
-        for column, name in _series(file, row).items()
-    }
+def _text(spec: RunSpec) -> str:
+    return spec.model_dump_json(indent=1)
 
 
-def trial(row: Row) -> tuple[str, str, dict[str, Any], dict[tuple[str, int], Any]]:
-    """The name, status, hyperparameters and metrics of one trial."""
-    outcome = {(name, 0): row[name] for name in (*METRICS, "seconds")}
-    values = {
-        name: value for name, value in row.items() if name not in ("trial", "status") and (name, 0) not in outcome
-    }
-    return f"trial{row['trial']}", str(row["status"]), values, outcome
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of a run's result.json."""
-    return hashlib.sha256((folder / RESULT).read_bytes()).hexdigest()
-
-
-def _series(file: str, row: Row) -> Mapping[str, str]:
-    own = {name: f"hyperparameter/{name}" for name in row if name not in ("update", "step")}
-    return SERIES.get(file, own)
-
-
-def _nouns(spec: RunSpec) -> dict[str, str]:
-    return {"dataset": spec.dataset, "method": spec.method, "seed": str(spec.seed)}
-
-
-def _git(commit: str) -> dict[str, str]:
-    return {COMMIT: commit.removesuffix("-dirty"), "git.dirty": str(commit.endswith("-dirty")).lower()}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
+    return {name: path.stat().st_size for name, path in files.items()}
