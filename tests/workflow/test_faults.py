@@ -121,7 +121,7 @@ def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method)
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for dataset in workflow.protocol.run.datasets:
-        experiment = client.get_experiment_by_name(dataset)
+        experiment = client.get_experiment_by_name(f"cpmlho/{dataset}")
         every = client.search_runs([experiment.experiment_id])
         live = [
             run.data.tags["workflow.job_key"]

@@ -435,7 +435,7 @@ def test_mlflow_holds_one_live_run_for_each(finished):
     client = MlflowClient(finished.store)
     live = Counter()
     for dataset in finished.protocol.run.datasets:
-        experiment = client.get_experiment_by_name(dataset)
+        experiment = client.get_experiment_by_name(f"cpmlho/{dataset}")
         for run in client.search_runs([experiment.experiment_id], "tags.`workflow.superseded` = 'false'"):
             assert run.info.status == "FINISHED"
             if "mlflow.parentRunId" not in run.data.tags:

@@ -16,7 +16,7 @@ from cpmlho.study.tracking.entry import points, run_files, trial
 from cpmlho.study.tracking.place import page, tracking_uri
 from cpmlho.study.tracking.tracker import Tracker
 
-PROGRESS_SECONDS = 5.0  # between lines
+PROGRESS_SECONDS = 10.0  # between lines
 
 
 def log_run(tracker: Tracker, folder: Path) -> bool:
