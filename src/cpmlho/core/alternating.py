@@ -192,7 +192,7 @@ class Alternation:
     def _pull(self) -> list[Tensor]:
         """The planes' gradient with respect to R, r and H, layer by layer."""
         assert self.planes is not None
-        return flat(self.planes.gradient(self.response.masters, self.coordinates, self._gap()))
+        return flat(self.planes.gradient(self.general.masters, self.response.masters, self.coordinates))
 
     def _perturbation(self, batch: int, name: str) -> Tensor:
         """epsilon ~ N(0, sigma^2), (batch, n), differentiable in sigma."""

@@ -9,7 +9,7 @@ is phi_k = <n_k, v> + c_k with the normal n_k = dg/dv.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,9 +54,26 @@ def response_scales(response: Sequence[Response], coordinates: Tensor | None) ->
 
 def gap(general: Sequence[General], response: Sequence[Response], coordinates: Tensor | None) -> list[Tensor]:
     """v = w_e - w_h, layer by layer; `coordinates` (n,) as in `response_scales`."""
-    scales = response_scales(response, coordinates)
+    return _difference(general, response, response_scales(response, coordinates))
+
+
+def _difference(general: Sequence[General], response: Sequence[Response], scales: Weights) -> list[Tensor]:
     parts = zip(general, response, scales, strict=True)
     return [torch.addcmul(e.W, h.R, rows(h, scale), value=-1) for e, h, scale in parts]
+
+
+class Pull(NamedTuple):
+    """What the planes pull a layer's w_h with: `mu` times `direction`, and the sums (out,) over its rows times R's."""
+
+    direction: Tensor
+    products: Tensor
+    mu: Tensor
+
+
+def _row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Products of the rows of two tensors of one shape, (out,)."""
+    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return products
 
 
 class PlaneSet:
@@ -117,10 +134,27 @@ class PlaneSet:
         if options.multiplier == "dual_ascent":
             self._alive = self._alive * (self.mu > 0)
 
-    def force(self, v: Weights) -> list[Tensor]:
-        """sum_k mu_k n_k of the planes that pull, the negative gradient with respect to w_h, a layer each."""
-        mu = self.mu if self._options.force == "always" else self.mu * (self.values(v) > 0)
-        return [torch.tensordot(mu, normal, dims=1) for normal in self._normals]
+    def pulls(self, general: Sequence[General], response: Sequence[Response], scales: Weights) -> list[Pull]:
+        """The force sum_k mu_k n_k of the planes that pull, the negative gradient with respect to w_h, a layer each.
+
+        Args:
+            general: general parameters.
+            response: response parameters.
+            scales: as `response_scales`.
+        """
+        if len(self.numbers) == 1 and self._options.force == "violated":  # no pass over the weights but two products
+            normals = [normal[0] for normal in self._normals]
+            products = [_row_products(n, layer.R) for n, layer in zip(normals, response, strict=True)]
+            along = zip(normals, general, products, scales, strict=True)
+            level = torch.stack([torch.sum(_row_products(n, e.W)) - p @ s for n, e, p, s in along]).sum()
+            mu = self.mu[0] * (level + self._offsets[0] > 0)
+            return [Pull(n, p, mu) for n, p in zip(normals, products, strict=True)]
+        mu = self.mu
+        if self._options.force == "violated":
+            mu = mu * (self.values(_difference(general, response, scales)) > 0)
+        forces = [torch.tensordot(mu, normal, dims=1) for normal in self._normals]
+        one = self.mu.new_ones(())
+        return [Pull(f, (f * layer.R).flatten(1).sum(1), one) for f, layer in zip(forces, response, strict=True)]
 
 
 class CuttingPlanes:
@@ -171,23 +205,25 @@ class CuttingPlanes:
         for group, each in zip(self._groups, self.sets, strict=True):
             each.ascend(v[group])
 
-    def gradient(self, response: Sequence[Response], coordinates: Tensor | None, v: Weights) -> list[Response]:
+    def gradient(
+        self, general: Sequence[General], response: Sequence[Response], coordinates: Tensor | None
+    ) -> list[Response]:
         """Gradient of sum_k mu_k phi_k with respect to R, r and H, layer by layer, of the planes that pull.
 
         Args:
+            general: general parameters.
             response: response parameters.
             coordinates: (n,), or None where R itself is held.
-            v: the gap at these parameters.
         """
-        groups = zip(self._groups, self.sets, strict=True)
-        forces = [force for group, each in groups for force in each.force(v[group])]
+        scales, pulls = response_scales(response, coordinates), list[Pull]()
+        for group, each in zip(self._groups, self.sets, strict=True):
+            pulls += each.pulls(general[group], response[group], scales[group])
         result = []
-        for layer, scale, force in zip(response, response_scales(response, coordinates), forces, strict=True):
+        for layer, scale, (direction, products, mu) in zip(response, scales, pulls, strict=True):
             hyper_map = torch.zeros_like(layer.H)
             if coordinates is not None:
-                pull = (force * layer.R).flatten(1).sum(1)
-                hyper_map[: len(layer.R)] = -pull.unsqueeze(1) * coordinates
-            result.append(Response(-rows(layer, scale) * force, torch.zeros_like(layer.r), hyper_map))
+                hyper_map[: len(layer.R)] = -(products * mu).unsqueeze(1) * coordinates
+            result.append(Response(rows(layer, -scale * mu) * direction, torch.zeros_like(layer.r), hyper_map))
         return result
 
     def states(self, epoch: int, step: int, v: Weights, share: float) -> list[PlaneState]:
