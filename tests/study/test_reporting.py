@@ -29,7 +29,7 @@ from cpmlho.study.report import frame, stats
 from cpmlho.study.report.figures import FIGURES, drawing
 from cpmlho.study.report.figures import KINDS as PICTURES
 from cpmlho.study.report.paper import paper_numbers
-from cpmlho.study.report.style import STYLE
+from cpmlho.study.report.style import style_of
 from cpmlho.study.report.tables import TABLES
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, ResultError, RunResult, run_dir, write_run
@@ -476,7 +476,7 @@ def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest
         for method, label, band in zip(("delta_stn", "cpmlho"), ("Δ-STN", "CPMLHO"), panel.collections, strict=True):
             rows = [row for row in table(holes, "figures/figure1.csv") if row["method"] == method]
             rows = [row for row in rows if row["hyperparameter"] == parameter]
-            style = STYLE[method]
+            style = style_of(method)
             (mean,) = [line for line in panel.lines if str(line.get_label()).startswith(label)]
             faint = [line for line in panel.lines if line.get_alpha() and line.get_color() == style.colour]
             assert (mean.get_color(), mean.get_linestyle()) == (style.colour, style.line)
@@ -625,7 +625,7 @@ def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: P
 
 
 def test_a_table_along_a_run_that_is_missing_is_named(tmp_path: Path) -> None:
-    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn", "cpmlho"], "variants": []}))
     path = run_dir(tmp_path, RunKey("mnist", "delta_stn", 1)) / HYPERPARAMETERS
     path.unlink()
     with pytest.raises(ResultError, match=re.escape(str(path))):

@@ -95,8 +95,9 @@ def _verdicts(folder: Path) -> str:
     try:
         with (folder / "tables" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
             by_verdict: dict[str, list[str]] = {}
-            for row in csv.DictReader(file):
-                by_verdict.setdefault(row["verdict"], []).append(row["claim"])
+            first = {row["claim"]: row["verdict"] for row in reversed(list(csv.DictReader(file)))}
+            for claim, verdict in sorted(first.items()):  # in its first case: the centred reading, against Δ-STN
+                by_verdict.setdefault(verdict, []).append(claim)
     except OSError:
         return "none, as there are no tables"
     return "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items())

@@ -15,11 +15,12 @@ import pandas as pd
 from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec
 from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import METRICS, RESULT, ResultError, read_result, run_dir, with_values
+from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.study.settings import HyperparameterName
 
 MISSING = "missing"
 LOSS = "final_val_loss"
+RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
 KEY = list(RunKey._fields)
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
@@ -39,7 +40,7 @@ _UNLIKE_THE_PRESENT = {
 }
 # What looks like a number in a csv file and is none, or has gaps and is whole.
 _TYPES = {
-    **dict.fromkeys(("paper", "against", "code", "git_commit"), "str"),
+    **dict.fromkeys(("paper", "against", "comparator", "code", "git_commit"), "str"),
     **dict.fromkeys(("data_digest", "versions_digest", "config_digest"), "str"),
     **dict.fromkeys(("steps", "trials"), "Int64"),
 }
@@ -101,18 +102,18 @@ class Study:
         Raises:
             ResultError: a run has no such table.
         """
-        keys = [RunKey(*key) for key in runs[KEY].itertuples(index=False)]
+        keys = _keys(runs)
         unread = [key for key in keys if (name, key) not in self._along]
         for rows in _read_along(self.protocol.results_dir, unread, name):
             for (dataset, method, seed), own in rows.groupby(KEY, sort=False):
                 self._along[name, RunKey(str(dataset), str(method), int(str(seed)))] = own
-        found = [self._along[name, key] for key in keys]
+        found = [self._along[name, key] for key in keys if (name, key) in self._along]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
 
 
 def _read_csv(source: Path | StringIO) -> pd.DataFrame:
     rows = pd.read_csv(source, dtype=_TYPES)
-    return rows.fillna({"paper": ""}) if "paper" in rows else rows
+    return rows.fillna({name: "" for name in ("paper", "comparator") if name in rows})
 
 
 def _read_along(results_dir: str, keys: list[RunKey], name: str) -> Iterator[pd.DataFrame]:
@@ -128,7 +129,12 @@ def _read_along(results_dir: str, keys: list[RunKey], name: str) -> Iterator[pd.
             raise ResultError(f"{path}: damaged; remove its folder and run again") from None
         alike.setdefault(header, []).extend(f"{key.dataset},{key.method},{key.seed},{line}" for line in lines)
     for header, lines in alike.items():
-        yield _read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
+        if lines:
+            yield _read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
+
+
+def _keys(runs: pd.DataFrame) -> list[RunKey]:
+    return [RunKey(*key) for key in runs[KEY].itertuples(index=False)]
 
 
 def _digest(content: Any) -> str:
@@ -177,7 +183,7 @@ def columns(protocol: Protocol) -> list[str]:
     return [
         *("dataset", "method", "algorithm", "seed", "status", *_METRICS),
         *(f"hyperparameter_{name}" for name in names),
-        *(*_COPIED, "network", "epochs", "trials"),
+        *("g_ratio", *_COPIED, "network", "epochs", "trials"),
         *("data_digest", "versions_digest", "config_digest", "stale", "outdated"),
     ]
 
@@ -185,11 +191,21 @@ def columns(protocol: Protocol) -> list[str]:
 def read_runs(protocol: Protocol) -> pd.DataFrame:
     """Every run that the protocol asks for, a row each; a run without a result has the status `missing`.
 
+    A run whose distance between the weights ran away, which the cutting planes are there to hold, has diverged.
+
     Raises:
         ResultError: a result file is damaged.
     """
     rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
-    return pd.DataFrame(rows, columns=columns(protocol)).astype({"steps": "Int64", "trials": "Int64"})
+    runs = pd.DataFrame(rows, columns=columns(protocol)).astype({"steps": "Int64", "trials": "Int64"})
+    with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
+    for planes in _read_along(protocol.results_dir, with_planes, PLANES):
+        for key, g in planes.groupby(KEY, sort=False)["g"]:
+            row = (runs[KEY] == list(key)).all(axis=1)
+            runs.loc[row, "g_ratio"] = g.iloc[-1] / g.iloc[0]
+            if not (g <= RUNAWAY * g.iloc[0]).all():
+                runs.loc[row, "status"] = "diverged"
+    return runs
 
 
 def by_method(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -220,7 +236,17 @@ def flags(runs: pd.DataFrame) -> list[str]:
                 values = ", ".join(f"{value} ({count})" for value, count in counts.items())
                 found.append(f"{dataset}: runs of different {name} are compared: {values}")
         for column, said in _UNLIKE_THE_PRESENT.items():
-            runs_so = [f"{row.method}/seed{row.seed}" for row in group[group[column]].itertuples()]
+            runs_so = [
+                name for method, own in group.groupby("method", sort=False) for name in _named(method, own, column)
+            ]
             if runs_so:
                 found.append(f"{dataset}: made {said}: {', '.join(runs_so)}")
     return found
+
+
+def _named(method: object, runs: pd.DataFrame, column: str) -> list[str]:
+    """A method's runs that a column marks, or the method itself if all of several are."""
+    marked = runs[runs[column]]
+    if len(marked) == len(runs) > 1:
+        return [f"{method} (all {len(runs)} seeds)"]
+    return [f"{method}/seed{seed}" for seed in marked["seed"]]

@@ -8,14 +8,27 @@ import pandas as pd
 from cpmlho.study.report.frame import KEY, Study
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS
 
-MEASURED = ("settled", "retreat", "course_val_loss")
-TOLERANCE = 0.01  # of a dropout rate that has settled
+MEASURED = ("share_by_200", "moved_by_200", "retreat", "course_val_loss")
+UPDATE = 200  # by which the paper has CPMLHO's hyperparameters at their best
 
 
-def settled(rates: pd.DataFrame) -> int:
-    """The first row from which every rate stays within `TOLERANCE` of its last value; a column a rate."""
-    away = (rates - rates.iloc[-1]).abs().gt(TOLERANCE).any(axis=1).to_numpy()
-    return int(np.flatnonzero(away)[-1]) + 1 if away.any() else 0
+def way(rates: pd.DataFrame, update: int = UPDATE) -> tuple[float, float]:
+    """The way of the rates by an update: its share of the whole, and its length; NaN where they end before.
+
+    Args:
+        rates: a column a rate, a row an update from 0 on.
+        update: by which.
+
+    Returns:
+        1 minus the distance from the end over that of the start from the end, both summed over the rates, and the
+        distance from the start on the mean over the rates.
+    """
+    if len(rates) <= update or not len(rates.columns):
+        return float("nan"), float("nan")
+    start, then, end = (rates.iloc[row].to_numpy(dtype=float) for row in (0, update, -1))
+    whole = np.abs(start - end).sum()
+    share = 1 - np.abs(then - end).sum() / whole if whole > 0 else float("nan")
+    return float(share), float(np.abs(then - start).mean())
 
 
 def retreat(rate: pd.Series) -> float:
@@ -24,27 +37,21 @@ def retreat(rate: pd.Series) -> float:
     return float((np.maximum.accumulate(ahead) - ahead).max())
 
 
-def measured(study: Study) -> pd.DataFrame:
-    """The finished runs, with `settled`, `retreat` of dropout0 and `course_val_loss` of those that tune in training.
+def measured(study: Study, methods: set[str]) -> pd.DataFrame:
+    """The finished runs, with the measures along those of some methods: all of `MEASURED`.
 
     Raises:
         ResultError: a run lacks one of its tables.
     """
     done = study.finished
-    tuning = done[done["algorithm"].isin(["delta_stn", "cpmlho"])]
+    tuning = done[done["method"].isin(methods)]
     losses, paths = (
         dict(iter(study.along(file, tuning).groupby(KEY, sort=False))) for file in (HISTORY, HYPERPARAMETERS)
     )
-    rows = [
-        {**dict(zip(KEY, key, strict=True)), **_moves(path), "course_val_loss": losses[key]["val_loss"].mean()}
-        for key, path in paths.items()
-    ]
+    rows = [(*key, *_moves(path), losses[key]["val_loss"].mean()) for key, path in paths.items()]
     return done.merge(pd.DataFrame(rows, columns=[*KEY, *MEASURED]), how="left", on=KEY)
 
 
-def _moves(path: pd.DataFrame) -> dict[str, float]:
+def _moves(path: pd.DataFrame) -> tuple[float, float, float]:
     rates = path.filter(regex="^dropout").dropna(axis=1)  # of this dataset
-    return {
-        "settled": settled(rates) if len(rates.columns) else float("nan"),
-        "retreat": retreat(rates["dropout0"]) if "dropout0" in rates else float("nan"),
-    }
+    return *way(rates), retreat(rates["dropout0"]) if "dropout0" in rates else float("nan")

@@ -16,6 +16,7 @@ from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
 from cpmlho.study.report.paper import paper_effect
+from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import paired, summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
@@ -46,7 +47,8 @@ def answer(study: Study) -> Iterator[str]:
     verdicts = study.table("verdicts")
     counts = verdicts["verdict"].value_counts()
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
-    yield f"Of the paper's {len(verdicts)} claims, on the runs below: {', '.join(parts)}."
+    cases = "" if len(verdicts) == verdicts["claim"].nunique() else f" in {len(verdicts)} cases"
+    yield f"Of the paper's {verdicts['claim'].nunique()} claims{cases}, on the runs below: {', '.join(parts)}."
     for others, text in (
         (["delta_stn"], "CPMLHO's final validation loss, of which less is better, minus "),
         (["fixed", "bayesian_optimization", "random_search"], "The same minus "),
@@ -98,8 +100,7 @@ def groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
             folder = run_dir("", RunKey(dataset, method, row["seed"]))
             rows.append({**row, "folder": folder.as_posix(), "file": (folder / RESULT).as_posix()})
         title = f"{protocol.datasets[dataset].folder}: {label_of(method)}"
-        loss = f"{ours.mean:.4f}" if rows else "–"
-        yield Group(f"{dataset}/{method}", title, loss, incomplete(group), rows)
+        yield Group(f"{dataset}/{method}", title, number(ours.mean), incomplete(group), rows)
 
 
 def changes(runs: pd.DataFrame) -> list[Change]:

@@ -1,8 +1,10 @@
-"""Every statistic over seeds: pairing, intervals, exact tests, Holm's correction, and how many seeds would decide."""
+"""Every statistic over seeds: pairing, intervals, tests and their correction for number."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-LEVEL = 0.05  # of all tests; the intervals have the rest
-POWER = 0.8
+LEVEL = 0.05  # of all tests together; the intervals have the rest
 FEWEST_SEEDS = 5  # with fewer, no interval decides anything
-MOST_SEEDS = 10_000
+EXPLORATORY = 10  # what rests on fewer seeds is called exploratory
+EXACT = 16  # seeds up to which every flip of signs is counted
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 class Summary(NamedTuple):
@@ -30,24 +33,43 @@ class Summary(NamedTuple):
         """The columns of a table: each field after a prefix."""
         return {f"{prefix}_{name}": value for name, value in self._asdict().items()}
 
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The Student-t interval that leaves out the mean in a share `level` of cases."""
+        half = half_width(self.n_seeds, level) * self.std
+        return self.mean - half, self.mean + half
 
-def quantile(n: int, level: float = LEVEL) -> float:
-    """Student's t beyond which, on both sides together, `level` of the means of `n` values lie."""
-    return float(special.stdtrit(n - 1, 1 - level / 2)) if n > 1 else float("nan")
+    def p(self, value: float = 0.0) -> float:
+        """Two-sided p-value of the t-test of the mean against a value: the level whose interval ends there."""
+        if self.n_seeds < 2:
+            return math.nan
+        error = self.std / self.n_seeds**0.5
+        return _tail(abs(self.mean - value), error, self.n_seeds - 1)
+
+    def p_within(self, bound: float) -> float:
+        """The level from which on the whole interval lies inside ± `bound`; 1 where the mean does not."""
+        if self.n_seeds < 2:
+            return math.nan
+        return max(self.p(bound), self.p(-bound)) if abs(self.mean) < bound else 1.0
 
 
-def half_width(n: int) -> float:
-    """Half of the 95 % Student-t interval of a mean of `n` values, in units of their sample standard deviation."""
-    return float(quantile(n) / n**0.5)
+def _tail(distance: float, error: float, freedom: int) -> float:
+    if error == 0:
+        return float(distance == 0)
+    return float(2 * special.stdtr(freedom, -distance / error))
+
+
+def half_width(n: int, level: float = LEVEL) -> float:
+    """Half of the Student-t interval of a mean of `n` values, in units of their sample standard deviation."""
+    return float(special.stdtrit(n - 1, 1 - level / 2) / n**0.5) if n > 1 else math.nan
 
 
 def summarise(values: Iterable[float]) -> Summary:
     """Summarise one number over seeds."""
     array = np.fromiter(values, dtype=float)
     n = len(array)
-    mean = float(array.mean()) if n else float("nan")
-    std = float(array.std(ddof=1)) if n > 1 else float("nan")
-    half = half_width(n) * std if n > 1 else float("nan")
+    mean = float(array.mean()) if n else math.nan
+    std = float(array.std(ddof=1)) if n > 1 else math.nan
+    half = half_width(n) * std
     return Summary(mean, std, mean - half, mean + half, n)
 
 
@@ -81,97 +103,65 @@ def significant_best(runs: pd.DataFrame, column: str, *, lowest: bool) -> str | 
     return str(best) if better else None
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % BCa bootstrap interval and its exact two-sided sign-flip p-value against 0."""
-
-    mean: float
-    ci_low: float
-    ci_high: float
-    p: float
-    std: float
-    n: int
+def logit(share: Array) -> Array:
+    """log(x / (1 - x)) of shares (n,), from a millionth to one less a millionth."""
+    return np.asarray(special.logit(np.clip(share, 1e-6, 1 - 1e-6)), dtype=float)
 
 
-def estimate(values: Sequence[float] | Array) -> Estimate:
-    """The mean of one number a seed; NaN where so few seeds give no interval or test.
+def expit(x: float) -> float:
+    """The share whose logit is `x`."""
+    return float(special.expit(x))
 
-    The test flips the signs of the differences in all 2^n ways (Fisher 1935); above 13 seeds in 9,999 random ones.
+
+def counts(values: Sequence[float] | Array) -> Counts:
+    """Shares that are counts of at most 100,000 cases as whole numbers, over their least common denominator."""
+    fractions = [Fraction(float(value)).limit_denominator(100_000) for value in values]
+    common = math.lcm(*(each.denominator for each in fractions)) if fractions else 1
+    return np.array([int(each * common) for each in fractions], dtype=np.int64)
+
+
+def sign_flip(x: Array | Counts) -> float:
+    """Exact two-sided p-value of the mean of differences `x` (n,) being 0: all 2^n flips of signs (Fisher 1935).
+
+    Whole numbers have no rounding, so that ties count as ties. Of more than 16 differences, 2^16 random flips.
     """
-    x = np.asarray(values, dtype=float)
-    nan = float("nan")
-    if len(x) < 2:
-        return Estimate(float(x.mean()) if len(x) else nan, nan, nan, nan, nan, len(x))
-    from scipy import stats
-
-    mean, std = float(x.mean()), float(x.std(ddof=1))
-    p = float(stats.permutation_test((x,), np.mean, permutation_type="samples", rng=np.random.default_rng(0)).pvalue)
-    return Estimate(mean, *interval(x), p, std, len(x))
-
-
-def interval(x: Array) -> tuple[float, float]:
-    """The 95 % BCa bootstrap interval of the mean of `x` (n,), n >= 2."""
-    if np.ptp(x) <= 1e-12 * np.abs(x).max():  # BCa divides by the spread
-        return float(x.mean()), float(x.mean())
-    from scipy import stats
-
-    bounds = stats.bootstrap(
-        (x,), np.mean, confidence_level=1 - LEVEL, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(bounds.low), float(bounds.high)
+    n = len(x)
+    if n < 2:
+        return math.nan
+    if n <= EXACT:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng(0).choice([-1, 1], size=(2**EXACT, n))
+        signs[0] = 1
+    sums, own = signs @ x, x.sum()
+    close = 0 if x.dtype.kind == "i" else 1e-12 * np.abs(x).sum()
+    above, below = np.mean(sums >= own - close), np.mean(sums <= own + close)
+    return float(min(1.0, 2 * min(above, below)))
 
 
-def predicted(values: Sequence[float] | Array) -> tuple[float, float]:
-    """Where one further seed lies with 95 %: Student's prediction interval of `values` (n,), n >= 2."""
-    x = np.asarray(values, dtype=float)
-    half = float(quantile(len(x)) * x.std(ddof=1) * np.sqrt(1 + 1 / len(x)))
-    return float(x.mean()) - half, float(x.mean()) + half
+def predicted(own: Summary, level: float = LEVEL) -> tuple[float, float]:
+    """Where one further seed lies, but for a share `level` of cases: Student's prediction interval."""
+    half = half_width(own.n_seeds, level) * own.std * (own.n_seeds + 1) ** 0.5
+    return own.mean - half, own.mean + half
 
 
-def outlying(values: Sequence[float] | Array, printed: float) -> float:
-    """p-value of `printed` being one further seed beside `values` (n,), n >= 2: the prediction interval's test."""
-    x = np.asarray(values, dtype=float)
-    scale = x.std(ddof=1) * np.sqrt(1 + 1 / len(x))
-    return (
-        float(2 * special.stdtr(len(x) - 1, -abs(printed - x.mean()) / scale)) if scale > 0 else float(printed == x[0])
-    )
+def outlying(own: Summary, low: float, high: float) -> float:
+    """The level whose prediction interval ends where a number known to lie in [low, high] begins; 1 if they overlap."""
+    distance = max(low - own.mean, own.mean - high, 0.0)
+    return _tail(distance, own.std * (1 + 1 / own.n_seeds) ** 0.5, own.n_seeds - 1)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of p-values (Holm 1979); NaN counts as a test and stays NaN."""
-    order = sorted((value, i) for i, value in enumerate(p) if not np.isnan(value))
-    adjusted, highest = list(p), 0.0
-    for rank, (value, i) in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - rank) * value))
-        adjusted[i] = highest
-    return adjusted
+def holm_levels(p: Sequence[float]) -> list[float]:
+    """The level of each test's interval by Holm's step-down correction (1979); NaN counts as a test.
 
-
-def seeds_needed(std: float, effect: float, tests: int = 1) -> int | None:
-    """The fewest seeds at which the test finds `effect` with power 0.8, by the noncentral t of the paired t-test.
-
-    Args:
-        std: of the difference between seeds; where it or the effect is not known, the fewest that can decide.
-        effect: the difference to be found; None is returned where it takes 10,000 seeds.
-        tests: among how many, by Holm's correction, the p-value must be below 0.05 at worst.
+    The test of the smallest p-value has `LEVEL` / n. While each is below its level, the next has `LEVEL` over the
+    number that is left; from the first that is not, all that follow have the same. So a test whose p-value is below its
+    level is one that Holm rejects, and its interval says so.
     """
-    exact = int(np.ceil(1 + np.log2(tests / LEVEL)))  # 2^(1-n) is the smallest p-value of n seeds
-    fewest = max(FEWEST_SEEDS, exact)
-    if not (std > 0 and abs(effect) > 0):
-        return fewest
-    n = np.arange(fewest, MOST_SEEDS)
-    threshold = special.stdtrit(n - 1, 1 - LEVEL / tests / 2)
-    enough = special.nctdtr(n - 1, abs(effect) / std * np.sqrt(n), threshold) <= 1 - POWER
-    return int(n[np.argmax(enough)]) if enough.any() else None
-
-
-def seeds_excluding(std: float, distance: float, tests: int = 1) -> int | None:
-    """The fewest seeds of this spread whose prediction interval leaves out a number at this distance from their mean.
-
-    Args:
-        std: of the seeds, above 0.
-        distance: of the number from the mean of the seeds.
-        tests: among how many, by Holm's correction, the p-value must be below 0.05 at worst.
-    """
-    n = np.arange(FEWEST_SEEDS, MOST_SEEDS)
-    excluded = 2 * special.stdtr(n - 1, -abs(distance) / (std * np.sqrt(1 + 1 / n))) < LEVEL / tests
-    return int(n[np.argmax(excluded)]) if excluded.any() else None
+    order = sorted(range(len(p)), key=lambda i: (math.isnan(p[i]), p[i]))
+    levels, left, going = [math.nan] * len(p), len(p), True
+    for i in order:
+        levels[i] = LEVEL / left
+        going = going and p[i] <= levels[i]
+        left -= going
+    return levels

@@ -1,6 +1,8 @@
-"""How methods and hyperparameters are named and drawn, in every table and figure alike."""
+"""How methods and quantities are named and drawn, in every table and figure alike."""
 
 from typing import NamedTuple
+
+from cpmlho.study.methods import METHODS
 
 
 class Style(NamedTuple):
@@ -10,14 +12,6 @@ class Style(NamedTuple):
     colour: str
     line: str
 
-
-STYLE = {
-    "random_search": Style("RS", "#E69F00", ":"),
-    "bayesian_optimization": Style("BO", "#009E73", "-."),
-    "fixed": Style("No tuning", "#999999", "-"),
-    "delta_stn": Style("Δ-STN", "#D55E00", "--"),
-    "cpmlho": Style("CPMLHO", "#0072B2", "-"),
-}
 
 QUANTITIES = {
     "val_loss": "Val loss",
@@ -29,15 +23,18 @@ QUANTITIES = {
     "dropout_fc": "Dropout before the classifier",
     "cutout_holes": "Cutout holes",
     "cutout_length": "Cutout length",
-    "settled": "Update of settling",
+    "share_by_200": "Share of the way by update 200",
+    "moved_by_200": "Way from the start by update 200",
     "retreat": "Retreat of dropout0",
     "course_val_loss": "Mean val loss on the way",
 }
 
 
 def style_of(method: str) -> Style:
-    """A method's look; black for one that is not known here."""
-    return STYLE.get(method, Style(method, "#000000", "-"))
+    """A method's look, as its file declares it; black and its own name for a variant that has none."""
+    if method in METHODS:
+        return Style(METHODS[method].label, METHODS[method].colour, METHODS[method].line)
+    return Style(method, "#000000", "-")
 
 
 def label_of(method: str) -> str:

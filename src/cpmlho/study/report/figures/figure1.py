@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
+from cpmlho.study.methods import METHODS
 from cpmlho.study.report.figures import Picture
 from cpmlho.study.report.figures.drawing import PAGE
 from cpmlho.study.report.figures.trajectories import DATASET, Plot, Series, data, draw
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.style import STYLE
+from cpmlho.study.report.style import style_of
 
 
 def methods_compared(study: Study) -> list[Series]:
     """The methods that have a hyperparameter schedule."""
-    runs = study.runs[study.runs["dataset"] == DATASET]
-    names = [name for name in ("delta_stn", "cpmlho") if name in set(runs["method"])]
-    return [Series(name, *STYLE[name], runs[runs["method"] == name]) for name in names]
+    runs = study.compared[study.compared["dataset"] == DATASET]
+    schedules = {name for name, method in METHODS.items() if method.kind == "schedule"}
+    names = runs[runs["algorithm"].isin(schedules)]["method"].unique()
+    return [Series(name, *style_of(name), runs[runs["method"] == name]) for name in names]
 
 
 def _rates(study: Study) -> list[str]:

@@ -10,9 +10,9 @@ from cpmlho.study.report.figures import Picture
 from cpmlho.study.report.figures.drawing import COLUMN
 from cpmlho.study.report.figures.trajectories import DATASET, Plot, Series, data, draw
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.style import STYLE
+from cpmlho.study.report.style import style_of
 
-RAMP = ["#8CC4E8", STYLE["cpmlho"].colour, "#002B49"]  # from the lowest start to the highest
+RAMP = ["#8CC4E8", style_of("cpmlho").colour, "#002B49"]  # from the lowest start to the highest
 
 
 def starts_compared(study: Study) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -23,21 +24,23 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    variants = study.protocol.variants
     reference = with_more_epochs(study.protocol).get("delta_stn", "")
     evaluated = evaluations(study)
     for dataset, of_dataset in evaluated[evaluated["epoch"].isin(EPOCHS)].groupby("dataset", sort=False):
-        for method in study.protocol.run.variants:
-            if method == reference or variants[method].epochs is None:
-                continue
-            for epoch, group in of_dataset.groupby("epoch"):
-                both = pairs(group, method, reference, "val_loss")
-                if len(both):
-                    yield {
-                        **{"dataset": dataset, "method": method, "epoch": epoch},
-                        **{"loss": both["ours"].mean(), "delta_stn": both["theirs"].mean()},
-                        **summarise(both["ours"] - both["theirs"]).named("difference"),
-                    }
+        for method, (epoch, group) in product(_longer(study), of_dataset.groupby("epoch")):
+            both = pairs(group, method, reference, "val_loss")
+            if len(both) and method != reference:
+                yield {
+                    **{"dataset": dataset, "method": method, "epoch": epoch},
+                    **{"loss": both["ours"].mean(), "delta_stn": both["theirs"].mean()},
+                    **summarise(both["ours"] - both["theirs"]).named("difference"),
+                }
+
+
+def _longer(study: Study) -> list[str]:
+    """The variants of another budget."""
+    variants = study.protocol.variants
+    return [name for name in study.protocol.run.variants if variants[name].epochs is not None]
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
@@ -49,7 +52,10 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "Δ-STN's": lambda row: number(row["delta_stn"]),
         **DIFFERENCE,
     }
-    return listed(study.protocol, "Budget study", columns, frame, CAPTION)
+    long = study.runs[study.runs["method"].isin(_longer(study))]
+    lost = long[long["status"] == "diverged"]["method"].unique()
+    caption = f"{CAPTION} Diverged, and so not here: {', '.join(lost)}." if len(lost) else CAPTION
+    return listed(study.protocol, "Budget study", columns, frame, caption)
 
 
 TABLE = Table(numbers, view)

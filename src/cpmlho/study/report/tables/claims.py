@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
@@ -11,11 +15,12 @@ from cpmlho.study.report.render import Grid, Line, Linked, interval, number
 from cpmlho.study.report.style import label_of, words_of
 from cpmlho.study.report.tables import Table
 
-HEADER = ["Claim", "Dataset", "Test", "Estimate", "95 % interval", "p", "n", "It"]
+HEADER = ["Claim", "Case", "Dataset", "Test", "Estimate", "Interval", "Level", "p (exact)", "n", "Decision"]
 CAPTION = (
-    "Differences and values beside a bound: mean over seeds, BCa bootstrap interval, exact two-sided sign-flip"
-    " test. Printed numbers: our mean, and the interval in which one further seed lies; p is Student's, before"
-    " correction."
+    "Differences and values beside a bound: mean over seeds and Student-t interval; numbers that the paper prints: our"
+    " mean, and the interval in which one further seed lies. Each interval is at its level after Holm's correction over"
+    " the tests of its claim, and decides alone; p is of all flips of signs. Rates at the end of a run are compared on"
+    " the logit scale. ±: the smallest effect of interest, half of the difference that the paper prints."
 )
 
 
@@ -24,30 +29,36 @@ def numbers(study: Study) -> pd.DataFrame:
     return pd.DataFrame(tested(study), columns=list(Part._fields))
 
 
-def words(protocol: Protocol, row: pd.Series) -> tuple[str, Linked, str, str]:
-    """Dataset, test, estimate and interval of one test; beside a bound or a printed number, of our own value."""
+def words(protocol: Protocol, row: Mapping[Any, Any]) -> tuple[str, Linked, str, str]:
+    """Dataset, test, estimate and interval of one test."""
     numeric = row["against"][0].isdigit()
-    bound = float(row["against"]) if numeric and row["side"] != "printed" else 0.0
-    decimals, sign = 1 if row["quantity"] == "settled" else 5, "" if numeric else "+"
     against = row["against"] if numeric else label_of(row["against"])
     side = "as printed:" if row["side"] == "printed" else row["side"]
-    dataset = row["dataset"]
+    name = f"{label_of(row['method'])}: {words_of(row['quantity'])} {side} {against}"
+    name += f" + {row['margin']:g}" if row["margin"] else ""
+    name += f" (±{row['smallest']:g})" if row["smallest"] else ""
+    dataset, sign = row["dataset"], "" if numeric else "+"
     return (
         protocol.datasets[dataset].folder if dataset in protocol.datasets else dataset,
-        Linked(
-            f"{label_of(row['method'])}: {words_of(row['quantity'])} {side} {against}", f"{dataset}/{row['method']}"
-        ),
-        number(row["estimate"] + bound, decimals, sign),
-        interval(row["ci_low"] + bound, row["ci_high"] + bound, decimals, sign),
+        Linked(name, f"{dataset}/{row['method']}"),
+        number(row["estimate"], 5, sign),
+        interval(row["ci_low"], row["ci_high"], 5, sign),
     )
+
+
+def case_of(row: Mapping[Any, Any]) -> str:
+    """Reading, comparator, split and threshold of a test in words."""
+    against = f" against {label_of(row['comparator'])}" if row["comparator"] else ""
+    threshold = "" if math.isnan(row["threshold"]) else f", threshold {row['threshold']:g}"
+    return f"{row['reading']}{against}, {row['split']} split{threshold}"
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     """A line for each test."""
-    lines: list[Line] = [
-        [row["claim"], *words(study.protocol, row), number(row["p"], 3), str(row["n_seeds"]), row["decision"]]
-        for _, row in frame.iterrows()
-    ]
+    lines: list[Line] = []
+    for row in frame.to_dict("records"):
+        found = [f"{row['level']:.4f}", number(row["p_exact"], 3), str(row["n_seeds"]), row["decision"]]
+        lines.append([row["claim"], case_of(row), *words(study.protocol, row), *found])
     return [Grid("Tests", HEADER, lines, CAPTION, study.protocol.note)]
 
 

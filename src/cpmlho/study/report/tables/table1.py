@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pandas as pd
 
 from cpmlho.study.report.frame import LOSS, Study, finished
 from cpmlho.study.report.paper import SUMMARY, beside_paper, cells, paper_grid
 from cpmlho.study.report.render import Grid, Line, Linked, interval, number
+from cpmlho.study.report.rules import rules
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
@@ -32,20 +35,26 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         )
     header = ["Dataset", "Network", *map(label_of, protocol.run.methods)]
     first = paper_grid(study, 1, TITLE, header, rows, protocol.run.datasets, best=True)
-    return [first, differences(study)] if "cpmlho" in protocol.run.methods else [first]
+    return [first, differences(study)] if readings(study) else [first]
+
+
+def readings(study: Study) -> list[str]:
+    """The readings of CPMLHO that the protocol runs."""
+    return [each.method for each in rules().readings if each.method in study.protocol.run.methods]
 
 
 def differences(study: Study) -> Grid:
-    """CPMLHO against each other method, paired by seed; to four decimals, as the paper's margins are of thousandths."""
+    """Each reading of CPMLHO against the other methods by seed; to four decimals, as margins are thousandths."""
     rows: list[Line] = []
+    ours = readings(study)
+    others = [name for name in study.protocol.run.methods if name not in ours]
     for name, runs in study.compared.groupby("dataset", sort=False):
-        for other in study.protocol.run.methods:
-            if other != "cpmlho":
-                found = paired(finished(runs), "cpmlho", other, LOSS)
-                label = Linked(f"{label_of('cpmlho')} minus {label_of(other)}", f"{name}/{other}")
-                bounds = interval(found.ci_low, found.ci_high)
-                folder = study.protocol.datasets[str(name)].folder
-                rows.append([folder, label, number(found.mean, sign="+"), bounds, str(found.n_seeds)])
+        for reading, other in product(ours, others):
+            found = paired(finished(runs), reading, other, LOSS)
+            label = Linked(f"{label_of(reading)} minus {label_of(other)}", f"{name}/{other}")
+            bounds = interval(found.ci_low, found.ci_high)
+            folder = study.protocol.datasets[str(name)].folder
+            rows.append([folder, label, number(found.mean, sign="+"), bounds, str(found.n_seeds)])
     header = ["Dataset", "Difference of validation loss", "Mean", "95 % interval", "n"]
     about = (
         "Paired differences over the seeds that both methods finished; negative: CPMLHO's loss is lower."

@@ -1,78 +1,98 @@
-"""The paper's claims, each with what its tests come to."""
+"""The paper's claims, each with what its tests come to in each of its cases."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from cpmlho.study.report.claims import claims
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.render import Grid, Line, Linked, number
-from cpmlho.study.report.stats import LEVEL, holm
+from cpmlho.study.report.render import Grid, Line, Linked
+from cpmlho.study.report.rules import rules
+from cpmlho.study.report.stats import EXPLORATORY
+from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
 from cpmlho.study.report.tables.claims import words
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
-DECISIONS = ("holds", "fails", "undecided")
-HEADER = ["Claim", "Place", "Statement", "Verdict", "Its tests", "It turns on", "p (Holm)", "Seeds to decide"]
+DECISIONS = ("fails", "undecided", "holds", "calibrated")  # a verdict rests on the first of these that there is
+CASE = ["reading", "comparator", "split"]
+HEADER = ["Claim", "Verdict", "Statement", "CPMLHO", "Against", "Split", "Its tests", "Deciding test"]
 CAPTION = (
-    "A claim is reproduced if all its tests hold and the largest p-value stays below 0.05 after Holm's correction"
-    " over the claims; not reproduced if one fails; else inconclusive. Seeds to decide: the fewest that would"
-    " decide its undecided tests at the present means and spreads, – where no number would."
+    "A claim is reproduced if all its tests hold, not reproduced if one fails, else inconclusive; also inconclusive"
+    " where it depends on a threshold. The numbers of calibrated cells decide nothing. Each claim is decided for each"
+    " reading of CPMLHO that was run, against Δ-STN and against the reading's own comparator, on each kind of split"
+    " that was run. Exploratory: the deciding test has fewer than ten seeds."
 )
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each claim, from the table of tests."""
+    """A row for each claim and case, from the table of tests."""
     tests = study.table("claims")
-    parts = {claim.id: tests[tests["claim"] == claim.id] for claim in claims()}
-    adjusted = dict(zip(parts, holm([_largest_p(each) for each in parts.values()]), strict=True))
     rows = []
-    for claim in claims():
-        mine = parts[claim.id]
-        verdict = verdict_of(mine["decision"], adjusted[claim.id])
-        needed = mine["seeds_needed"].max() if verdict == "inconclusive" else None
+    for claim in rules().claims:
         asked = {"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule}
-        counts = {name: int((mine["decision"] == name).sum()) for name in DECISIONS}
-        found = {"verdict": verdict, **counts, "decisive": _decisive(study, mine).words}
-        rows.append({**asked, **found, "p_holm": adjusted[claim.id], "seeds_needed": needed})
-    return pd.DataFrame(rows)
+        for case, parts in tests[tests["claim"] == claim.id].groupby(CASE, sort=False):
+            row = decisive(parts)
+            rows.append(
+                {
+                    **asked,
+                    **dict(zip(CASE, case, strict=True)),
+                    "verdict": verdict_of(parts),
+                    **{name: int((parts["decision"] == name).sum()) for name in DECISIONS},
+                    "exploratory": row["n_seeds"] < EXPLORATORY,
+                    "decisive": _words(study, row).words,
+                }
+            )
+    return pd.DataFrame(rows, columns=None if rows else ["claim", "verdict", *CASE])
 
 
-def _largest_p(parts: pd.DataFrame) -> float:
-    """All parts must hold, so that a claim's p-value is its largest (intersection-union)."""
-    p = parts.loc[parts["side"] != "printed", "p"].to_numpy(dtype=float)
-    return float(np.max(p)) if len(p) else math.nan
+def verdict_of(parts: pd.DataFrame) -> Verdict:
+    """What the tests of a claim come to; inconclusive where that depends on the threshold."""
+    found = {_verdict(set(same["decision"])) for _, same in parts.groupby("threshold", dropna=False)}
+    return found.pop() if len(found) == 1 else "inconclusive"
 
 
-def verdict_of(decisions: pd.Series, p: float) -> Verdict:
-    """What a claim's tests come to, with the largest of their p-values after Holm's correction."""
-    if (decisions == "fails").any():
+def _verdict(decisions: set[str]) -> Verdict:
+    if "fails" in decisions:
         return "not reproduced"
-    return "reproduced" if (decisions == "holds").all() and not p >= LEVEL else "inconclusive"
+    return "reproduced" if decisions - {"calibrated"} == {"holds"} else "inconclusive"
 
 
-def _decisive(study: Study, parts: pd.DataFrame) -> Linked:
-    """The test that the verdict turns on: one that fails, or else one that is undecided, or else the first."""
-    ranks = parts["decision"].map({"fails": 0, "undecided": 1, "holds": 2})
-    row = parts.assign(rank=ranks, seeds=-parts["n_seeds"]).sort_values(["rank", "seeds"], kind="stable").iloc[0]
+def decisive(parts: pd.DataFrame) -> Mapping[Any, Any]:
+    """The test that a verdict rests on: one that fails, else one that is undecided, else the first that holds.
+
+    Of several, one of the most seeds; where a verdict is inconclusive by its threshold, one that is undecided or holds.
+    """
+    ranks = {name: rank for rank, name in enumerate(DECISIONS)}
+    if verdict_of(parts) != "not reproduced":
+        ranks["fails"] = len(ranks)
+    order = parts.assign(rank=parts["decision"].map(ranks), seeds=-parts["n_seeds"])
+    return dict(order.sort_values(["rank", "seeds"], kind="stable").iloc[0])
+
+
+def _words(study: Study, row: Mapping[Any, Any]) -> Linked:
     dataset, test, effect, bounds = words(study.protocol, row)
-    return Linked(f"{dataset}, {test.words}: {effect} ({bounds}), n={row['n_seeds']}, {row['test']}", test.runs)
+    threshold = (
+        f" at threshold {row['threshold']:g}" if row["threshold"] > 0 and not row["against"][0].isdigit() else ""
+    )
+    decision = f"{row['decision']}: {dataset}, {test.words}{threshold}: {effect} ({bounds}), n={row['n_seeds']}"
+    return Linked(decision, test.runs)
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each claim."""
+    """A line for each claim and case."""
     tests = study.table("claims")
     lines: list[Line] = []
     for row in frame.to_dict("records"):
+        mine = (tests["claim"] == row["claim"]) & (tests[CASE] == [row[name] for name in CASE]).all(axis=1)
         tally = ", ".join(f"{row[name]} {name}" for name in DECISIONS if row[name])
-        decisive = _decisive(study, tests[tests["claim"] == row["claim"]])
-        needed = "–" if pd.isna(row["seeds_needed"]) else f"{row['seeds_needed']:.0f}"
-        place = [row["claim"], row["place"], row["statement"], row["verdict"]]
-        lines.append([*place, tally, decisive, number(row["p_holm"], 3), needed])
+        against = label_of(row["comparator"]) if row["comparator"] else "–"
+        what = [f"{row['claim']}, {row['place']}", row["verdict"], row["statement"]]
+        turns = _words(study, decisive(tests[mine]))
+        mark = " (exploratory)" if row["exploratory"] else ""
+        lines.append([*what, row["reading"], against, row["split"] + mark, tally, turns])
     return [Grid("Verdicts", HEADER, lines, CAPTION, study.protocol.note)]
 
 
