@@ -32,7 +32,7 @@ def evaluations(study: Study) -> pd.DataFrame:
 
 
 def anytime(evaluated: pd.DataFrame, work: str) -> pd.DataFrame:
-    """Best loss so far of one method against work: the median over seeds, lowest and highest, from where all have one.
+    """Best loss so far of one method against work: the median over seeds and the quartiles, from where all have one.
 
     Args:
         evaluated: rows of `evaluations` of one dataset and method.
@@ -43,9 +43,8 @@ def anytime(evaluated: pd.DataFrame, work: str) -> pd.DataFrame:
     grid: Array = np.geomspace(first, last, POINTS) if last > first else np.array([first])
     grid[0], grid[-1] = first, last  # whatever geomspace has rounded
     best = np.stack([y[np.searchsorted(x, grid, side="right") - 1] for x, y in seeds])
-    return pd.DataFrame(
-        {work: grid, "median": np.median(best, 0), "low": best.min(0), "high": best.max(0), "n_seeds": len(seeds)}
-    )
+    low, median, high = np.quantile(best, [0.25, 0.5, 0.75], axis=0)
+    return pd.DataFrame({work: grid, "median": median, "low": low, "high": high, "n_seeds": len(seeds)})
 
 
 def with_more_epochs(protocol: Protocol) -> dict[str, str]:

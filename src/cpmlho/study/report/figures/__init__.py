@@ -29,21 +29,21 @@ FIGURES = {
     "figure1": Words(
         "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
         "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"
-        " Δ-STN and CPMLHO: mean over seeds, its interval, and each seed faint.",
+        " each method: mean over seeds, its interval, each seed faint, and update 200 marked.",
     ),
     "figure2": Words(
         "The paper's Figure 2: dropout0 of CPMLHO from other starts",
-        "dropout0 of CPMLHO on MNIST against hyperparameter updates, from starts of 0.1, 0.2, 0.5 and 0.8, with the"
-        " paper's end of about 0.05 as a dotted line.",
+        "dropout0 of CPMLHO on MNIST against hyperparameter updates, logarithmic, from starts of 0.1, 0.2, 0.5 and 0.8,"
+        " with the band of rates around 0.05 where the paper says that they end.",
     ),
     "figure3": Words(
         "Anytime: best validation loss so far against the work spent",
         "For each dataset, best validation loss so far against training seconds and against batch gradients, of every"
-        " method: median over seeds and the band from the lowest to the highest.",
+        " method: median over seeds and the interquartile band.",
     ),
     "figure4": Words(
-        "Longer budgets: validation loss by epoch",
-        "Validation loss of Δ-STN and CPMLHO by epoch in runs longer than the protocol's, median and band over seeds.",
+        "Longer budgets: validation loss by epoch, minus Δ-STN's",
+        "Validation loss minus Δ-STN's by epoch in runs longer than the protocol's: mean over seeds and its interval.",
     ),
 }
 

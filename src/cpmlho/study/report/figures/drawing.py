@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from cpmlho.study.report.style import style_of
 from cpmlho.study.results import write_text
 
-BAND = "Line: median over seeds; band: lowest to highest seed."
+BAND = "Line: median over seeds; band: from the lower to the upper quartile, of three seeds or more."
 COLUMN, PAGE = (3.3, 3.0), (6.9, 2.5)  # width and height in inches
 RC = {
     "font.size": 8,
@@ -60,12 +60,16 @@ def explain(figure: Figure, lines: Sequence[str]) -> None:
     figure.supxlabel("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=6, color="0.3")
 
 
+FEWEST_OF_A_BAND = 3  # seeds; a band of fewer shows nothing
+
+
 def band(axes: Axes, curve: pd.DataFrame, x: str, method: str) -> None:
-    """A method's median over seeds with the band from the lowest to the highest."""
+    """A method's median over seeds with the interquartile band."""
     label, colour, line = style_of(method)
     count = int(curve["n_seeds"].max())
     axes.plot(curve[x], curve["median"], color=colour, linestyle=line, linewidth=1.4, label=f"{label} (n={count})")
-    axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+    if count >= FEWEST_OF_A_BAND:
+        axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
 
 
 def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:

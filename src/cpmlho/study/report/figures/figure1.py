@@ -25,5 +25,5 @@ def _rates(study: Study) -> list[str]:
     return [name for name in datasets[DATASET].hyperparameters if "dropout" in name] if DATASET in datasets else []
 
 
-PLOT = Plot(1, PAGE, "method", _rates, methods_compared, "Δ-STN and CPMLHO on MNIST")
+PLOT = Plot(1, PAGE, "method", _rates, methods_compared, "Δ-STN and CPMLHO on MNIST", mark=200)
 PICTURE = Picture(partial(data, PLOT), partial(draw, PLOT))

@@ -31,5 +31,5 @@ def starts_compared(study: Study) -> list[Series]:
 
 
 WANTED = "CPMLHO on MNIST from other starts of dropout0"
-PLOT = Plot(2, COLUMN, "start", lambda study: ["dropout0"], starts_compared, WANTED, 0.05)
+PLOT = Plot(2, COLUMN, "start", lambda study: ["dropout0"], starts_compared, WANTED, (0.025, 0.075))
 PICTURE = Picture(partial(data, PLOT), partial(draw, PLOT))

@@ -44,9 +44,10 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
             axes.set(xscale="log", yscale="log", xlabel=unit, title=study.protocol.datasets[dataset].folder)
             plain_ticks(axes.xaxis, (1, 2, 5))
             plain_ticks(axes.yaxis, tuple(range(1, 10)))
-            axes.legend()
             sns.despine(ax=axes)
         row[0].set_ylabel("best validation loss so far")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     explain(figure, [note, BAND])
     return figure
 

@@ -10,13 +10,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpmlho.study.report.figures.drawing import blank, explain
+from cpmlho.study.report.figures.drawing import FEWEST_OF_A_BAND, blank, explain, plain_ticks
 from cpmlho.study.report.frame import KEY, Study, finished, incomplete
 from cpmlho.study.report.stats import half_width
 from cpmlho.study.report.style import quantity_name
 from cpmlho.study.results import HYPERPARAMETERS
 
-DATASET = "mnist"
+DATASET, FOLDER = "mnist", "MNIST"
 SEEDS = r"^seed\d+$"  # the columns of single seeds
 EXPLANATION = "Line: mean; band: 95 % Student-t interval; faint: single seeds."
 
@@ -45,7 +45,8 @@ class Plot(NamedTuple):
     parameters: Callable[[Study], list[str]]
     series: Callable[[Study], list[Series]]
     wanted: str  # said where the protocol asks for no such run
-    ending: float | None = None  # where the paper says that the curves end
+    ending: tuple[float, float] | None = None  # between which rates the claim has the curves end; on a logarithmic axis
+    mark: int | None = None  # the update that the paper names
 
 
 def data(plot: Plot, study: Study) -> pd.DataFrame:
@@ -87,8 +88,9 @@ def draw(plot: Plot, study: Study, data: pd.DataFrame) -> Figure:
 
 def _draw(axes: Axes, curve: pd.DataFrame, series: Series) -> None:
     updates, colour = curve["update"], series.colour
-    axes.plot(updates, curve.filter(regex=SEEDS), color=colour, linewidth=0.5, alpha=0.35)
-    axes.fill_between(updates, curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(updates, curve.filter(regex=SEEDS), color=colour, linewidth=0.3, alpha=0.25)
+    if curve["n_seeds"].max() >= FEWEST_OF_A_BAND:
+        axes.fill_between(updates, curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, linewidth=0)
     axes.plot(updates, curve["mean"], color=colour, linestyle=series.line, linewidth=1.4, label=series.legend)
 
 
@@ -101,19 +103,30 @@ def _panels(plot: Plot, data: pd.DataFrame, series: list[Series]) -> Figure:
         curves = data[data["hyperparameter"] == parameter]
         for each in series:
             _draw(axes, curves[curves[plot.key] == each.name], each)
-        axes.set_title(quantity_name(parameter))
+        axes.set_title(f"{FOLDER}, {quantity_name(parameter).lower()}")
         sns.despine(ax=axes)
         axes.set_xlabel("hyperparameter updates")
         axes.margins(x=0.02)
-        highest = float(curves.filter(regex=SEEDS).max().max())
-        axes.set_ylim(0, min(axes.get_ylim()[1], 2 * highest, 1))  # two seeds' wide band may leave the frame
+        _frame(plot, axes, curves.filter(regex=SEEDS))
     row[0].set_ylabel("dropout rate")
-    if plot.ending is not None:
-        row[0].axhline(plot.ending, color="0.5", linewidth=0.8, linestyle=":", label=f"paper: around {plot.ending}")
     lines, labels = row[0].get_legend_handles_labels()
     columns = 2 if max(map(len, labels)) < 7.5 * plot.size[0] else 1
     figure.legend(lines, labels, loc="outside upper center", ncols=columns)
     return figure
+
+
+def _frame(plot: Plot, axes: Axes, rates: pd.DataFrame) -> None:
+    """The limits of a panel of these rates, and what the paper says of it."""
+    if plot.mark is not None:
+        axes.axvline(plot.mark, color="0.5", linewidth=0.8, linestyle=":", label=f"update {plot.mark}")
+    if plot.ending is None:
+        highest = float(rates.max().max())
+        axes.set_ylim(0, min(axes.get_ylim()[1], 2 * highest, 1))  # two seeds' wide band may leave the frame
+        return
+    low, high = plot.ending
+    axes.axhspan(low, high, color="0.5", alpha=0.2, linewidth=0, label=f"the claim: {low:g} to {high:g}")
+    axes.set(yscale="log", ylim=(0.6 * float(rates.min().min()), 1))
+    plain_ticks(axes.yaxis, (1, 2, 5))
 
 
 def _empty(plot: Plot, series: list[Series]) -> Figure:
