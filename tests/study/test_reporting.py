@@ -76,8 +76,11 @@ PAPER = {
 }
 
 
+TEN = {"random_search": {"trials": 10}, "bayesian_optimization": {"trials": 10, "initial_trials": 5}}
+
+
 def load(folder: Path, **overrides: Any) -> Protocol:
-    return config.load([ROOT / "config.yaml"], {"results_dir": str(folder), **overrides})
+    return config.load([ROOT / "config.yaml"], {"results_dir": str(folder), "note": "", "methods": TEN, **overrides})
 
 
 def write(
@@ -557,7 +560,7 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     code = (
         "from cpmlho.study import protocol as config; from pathlib import Path\n"
         "from cpmlho.study.report.write import write_figures, write_page, write_tables\n"
-        f"over = {{'results_dir': {str(folder)!r}, 'note': {NASTY!r}}}\n"
+        f"over = {{'results_dir': {str(folder)!r}, 'note': {NASTY!r}, 'methods': {TEN!r}}}\n"
         f"p = config.load([Path({str(ROOT / 'config.yaml')!r})], over)\n"
         "write_tables(p); write_figures(p); write_page(p)"
     )

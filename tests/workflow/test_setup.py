@@ -24,9 +24,9 @@ REQUIRED = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["o
 
 def make(*arguments, folder):
     """A make of its own, also where these tests themselves run under `make test`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", *arguments]
-    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    options = {"cwd": folder, "env": variables, "capture_output": True, "text": True, "timeout": 60}
     return subprocess.run(command, check=False, **options)
 
 
@@ -78,32 +78,75 @@ def test_conda_installs_the_same_lock():
     assert PROJECT["requires-python"] == ">=3.11"
 
 
+def environment(folder):
+    """What a finished set-up leaves in `folder`, as far as make looks at it."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (folder / ".venv" / "pyvenv.cfg").write_text(f"command = /usr/bin/python3 -m venv --clear {folder}/.venv\n")
+    (folder / ".venv" / ".ready").touch()
+
+
+def commands(target, folder):
+    """What `make target` would do."""
+    run = make("--dry-run", target, folder=folder)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+PAPER = "--force --allowed-rules tables figures report -- tables figures report"
+PUBLISHED = "--config overlay=workflow/published.yaml"
+
+
 @pytest.mark.parametrize(
     ("target", "command"),
     [
         ("all", ".venv/bin/snakemake --cores 4 all"),
-        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
         ("quick", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/quick.yaml"),
+        ("paper", f".venv/bin/snakemake --cores 4 {PUBLISHED} {PAPER}"),
+        ("published", f".venv/bin/snakemake --cores 4 all {PUBLISHED}"),
+        ("multiverse", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/multiverse.yaml"),
+        ("ui", ".venv/bin/mlflow ui"),
+        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
+        ("test-fast", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow'"),
         ("lint", ".venv/bin/mypy"),
     ],
 )
 def test_make_sets_up_once_and_then_runs_the_command(checkout, target, command):
-    first = make("--dry-run", target, folder=checkout)
-    assert first.returncode == 0, first.stderr
-    commands = first.stdout.splitlines()
-    assert commands[-1] == command
-    assert any(line.endswith("-r requirements.lock") for line in commands)
+    first = commands(target, checkout)
+    assert first[-1] == command
+    assert any(line.endswith("-r requirements.lock") for line in first)
 
-    stamp = checkout / ".venv" / ".ready"
-    stamp.parent.mkdir()
-    stamp.touch()
-    again = make("--dry-run", target, folder=checkout).stdout
-    assert "pip" not in again
-    assert again.splitlines()[-1] == command
+    environment(checkout)
+    again = commands(target, checkout)
+    assert not any("pip" in line for line in again)
+    assert again[-1] == command
 
 
-def test_all_is_what_make_does_unasked(checkout):
-    assert make("--dry-run", folder=checkout).stdout == make("--dry-run", "all", folder=checkout).stdout
+def test_an_environment_that_was_moved_or_copied_is_made_anew(checkout, tmp_path_factory):
+    environment(checkout)
+    copied = tmp_path_factory.mktemp("copied") / "here"
+    shutil.copytree(checkout, copied, symlinks=True)
+    assert not any("pip" in line for line in commands("all", checkout))
+    assert "python3 -m venv --clear .venv" in commands("all", copied)
+    moved = checkout.rename(checkout.with_name("moved"))
+    assert "python3 -m venv --clear .venv" in commands("all", moved)
+
+
+def test_an_environment_without_its_interpreter_is_made_anew(checkout):
+    environment(checkout)
+    (checkout / ".venv" / "bin" / "python").unlink()
+    (checkout / ".venv" / "bin" / "python").symlink_to(checkout / "gone")
+    assert "python3 -m venv --clear .venv" in commands("all", checkout)
+
+
+def test_unasked_make_says_what_it_can_do_and_does_nothing(checkout):
+    said = make(folder=checkout)
+    assert said.returncode == 0
+    targets = [line.split()[1] for line in said.stdout.splitlines()]
+    declared = re.search("^[.]PHONY: (.*)$", (checkout / "Makefile").read_text(), re.MULTILINE).group(1)
+    assert targets == declared.split()
+    assert all(len(line.split()) > 3 for line in said.stdout.splitlines())
+    assert not (checkout / ".venv").exists()
 
 
 def test_an_old_python_is_refused_in_one_line(checkout):
@@ -120,5 +163,5 @@ def test_an_old_python_is_refused_in_one_line(checkout):
 
 def test_ci_lints_and_tests():
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert script[-2:] == ["make lint", "make test"]
+    assert [line for line in script if line.startswith("make ")][:2] == ["make lint", "make test"]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
