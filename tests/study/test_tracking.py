@@ -144,24 +144,6 @@ def log_live(uri: str, results_dir: Path, outcome: RunResult, tables: Tables, lo
     tracker.finished(outcome, folder)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    store.Store(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(tmp_path: Path, empty_database: Path) -> str:
-    shutil.copy(empty_database, tmp_path)
-    return tracking.tracking_uri(None, tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 def runs(uri: str, experiment: str = "mnist", query: str = "") -> list[Any]:
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(store.PREFIX + experiment)
