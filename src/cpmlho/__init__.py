@@ -18,3 +18,48 @@ Symbols, as in the paper where it has them:
 
 R1, R2, ... number the readings of what the paper leaves open; docs/readings.md lists them.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpmlho.core.augment import Dropout, cutout, noise, shift
+    from cpmlho.core.checks import TunerWarning
+    from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
+    from cpmlho.core.spaces import LogUniform, Uniform
+    from cpmlho.core.tuner import Tuner
+
+__all__ = [
+    "CPMLHO",
+    "STN",
+    "DeltaSTN",
+    "Dropout",
+    "LogUniform",
+    "Tuner",
+    "TunerWarning",
+    "Uniform",
+    "cutout",
+    "noise",
+    "shift",
+]
+
+_MODULES = {
+    **dict.fromkeys(("CPMLHO", "DeltaSTN", "STN"), "methods"),
+    **dict.fromkeys(("Uniform", "LogUniform"), "spaces"),
+    **dict.fromkeys(("Dropout", "cutout", "noise", "shift"), "augment"),
+    "Tuner": "tuner",
+    "TunerWarning": "checks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: the command line need not wait for torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cpmlho' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"cpmlho.core.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

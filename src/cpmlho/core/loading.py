@@ -1,0 +1,95 @@
+"""Batches of any structure: how many examples they have, where they lie, and a loader that never ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def rows(batch: Any) -> int:
+    """How many examples a batch has: the length that its tensors share.
+
+    Raises:
+        ValueError: they share none.
+    """
+    found = {len(tensor) for tensor in _tensors(batch) if tensor.dim()}
+    if len(found) != 1:
+        what = f"lengths {', '.join(map(str, sorted(found)))}" if found else f"no tensor in a {type(batch).__name__}"
+        raise ValueError(f"cannot tell how many examples a batch has ({what}): give Tuner rows=lambda batch: ...")
+    return found.pop()
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """The same structure with its tensors on `device`."""
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(value, device) for value in batch)
+    return batch
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, (tuple, list)):
+        for value in batch:
+            yield from _tensors(value)
+
+
+class Endless:
+    """A loader's batches, begun anew whenever they end.
+
+    Its state is how many batches of the present pass are gone, and the randomness with which that pass began.
+    """
+
+    def __init__(self, name: str, loader: Iterable[Any]) -> None:
+        self._name, self._loader = name, loader
+        self._batches: Iterator[Any] | None = None
+        self._begun: list[Tensor] = []
+        self._taken = 0
+
+    def __next__(self) -> Any:
+        for _ in range(2):
+            if self._batches is None:
+                self._begin()
+            assert self._batches is not None
+            for batch in self._batches:
+                self._taken += 1
+                return batch
+            self._batches = None
+        raise ValueError(f"{self._name} gives no batch; it must give at least one each time that it is gone through")
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {"taken": self._taken if self._batches is not None else None, "begun": list(self._begun)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Stand there again; this uses up torch's global randomness."""
+        self._batches, self._taken = None, 0
+        if state["taken"] is None:
+            return
+        torch.set_rng_state(state["begun"][0])
+        for generator, begun in zip(self._generators(), state["begun"][1:], strict=True):
+            generator.set_state(begun)
+        self._begin()
+        for _ in range(state["taken"]):
+            next(self)
+
+    def _begin(self) -> None:
+        self._begun = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators())]
+        self._batches, self._taken = iter(self._loader), 0
+
+    def _generators(self) -> list[torch.Generator]:
+        places = (self._loader, getattr(self._loader, "sampler", None))
+        found = [generator for place in places if (generator := getattr(place, "generator", None)) is not None]
+        return list({id(generator): generator for generator in found}.values())
