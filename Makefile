@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores 4
 EDITION := --config overlay=workflow/published.yaml
 REPORT := tables figures report
 
-.PHONY: help all quick paper published multiverse ui test test-fast bench lint
+.PHONY: help all quick paper published multiverse ui test test-fast bench docs lint
 
 help:           ## this help
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ test-fast: .venv/.ready     ## the tests that start no workflow and train nothin
 # The profiler would talk between the tables.
 bench: .venv/.ready         ## times of the steps beside the machine's peak, and of whole runs; PUBLISHED=FOLDER: of published code too
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks $(if $(PUBLISHED),--published $(PUBLISHED))
+
+docs: .venv/.ready          ## the library's guide and reference, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/.ready          ## formatting, style and types
 	$(BIN)/ruff check .

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK}
-REQUIRED = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["study"], *EXTRAS["dev"], *EXTRAS["docs"]]]
 
 
 def make(*arguments, folder):
