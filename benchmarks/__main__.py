@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.library import costs
 from benchmarks.parts import parts
 from benchmarks.published import PublishedCodeError, find, measure_published
 from benchmarks.runs import commands, whole_runs
@@ -57,7 +58,7 @@ def main() -> None:
     """Steps on one thread, then on all; where their time goes; the published code; then whole runs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help="only these: steps, parts, runs, commands, published"
+        "sections", nargs="*", metavar="SECTION", help="only these: steps, parts, runs, library, commands, published"
     )
     parser.add_argument("--published", type=Path, metavar="FOLDER", help="a checkout of the published Delta-STN code")
     arguments = parser.parse_args()
@@ -66,6 +67,7 @@ def main() -> None:
         "steps": lambda: [row for n in threads for row in show(f"Steps, batch 128, {n} threads; {SCALED}", measure(n))],
         "parts": lambda: show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
         "runs": lambda: show("Whole runs: one epoch measured, the share for all epochs computed from it", whole_runs()),
+        "library": lambda: show("What tuning costs, processor time on 1 thread", costs()),
         "commands": lambda: show("Commands", commands()),
     }
     if arguments.published:
