@@ -82,8 +82,14 @@ def test_a_search_is_cut_at_the_gradients_of_one_delta_stn_run(tmp_path: Path) -
 
 
 def test_the_budget_study_pairs_seeds_at_its_epochs(tmp_path: Path) -> None:
-    parts = ["cpmlho_cuts_only_epochs_30", "fixed_epochs_30", "cpmlho_cuts_only"]
-    protocol = of(tmp_path, variants=["delta_stn_epochs_30", "cpmlho_epochs_30", *parts])
+    variants = {
+        "delta_stn_epochs_30": {"base": "delta_stn", "epochs": 30},
+        "cpmlho_epochs_30": {"base": "cpmlho", "epochs": 30},
+        "cpmlho_cuts_only_epochs_30": {"base": "cpmlho", "epochs": 30, "settings": {"mixed_level": False}},
+        "fixed_epochs_30": {"base": "fixed", "epochs": 30},
+    }
+    run = {"datasets": ["mnist"], "seeds": [0, 1], "variants": [*variants, "cpmlho_cuts_only"]}
+    protocol = load(tmp_path, run=run, variants=variants)
     trained(protocol, "delta_stn_epochs_30", 0, [0.5, 0.4, 0.3])
     trained(protocol, "delta_stn_epochs_30", 1, [0.6, 0.5, 0.4])
     trained(protocol, "cpmlho_epochs_30", 1, [0.7, 0.1, 0.35])

@@ -52,8 +52,13 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Protocol, Page]:
     """A report on made-up runs, one of them missing and one diverged."""
-    variants = ["cpmlho_theta_10", "cpmlho_values", "delta_stn_epochs_30", "cpmlho_epochs_30"]
-    protocol = load(tmp_path_factory.mktemp("report"), note="made up <b>&", run={"variants": variants})
+    variants = {
+        "cpmlho_theta_10": {"base": "cpmlho", "settings": {"theta": 10.0}},
+        "delta_stn_long": {"base": "delta_stn", "epochs": 30},
+        "cpmlho_long": {"base": "cpmlho", "epochs": 30},
+    }
+    run = {"variants": [*variants, "cpmlho_values"]}
+    protocol = load(tmp_path_factory.mktemp("report"), note="made up <b>&", run=run, variants=variants)
     fill(protocol, skip=(RunKey("mnist", "random_search", 1),))
     write(protocol, RunKey("mnist", "cpmlho", 2), math.nan, status="diverged")
     write_tables(protocol)

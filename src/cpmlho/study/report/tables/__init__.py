@@ -25,6 +25,8 @@ TABLES: dict[str, tuple[str, ...]] = {  # the kinds of files of each
     "budget_study": EVIDENCE,
     "transfer": EVIDENCE,
     "optimism": EVIDENCE,
+    "splits": EVIDENCE,
+    "multiverse": EVIDENCE,
     "table1": PAPER,
     "table2": PAPER,
     "table3": PAPER,

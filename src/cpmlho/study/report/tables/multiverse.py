@@ -1,0 +1,114 @@
+"""The specification curve: each reading of CPMLHO that was run, against Δ-STN and against itself without its parts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from cpmlho.study.protocol import RunSpec
+from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished
+from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.rules import PAPERS, rules
+from cpmlho.study.report.stats import paired
+from cpmlho.study.report.style import label_of
+from cpmlho.study.report.tables import Table
+
+FELL = 0.8  # of its first value: to where the cutting planes of an admissible reading have brought g
+ALIKE = set(RunSpec.model_fields) - {"method", "seed", "changes", "algorithm", "settings"}
+CAPTION = (
+    "Readings of CPMLHO with both of its parts, by their final validation loss minus Δ-STN's of the same training and"
+    " split, and minus that of the same network without the two parts; paired by seed, 95 % Student-t intervals, each"
+    " for itself. Admissible: finite, and g, which the cutting planes are there to bring down, fell by a fifth or more."
+)
+
+
+def numbers(study: Study) -> pd.DataFrame:
+    """A row for each dataset and specification, the lowest difference to Δ-STN first."""
+    rows = list(_rows(study))
+    if not rows:
+        return pd.DataFrame(columns=["dataset"])
+    ranks = {dataset: rank for rank, dataset in enumerate(study.protocol.run.datasets)}
+    order = pd.DataFrame(rows).assign(rank=lambda frame: frame["dataset"].map(ranks))
+    return order.sort_values(["rank", "difference_mean"], kind="stable", ignore_index=True).drop(columns="rank")
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    for dataset, name, ended in by_method(study.runs[study.runs["status"] != MISSING]):
+        spec = study.spec(dataset, name)
+        if not _is_reading(spec):
+            continue
+        runs, ratio = study.finished[study.finished["dataset"] == dataset], ended["g_ratio"].mean()
+        comparator = _counterpart(study, spec, asdict(spec.settings))
+        rival = _counterpart(study, spec, asdict(study.protocol.methods[PAPERS]))
+        yield {
+            **{"dataset": dataset, "specification": name, "changes": json.dumps(spec.changes)},
+            **paired(runs, name, rival, LOSS).named("difference"),
+            "comparator": comparator,
+            **paired(runs, name, comparator, LOSS).named("own"),
+            **{"g_ratio": ratio, "diverged": len(ended) - len(finished(ended))},
+            "admissible": bool(len(ended) == len(finished(ended)) and ratio <= FELL),
+        }
+
+
+def _is_reading(spec: RunSpec) -> bool:
+    """Whether a run is of CPMLHO with both parts, at the protocol's start, network and step size."""
+    settings, changes = asdict(spec.settings), spec.changes
+    if spec.algorithm not in {each.method for each in rules().readings}:
+        return False
+    other = {"start", "network", "precision"} & set(changes) or set(changes.get("training", {})) - {"momentum"}
+    longer = "epochs" in changes and "training" not in changes  # momentum needs a budget of its own
+    return bool(settings["cutting_planes"] and settings["mixed_level"] and not other and not longer)
+
+
+def _counterpart(study: Study, spec: RunSpec, settings: dict[str, Any]) -> str:
+    """The comparator with these settings, as far as it has them, and all else alike; empty if none is run."""
+    for name in study.runs[study.runs["dataset"] == spec.dataset]["method"].unique():
+        other = study.spec(spec.dataset, name)
+        alike = all(getattr(other, field) == getattr(spec, field) for field in ALIKE)
+        if other.algorithm in {each.own for each in rules().readings} and alike:
+            theirs = asdict(other.settings)
+            if theirs == {field: settings[field] for field in theirs}:
+                return str(name)
+    return ""
+
+
+def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
+    """A line for each row, and in the caption how many there are and what they show."""
+    columns = {
+        "Specification": method_of("specification"),
+        "Changes": lambda row: row["changes"],
+        "Minus Δ-STN": lambda row: number(row["difference_mean"], sign="+"),
+        "95 % interval": interval_of("difference"),
+        "Own comparator": lambda row: label_of(row["comparator"]) if row["comparator"] else "–",
+        "Minus it": lambda row: number(row["own_mean"], sign="+"),
+        "Its interval": interval_of("own"),
+        "g, end over start": lambda row: "–" if math.isnan(row["g_ratio"]) else f"{row['g_ratio']:.3g}",
+        "Diverged": lambda row: str(row["diverged"]),
+        "Admissible": lambda row: "yes" if row["admissible"] else "no",
+        "n": lambda row: str(row["difference_n_seeds"]),
+    }
+    datasets = study.protocol.datasets
+    said = [sentence(datasets[str(name)].folder, rows) for name, rows in frame.groupby("dataset", sort=False)]
+    return listed(study.protocol, "Specifications", columns, frame, " ".join([*said, CAPTION]))
+
+
+def sentence(dataset: str, rows: pd.DataFrame) -> str:
+    """What a reader keeps of the specifications on one dataset."""
+
+    def below(chosen: pd.DataFrame) -> str:
+        counts = [int((chosen[f"{against}_ci_high"] < 0).sum()) for against in ("difference", "own")]
+        return f"{counts[0]} show CPMLHO below Δ-STN and {counts[1]} below its own comparator"
+
+    admissible = rows[rows["admissible"]]
+    return (
+        f"{dataset}: of {len(rows)} specifications {below(rows)}; {int((rows['diverged'] > 0).sum())} diverged,"
+        f" {len(admissible)} are admissible, of which {below(admissible)}."
+    )
+
+
+TABLE = Table(numbers, view)
