@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores 4
 EDITION := --config overlay=workflow/published.yaml
 REPORT := tables figures report
 
-.PHONY: help all quick paper published multiverse ui test test-fast bench docs lint
+.PHONY: help all quick paper published multiverse ui test test-fast bench docs lint gpu-check test-cluster
 
 help:           ## this help
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 20
@@ -49,6 +49,12 @@ lint: .venv/.ready          ## formatting, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+
+gpu-check: .venv/.ready     ## a GPU against the CPU and against itself; without one, what can be said
+	$(BIN)/python -m benchmarks.gpu
+
+test-cluster: .venv/.ready  ## the smoke protocol on a Slurm and a PostgreSQL of its own, attacked on the way; as root
+	$(BIN)/python -m tests.cluster
 
 # In a new clone the committed runs are older than the record of the data, which is not committed: they are made as old.
 docs/results/data/fashionmnist.json: | .venv/.ready

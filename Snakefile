@@ -34,6 +34,7 @@ rule all:
 
 
 onstart:
+    check_store()
     hold(RESULTS, refuse)
     plan.write()
     signal.signal(signal.SIGTERM, stop)

@@ -13,13 +13,22 @@ from cpmlho.study.conclusion import beside_the_published, places
 from cpmlho.study.overview import Overview
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
-from cpmlho.study.workflow import Plan, find_gpus, hold, key_of, prepare, read_protocol, relative, stop
+from cpmlho.study.workflow import Plan, find_gpus, hold, key_of, need_server, prepare, read_protocol, relative, stop
 
 
 def refuse(message):
     """End the command with one line, where an exception would be printed with its traceback."""
     print(f"Error: {message}", file=sys.stderr, flush=True)
     os._exit(2)
+
+
+def check_store():
+    """End the command if its jobs run on other machines and have no tracking server."""
+    try:
+        if not workflow.local_exec:
+            need_server(protocol.tracking, os.environ)
+    except ConfigError as error:
+        refuse(error)
 
 
 def provide(datasets):

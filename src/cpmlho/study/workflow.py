@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -40,6 +41,7 @@ JOB_ENVIRONMENT = {
 # Set for other programs of the same shell: processes bound to one core, interpreters with switches of their own.
 INHERITED = ("PYTHON", "OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 NETWORK_COST = {"mlp": 1, "cnn": 3}  # of a step, roughly
+GPU_NAME = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")  # in CUDA_VISIBLE_DEVICES
 DIGITS = 16  # of a digest that a person may have to compare
 
 
@@ -110,7 +112,8 @@ def find_gpus(device: Device, environment: Mapping[str, str]) -> list[str]:
     if device == "cpu":
         return []
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.replace(" ", "").split(",") if name not in ("", "-1")]
+        # As CUDA does, heed none from the first that names no device, such as -1 or Slurm's NoDevFiles.
+        return list(takewhile(GPU_NAME.fullmatch, visible.replace(" ", "").split(",")))
     try:
         listing = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False, env={**environment}
@@ -135,6 +138,20 @@ def prepare(environment: MutableMapping[str, str], source: Path, tracking: Track
     environment.update(JOB_ENVIRONMENT, PYTHONPATH=str(source.resolve()))
     if tracking.uri:
         environment["MLFLOW_TRACKING_URI"] = tracking.uri
+
+
+def need_server(tracking: Tracking, environment: Mapping[str, str]) -> None:
+    """For jobs on other machines: SQLite loses data on a network file system.
+
+    Raises:
+        ConfigError: the tracking store is no server.
+    """
+    uri = tracking.uri or environment.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: jobs on other machines need a tracking server, got {public(uri) or 'nothing'};"
+            " export MLFLOW_TRACKING_URI=http://HOST:PORT (docs/cluster.md)"
+        )
 
 
 def public(uri: str) -> str:
