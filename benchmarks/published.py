@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.steps import case_of, steps_of
+from benchmarks.steps import case_of, operations, steps_of
 from cpmlho.core.options import Response
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.harness.hardware import DTYPES
@@ -103,12 +103,10 @@ def measure_published(folder: Path) -> Iterator[Row]:
         acts = {"published": cycle_of(case, problem, conditions, options)}
         for precision, dtype in DTYPES.items():
             acts |= {f"{name}, {precision}": act for name, act in steps_of(case, dtype, cpu) if name != "plain step"}
+        count = operations(acts["published"]) / operations(acts["delta_stn cycle, float32"])
         taken = side_by_side(acts)
         yield (
-            {"case": case}
+            {"case": case, "operations, published / ours": count}
             | {f"{name}, ms": seconds * 1e3 for name, seconds in taken.items()}
-            | {
-                f"published / {precision}": taken["published"] / taken[f"delta_stn cycle, {precision}"]
-                for precision in DTYPES
-            }
+            | {f"published / {p}": taken["published"] / taken[f"delta_stn cycle, {p}"] for p in DTYPES}
         )

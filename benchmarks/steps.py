@@ -18,9 +18,10 @@ from cpmlho.core.precision import operand
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.steps import Trained, general_gradients
 from cpmlho.study.data import load as load_data
+from cpmlho.study.grids import merge
 from cpmlho.study.harness.hardware import DTYPES, choose_device
 from cpmlho.study.problem import conditions_of, problem_of
-from cpmlho.study.protocol import RunKey, RunSpec, load, merge
+from cpmlho.study.protocol import RunKey, RunSpec, load
 
 Row = dict[str, Any]
 # The paper's networks, and the networks of the published Delta-STN code, to which its own cycle times belong.
@@ -90,19 +91,19 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
     baseline, options = methods["delta_stn"], methods["cpmlho"]
     assert isinstance(baseline, Response)
     assert isinstance(options, CPMLHO)
-    planes = CuttingPlanes(options, device)
+    planes = CuttingPlanes(options, len(problem.network.layers), device)
     for name, run in (
         ("delta_stn cycle", Alternation(problem, conditions, baseline)),
         ("cpmlho cycle", Alternation(problem, conditions, options, theta=options.theta, planes=planes)),
     ):
-        for epoch in range(options.max_planes if run.planes else 0):
+        for _ in range(options.max_planes if run.planes else 0):
             run.iterate()
-            run.cut(epoch, epoch)
+            run.cut()
 
         def cycle(run: Alternation = run) -> None:
             for _ in range(run.options.train_steps):
                 run.iterate()
-            run.update()
+            run.update(tune=True)
 
         yield name, cycle
 
