@@ -45,7 +45,7 @@ class Layers:
     Attributes:
         module: the module.
         names: of the responding weights.
-        general: W and b of each, the module's own tensors; b is a zero where there is none.
+        general: W and b of each, the module's own numbers.
         response: R, r and H of each, in the order of `general`.
     """
 
@@ -76,9 +76,9 @@ class Layers:
 
     @property
     def general(self) -> list[General]:
-        """W and b of each responding weight."""
+        """W and b of each responding weight, without a graph; b is r, of no meaning, where there is no bias."""
         return [
-            General(host.weight, host.bias if host.bias is not None else response.r)  # type: ignore[arg-type]
+            General(host.weight.detach(), host.bias.detach() if host.bias is not None else response.r)  # type: ignore[operator]
             for host, response in zip(self._hosts, self.response, strict=True)
         ]
 

@@ -125,7 +125,7 @@ class Levels:
         """Step the response along its gradients and the planes'."""
         self.used.copy_(d.mean(0))
         if self.planes:
-            pulls = self.planes.gradient(self.layers.response, self._coordinates(), self.gap())
+            pulls = self.planes.gradient(self.layers.general, self.layers.response, self._coordinates())
             for parameter, pull in zip(self.layers.parameters, (t for each in pulls for t in each), strict=True):
                 parameter.grad = pull if parameter.grad is None else parameter.grad.add_(pull)
         for group in self.response_optimizer.param_groups:
@@ -199,7 +199,6 @@ class Levels:
         normal = torch.empty(size, len(self.space), device=self.device, dtype=self.raw.dtype)
         return normal.normal_(generator=self.noise[stream]) * F.softplus(self.spread)
 
-    @torch.no_grad()
     def gap(self) -> list[Tensor]:
         """w_e - w_h at the present iterate."""
         return gap(self.layers.general, self.layers.response, self._coordinates())
