@@ -50,6 +50,11 @@ def test_accuracies_have_the_p_value_of_their_counts(differences, cases):
     assert sign_flip(found) == sign_flip(np.array(differences))
 
 
+def test_shares_that_are_no_counts_come_in_billionths():
+    x = np.random.default_rng(0).uniform(size=10)
+    assert list(counts(x)) == [round(value * 1e9) for value in x]
+
+
 def test_ties_of_accuracies_are_ties():
     ours, theirs = np.array([0.9407, 0.9411, 0.9423]), np.array([0.9405, 0.9412, 0.9424])
     both = counts([*ours, *theirs])

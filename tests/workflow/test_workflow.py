@@ -279,6 +279,9 @@ STAND_IN = """
 import json, os, sys
 from pathlib import Path
 
+from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.tables import TABLES
+
 verb, *arguments = sys.argv[1:]
 results = json.loads(Path(arguments[arguments.index("--config") + 1]).read_text())["results_dir"]
 if verb == "run":
@@ -290,10 +293,8 @@ if verb == "run":
         sys.exit("the disk is full")
 else:
     folder = Path(results, verb)
-    evidence = ("verdicts", "claims", "variants", "equal_compute", "budget_study", "transfer", "optimism")
-    tables = ["runs.csv", *(f"{name}.{kind}" for name in evidence for kind in ("csv", "md"))]
-    tables += [f"table{i}.{kind}" for i in (1, 2, 3) for kind in ("csv", "md", "tex")]
-    figures = [f"figure{i}.{kind}" for i in (1, 2, 3, 4) for kind in ("png", "svg", "csv")]
+    tables = [f"{name}.{kind}" for name, kinds in TABLES.items() for kind in kinds]
+    figures = [f"{name}.{kind}" for name in FIGURES for kind in KINDS]
     names = {"report": ["../report.html"], "tables": tables, "figures": figures}
     names = {**names, "data": [f"{arguments[0]}.json"]}.get(verb, [])
 folder.mkdir(parents=True, exist_ok=True)
@@ -520,7 +521,7 @@ def test_the_code_of_one_method_repeats_that_method_alone(finished, edit, method
     [
         ("study/networks.py", {"run"}),
         ("study/data.py", {"data", "run"}),
-        ("study/report/tables.py", set()),
+        ("study/report/tables/table1.py", set()),
         ("study/tracking/store.py", None),
     ],
 )

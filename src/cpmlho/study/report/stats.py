@@ -114,9 +114,14 @@ def expit(x: float) -> float:
 
 
 def counts(values: Sequence[float] | Array) -> Counts:
-    """Shares that are counts of at most 100,000 cases as whole numbers, over their least common denominator."""
+    """Shares that are counts of at most 100,000 cases as whole numbers, over their least common denominator.
+
+    Shares that are no such counts come in billionths.
+    """
     fractions = [Fraction(float(value)).limit_denominator(100_000) for value in values]
     common = math.lcm(*(each.denominator for each in fractions)) if fractions else 1
+    if common > 10**6:
+        return np.rint(np.asarray(values, dtype=float) * 1e9).astype(np.int64)
     return np.array([int(each * common) for each in fractions], dtype=np.int64)
 
 
