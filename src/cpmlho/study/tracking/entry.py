@@ -197,8 +197,8 @@ def _planes(rows: Sequence[Row]) -> dict[tuple[str, int], Any]:
     for step, active in epochs.items():
         active.sort(key=lambda row: int(row["plane"]))
         found |= {(f"planes/{name}", step): active[-1][name] for name in ("g", "gradient_share")}
-        for age, row in (("newest", active[-1]), ("oldest", active[0])):
-            found |= {(f"planes/{age}_{name}", step): row[name] for name in ("phi", "mu")}
+        found |= {("planes/newest_phi", step): active[-1]["phi"]}  # its mu is as all begin
+        found |= {(f"planes/oldest_{name}", step): active[0][name] for name in ("phi", "mu")}
     return found
 
 
