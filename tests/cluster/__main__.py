@@ -21,8 +21,8 @@ import yaml
 from tests.cluster import server, slurm
 from tests.cluster.attacks import Attacks, one_after_the_other
 from tests.cluster.server import TrackingServer, postgres
-from tests.cluster.services import install
-from tests.cluster.tracked import lost, repair
+from tests.cluster.services import install, wait_for
+from tests.cluster.tracked import begun, lost, repair
 
 ROOT = Path(__file__).parents[2]
 CPUS = 3  # that Slurm believes in: jobs wait a good part of their time
@@ -98,10 +98,10 @@ def eight_writers(folder: Path, tracking: TrackingServer, uri: str) -> str:
     for seed in range(2, 10):  # the workflow's own is 0
         part = Path("runs", "mnist", "cpmlho", f"seed{seed}")
         shutil.copytree(ROOT / "docs/results" / part, results / part)
-    command = [sys.executable, "-m", "tests.cluster.tracked", uri, str(results), "0.2"]
+    command = [sys.executable, "-m", "tests.cluster.tracked", uri, str(results), "0.4"]
     with (folder / "writers.log").open("wb") as log:
         writers = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    time.sleep(10)
+    wait_for("the eight writers", lambda: begun(tracking.uri) == 8, 300)
     tracking.kill()
     time.sleep(3)
     tracking.start()

@@ -29,6 +29,13 @@ def written(folder: Path) -> set[Point]:
     }
 
 
+def begun(uri: str) -> int:
+    """How many entries of runs the server has, whatever their state."""
+    client = MlflowClient(uri)
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    return len(client.search_runs(everywhere, "tags.`workflow.job_key` LIKE '%seed%'"))
+
+
 def found(client: MlflowClient, key: RunKey) -> set[Point]:
     """The metrics of a run's one live entry; none if it is not there, or not closed as finished."""
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
