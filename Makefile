@@ -28,8 +28,7 @@ multiverse: .venv/.ready    ## the specification curve: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
 ui: .venv/.ready            ## MLflow's page on these runs
-	@echo 'Open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning and end with Ctrl-C.'
-	$(BIN)/mlflow ui
+	$(BIN)/python -m cpmlho ui
 
 test: .venv/.ready          ## the whole test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

@@ -6,9 +6,12 @@
 #   snakemake --cores 4 figures    figures 1-4 and the runs that they need
 #   snakemake --cores 4 report     the report, results/report.html
 #   snakemake --report all.html    Snakemake's own: every output with its caption and the DAG, afterwards
+#
+# `snakemake --lint` has two kinds of remark, both meant so: no rule has a conda environment or container, as all run in the
+# one that `make` or environment.yml sets up; and shell lines use PY and PROTOCOL from outside, as neither which Python nor
+# where the protocol's file lies may make a run stale. What must, is among the params.
 import signal
 
-from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -43,13 +46,10 @@ onstart:
     fetched = {job.wildcards.dataset for job in planned if job.rule.name == "data"}
     provide({key.dataset for key in keys} - fetched)
     overview.begin(keys)
-    logger.addFilter(overview)
 
 
 onsuccess:
-    made = {job.rule.name for job in workflow.dag.jobs}
-    compared = beside_the_published(plan, ROOT) if "summary" in made else []
-    conclude(*compared, *places(plan, made, ROOT))
+    conclude_well()
 
 
 onerror:

@@ -55,6 +55,7 @@ def parser() -> Parser:
         verb("report", make_report, "make the report from the result files and the figures"),
         verb("summary", log_summary, "log tables and figures to MLflow's summary run"),
         verb("track", track, "rebuild the MLflow store from the result files"),
+        verb("ui", serve_page, "open MLflow's page on the runs"),
     ]
     for sub in [data, run, *whole]:
         sub.add_argument(
@@ -201,6 +202,23 @@ def track(arguments: argparse.Namespace) -> None:
 
     if not track(protocol_of(arguments), Path.cwd(), say):
         sys.exit(1)
+
+
+def serve_page(arguments: argparse.Namespace) -> None:
+    """Verb `ui`: name the page's address, and serve it unless a server does."""
+    from cpmlho.study.protocol import ConfigError
+    from cpmlho.study.tracking import tracking_uri, ui_link
+    from cpmlho.study.tracking.place import command, database
+
+    uri = tracking_uri(protocol_of(arguments).tracking.uri, Path.cwd())
+    store = database(uri)
+    if store and not store.exists():
+        raise ConfigError(f"{store}: there are no runs in MLflow yet; `make all` makes them, `make quick` small ones")
+    say(f"MLflow: {ui_link(uri)}")
+    if not uri.startswith(("http:", "https:")):
+        say("Ctrl-C ends it.")
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # and not an argument, as it may hold a password
+        os.execv(command("mlflow"), ["mlflow", "ui"])
 
 
 def compare_runs(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.results import RESULT, read_result, run_dir
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["data", "run", "tables", "figures", "report", "summary", "track", "compare"]
+VERBS = ["data", "run", "tables", "figures", "report", "summary", "track", "ui", "compare"]
 
 
 def cpmlho(*arguments, cwd, **environment):
@@ -58,6 +59,26 @@ def test_progress_is_plain_lines(tmp_path, overlay):
     assert said[2].startswith("trial 1/2 epoch 2/2 val loss ")
     assert said[2].endswith(" left")
     assert said[-1].startswith("done, final val loss ")
+
+
+def test_the_version_is_the_installed_one(tmp_path):
+    said = cpmlho("--version", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, f"cpmlho {metadata.version('cpmlho')}\n")
+
+
+def test_a_page_of_no_runs_is_not_served(tmp_path):
+    said = cpmlho("ui", "--config", ROOT / "config.yaml", cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"cpmlho: error: {tmp_path}/mlflow.db: there are no runs in MLflow yet; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_of_a_server_is_named_without_a_password(tmp_path):
+    uri = "http://somebody:s3cret@127.0.0.1:9"  # nobody answers there
+    said = cpmlho("ui", "--config", ROOT / "config.yaml", cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
+    assert said.returncode == 0, said.stderr
+    assert "MLflow: http://127.0.0.1:9" in said.stderr
+    assert "s3cret" not in said.stdout + said.stderr
 
 
 def test_help_names_every_verb(tmp_path):

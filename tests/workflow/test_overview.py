@@ -81,6 +81,14 @@ def test_overall_progress_takes_the_place_of_single_jobs(plan):
     assert overview.filter(record(None, logging.WARNING, "an output is missing"))
 
 
+def test_where_nothing_is_to_be_done_the_end_is_the_same(plan):
+    said = []
+    overview = Overview(plan, said.append, lambda: said.append("the end"))
+    assert overview.filter(record(None, logging.INFO, "Building DAG of jobs..."))
+    assert not overview.filter(record(None, logging.INFO, "Nothing to be done (all is up to date)."))
+    assert said == ["Nothing to be done (all is up to date).", "the end"]
+
+
 def test_a_failure_is_two_lines(plan, tmp_path):
     lines = []
     overview = Overview(plan, lines.append)
@@ -110,7 +118,7 @@ def test_a_few_steps_of_each_kind_are_measured(plan):
     plan.write()
     keys = [RunKey("mnist", method, 0) for method in ("random_search", "fixed", "cpmlho")]
     seconds = module.measured(plan, keys)
-    trials = plan.protocol.methods.random_search.trials
+    trials = plan.protocol.methods["random_search"].trials
     assert seconds[keys[0]] == pytest.approx(trials * seconds[keys[1]])
     assert all(value > 0 for value in seconds.values())
 
@@ -164,7 +172,7 @@ def test_the_end_says_how_the_runs_agree_with_the_published(plan, tmp_path, monk
     for name in ("config.yaml", "workflow/published.yaml"):
         (root / name).write_bytes((ROOT / name).read_bytes())
     ours = {KEYS[0]: dict.fromkeys(METRICS, loss)}
-    monkeypatch.setattr("cpmlho.study.conclusion._ours", lambda plan, root: ours)
+    monkeypatch.setattr("cpmlho.study.conclusion._ours", lambda plan, asked: ours)
     first, verdicts, own = beside_the_published(plan, root)
     assert first.startswith("Of your 4 runs 1 have the settings of a published one; the largest difference is ")
     assert f"{abs(loss - 1):.2g} of the seeds' standard deviation (mnist/cpmlho/seed0, " in first

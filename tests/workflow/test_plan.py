@@ -7,7 +7,7 @@ import pytest
 
 from cpmlho.study.protocol import ConfigError, load
 from cpmlho.study.settings import Tracking
-from cpmlho.study.workflow import Plan, find_gpus, overrides, prepare, public
+from cpmlho.study.workflow import Plan, find_gpus, overrides, prepare
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 SECRET = "postgresql://somebody:s3cret@host/db?password=s3cret"
@@ -69,21 +69,6 @@ def test_nothing_inherited_reaches_the_jobs():
     assert environment["PATH"] == "/usr/bin"
     assert environment["MLFLOW_TRACKING_URI"] == "http://host"
     assert not {"PYTHONWARNINGS", "PYTHONINSPECT", "OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY"} & set(environment)
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("http://somebody:s3cret@host:5000/x", "http://host:5000/x"),
-        ("https://t:a@b@host", "https://host"),
-        (SECRET, "postgresql://host/db"),
-        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-        ("./mlruns", "./mlruns"),
-    ],
-)
-def test_a_store_is_shown_without_what_is_secret(uri, shown):
-    assert public(uri) == shown
 
 
 def test_a_password_is_in_nothing_that_is_written(monkeypatch):

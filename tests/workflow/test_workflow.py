@@ -20,6 +20,7 @@ from cpmlho.study.protocol import RunKey
 ROOT = Path(__file__).parents[2]
 SMOKE = Path("tests", "smoke.yaml")
 REPORT = {"tables": 1, "figures": 1, "report": 1, "summary": 1, "all": 1}
+pytestmark = pytest.mark.slow  # Snakemake starts in each
 METHODS = {"random_search", "bayesian_optimization", "delta_stn", "cpmlho"}  # that the protocol runs
 
 
@@ -303,7 +304,6 @@ for name in names:
 """
 
 
-@pytest.mark.slow
 def test_a_failed_run_costs_no_other_and_the_same_command_goes_on(tmp_path):
     tree = copy_tree(tmp_path / "a checkout with spaces")
     (tree / "src" / "cpmlho" / "__main__.py").write_text(STAND_IN)
@@ -381,13 +381,11 @@ def finished(tmp_path_factory):
     return checkout
 
 
-@pytest.mark.slow
 def test_the_smoke_protocol_has_all_methods_and_datasets(finished):
     wanted = set(itertools.product(("mnist", "fashionmnist"), METHODS))
     assert {(key.dataset, key.method) for key in finished.keys} >= wanted
 
 
-@pytest.mark.slow
 def test_every_run_leaves_its_files(finished):
     siblings = {
         "random_search": {results.TRIALS},
@@ -406,7 +404,6 @@ def test_every_run_leaves_its_files(finished):
         assert not [path for path in folder.iterdir() if path.name.startswith(".")], "half-written files are left"
 
 
-@pytest.mark.slow
 def test_the_data_are_recorded(finished):
     for dataset in finished.protocol.run.datasets:
         record = (finished.results / "data" / f"{dataset}.json").read_text()
@@ -414,7 +411,6 @@ def test_the_data_are_recorded(finished):
         assert all(checksum in record for checksum in finished.protocol.datasets[dataset].sha256.values())
 
 
-@pytest.mark.slow
 def test_tables_and_figures_are_made_of_all_runs(finished):
     rows = results.read_rows(finished.results / "tables" / "runs.csv")
     assert Counter(RunKey(row["dataset"], row["method"], row["seed"]) for row in rows) == Counter(finished.keys)
@@ -429,7 +425,6 @@ def test_tables_and_figures_are_made_of_all_runs(finished):
         assert (finished.results / "figures" / f"figure{number}.csv").read_text()
 
 
-@pytest.mark.slow
 def test_mlflow_holds_one_live_run_for_each(finished):
     from mlflow import MlflowClient
 
@@ -444,7 +439,6 @@ def test_mlflow_holds_one_live_run_for_each(finished):
     assert live == Counter(map(str, finished.keys))
 
 
-@pytest.mark.slow
 def test_the_report_is_made_offline(finished):
     report = finished.folder / "report.html"
     run = finished.snakemake("--report", report, "all")
@@ -453,14 +447,12 @@ def test_the_report_is_made_offline(finished):
         assert name in report.read_text()
 
 
-@pytest.mark.slow
 def test_what_is_finished_is_not_repeated(finished):
     for path in (finished.folder / "src").rglob("*.py"):
         path.touch()  # as a checkout or a copy does; only the content counts
     assert finished.plan() == ({}, set())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_setting_of_one_method_repeats_that_method_alone(finished, method):
     before = finished.protocol.methods.model_dump()[method]
@@ -469,7 +461,6 @@ def test_a_setting_of_one_method_repeats_that_method_alone(finished, method):
     assert finished.plan(overlay) == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -484,7 +475,6 @@ def test_a_setting_that_decides_no_number_repeats_no_run(finished, change, expec
     assert (counts, runs) == (expected, set())
 
 
-@pytest.mark.slow
 def test_another_seed_adds_its_runs_alone(finished):
     seeds = finished.protocol.run.seeds
     overlay = write_yaml(finished.folder / "change.yaml", run={"seeds": [*seeds, max(seeds) + 1]})
@@ -508,14 +498,12 @@ def edit(finished):
         path.write_text(content)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", config.METHODS)
 def test_the_code_of_one_method_repeats_that_method_alone(finished, edit, method):
     edit(f"study/methods/{method}.py")
     assert finished.plan() == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "expected"),
     [

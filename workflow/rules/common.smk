@@ -9,6 +9,8 @@ ROOT = Path(workflow.basedir)
 SOURCE = ROOT / "src"
 sys.path.insert(0, str(SOURCE))  # the code beside this workflow, whatever is installed
 
+from snakemake.logging import logger
+
 from cpmlho.study.conclusion import beside_the_published, places
 from cpmlho.study.overview import Overview
 from cpmlho.study.protocol import ConfigError, RunKey
@@ -46,6 +48,14 @@ def conclude(*lines):
     print("", *lines, sep="\n", flush=True)
 
 
+def conclude_well():
+    """The last lines of a command that has made what was asked for, or found it made; a dry run has none."""
+    if not workflow.dryrun:
+        made = {job.rule.name for job in workflow.dag.jobs}
+        compared = beside_the_published(plan, ROOT) if "summary" in made else []
+        conclude(*compared, *places(plan, made, ROOT))
+
+
 try:
     given = workflow.config_settings
     protocol = read_protocol(ROOT, given.configfiles, given.config_args or [], sys.argv)
@@ -53,7 +63,8 @@ except ConfigError as error:
     refuse(error)
 prepare(os.environ, SOURCE, protocol.tracking)
 plan = Plan(protocol, workflow.resource_settings.cores or 1, find_gpus(protocol.device, os.environ))
-overview = Overview(plan, lambda line: print(line, file=sys.stderr, flush=True))
+overview = Overview(plan, lambda line: print(line, file=sys.stderr, flush=True), conclude_well)
+logger.addFilter(overview)
 
 PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called
 PROTOCOL = plan.file

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
+from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec, load
 from cpmlho.study.report.equality import TOLERANCE, agreement
 from cpmlho.study.results import METRICS, ResultError, read_result
-from cpmlho.study.workflow import Plan, relative
+from cpmlho.study.tracking.place import command
+from cpmlho.study.workflow import Plan
 
+PUBLISHED = Path("workflow", "published.yaml")
 WHERE_ONLY = {"data_dir", "device", "precision"}  # of a specification: what moves digits alone
 
 
@@ -30,23 +31,24 @@ def places(plan: Plan, rules: Collection[str], root: Path) -> Iterator[str]:
 
 
 def _page(store: str | None, root: Path) -> str:
-    """How to see the runs in MLflow."""
+    """How to see the runs in MLflow, in a shell where nothing is activated."""
     if store and store.startswith(("http://", "https://")):
         return store
     if store is None and Path.cwd() == root.resolve():
         return "make ui"
-    command = Path(sys.executable).parent / "mlflow"
-    shown = relative(command) if command.is_relative_to(Path.cwd()) else command
-    return f"{shown} ui" + (f" --backend-store-uri '{store}'" if store else "")
+    return f"{command('mlflow')} ui" + (f" --backend-store-uri '{store}'" if store else "")
 
 
 def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
     """How the runs agree with the published ones of the same settings, the published verdicts, and these runs' own."""
-    results, published = Path(plan.protocol.results_dir), root / "docs" / "results"
+    try:
+        asked = load([root / "config.yaml", root / PUBLISHED])
+    except ConfigError:
+        return
+    results, published = Path(plan.protocol.results_dir), root / asked.results_dir
     if results.resolve() == published.resolve() or not (published / "tables" / "runs.csv").is_file():
         return
-    ours, theirs = _ours(plan, root), _published(published)
-    found = agreement(ours, theirs)
+    found = agreement(_ours(plan, asked), _published(published))
     if found is None:
         yield "None of these runs has the settings of a published one, so there is nothing to compare."
     else:
@@ -56,22 +58,17 @@ def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
             f" difference is {found.largest:.2g} of the seeds' standard deviation ({found.where}): {word}."
         )
     yield f"Published verdicts:  {_verdicts(published)}"
-    if not plan.protocol.note:
-        yield f"Your seeds alone:    {_verdicts(results)}"
+    yield f"Your seeds alone:    {_verdicts(results)}"
 
 
-def _ours(plan: Plan, root: Path) -> dict[RunKey, dict[str, float]]:
+def _ours(plan: Plan, asked: Protocol) -> dict[RunKey, dict[str, float]]:
     """The final metrics of the runs whose settings the published protocol has too."""
-    try:
-        asked = load([root / "config.yaml", root / "workflow" / "published.yaml"])
-    except ConfigError:
-        return {}
     found = {}
     for key in plan.keys:
         try:
             if _decisive(asked.resolve(key)) == _decisive(plan.spec(key)):
                 found[key] = asdict(read_result(Path(plan.result(key))).final)
-        except (ConfigError, ResultError, ValueError):
+        except (ConfigError, ResultError, ValueError):  # not in the published protocol
             continue
     return found
 

@@ -18,6 +18,7 @@ from cpmlho.study.workflow import Plan
 
 MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done
 EPOCHS_WORTH_MEASURING = 50
+IDLE = "Nothing to be done"
 ENDING = re.compile("a job execution failed|CalledProcessError in")  # of a failure that is told better here
 
 
@@ -94,11 +95,12 @@ class Overview(logging.Filter):
     Args:
         plan: the protocol's.
         say: prints a line.
+        idle: called where Snakemake finds nothing to be done, of which it tells nobody else.
     """
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, say: Callable[[str], None], idle: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._plan, self._say = plan, say
+        self._plan, self._say, self._idle = plan, say, idle
         self._forecast = Forecast({}, 1)
         self._jobs: dict[int, RunKey] = {}
         self._active = self._over = False
@@ -131,6 +133,10 @@ class Overview(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Take in what Snakemake tells; whether it is shown as well."""
         event = str(getattr(record, "event", None) or "")
+        if not self._active and str(record.msg).startswith(IDLE):
+            self._say(str(record.msg))
+            self._idle()
+            return False
         if not self._active or self._over:
             return not self._over
         if event == "job_info":

@@ -27,6 +27,7 @@ from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
 from cpmlho.study.results import RESULT, held, run_dir, write_text
 from cpmlho.study.settings import Device, Tracking
+from cpmlho.study.tracking.place import TRACKING_URI, shown
 
 JOB_ENVIRONMENT = {
     # Torch on one thread: more threads give other bits, and `--cores` above the machine's cores then costs little.
@@ -137,7 +138,7 @@ def prepare(environment: MutableMapping[str, str], source: Path, tracking: Track
         del environment[name]
     environment.update(JOB_ENVIRONMENT, PYTHONPATH=str(source.resolve()))
     if tracking.uri:
-        environment["MLFLOW_TRACKING_URI"] = tracking.uri
+        environment[TRACKING_URI] = tracking.uri
 
 
 def need_server(tracking: Tracking, environment: Mapping[str, str]) -> None:
@@ -146,17 +147,12 @@ def need_server(tracking: Tracking, environment: Mapping[str, str]) -> None:
     Raises:
         ConfigError: the tracking store is no server.
     """
-    uri = tracking.uri or environment.get("MLFLOW_TRACKING_URI", "")
+    uri = tracking.uri or environment.get(TRACKING_URI, "")
     if not uri.startswith(("http://", "https://")):
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI: jobs on other machines need a tracking server, got {public(uri) or 'nothing'};"
-            " export MLFLOW_TRACKING_URI=http://HOST:PORT (docs/cluster.md)"
+            f"{TRACKING_URI}: jobs on other machines need a tracking server, got {shown(uri) or 'nothing'};"
+            f" export {TRACKING_URI}=http://HOST:PORT (docs/cluster.md)"
         )
-
-
-def public(uri: str) -> str:
-    """An address without what it may keep secret: user, password and query."""
-    return re.sub("^([^:/]*://)[^/]*@", r"\1", uri.partition("?")[0])
 
 
 def digest(text: str) -> str:
@@ -212,8 +208,8 @@ class Plan:
     @property
     def store(self) -> str | None:
         """The tracking store as it may be shown; None: the one beside the configuration."""
-        uri = self.protocol.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        return public(uri) if uri else None
+        uri = self.protocol.tracking.uri or os.environ.get(TRACKING_URI)
+        return shown(uri) if uri else None
 
     def write(self) -> None:
         """Write the file that the jobs read, in place of an earlier one."""
