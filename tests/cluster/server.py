@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.cluster.services import Service, free_port, wait_for
 
-PROGRAMS = {"psql": "postgresql"}
+PROGRAMS = {"pg_createcluster": "postgresql"}  # psql alone may be a client
 USER = "postgres"  # of Debian's package; PostgreSQL refuses root
 
 
