@@ -7,9 +7,10 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from tests.cluster.services import Service, free_port, wait_for
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
@@ -17,8 +18,9 @@ PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-clien
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# made by make test-cluster"
 NODE = "localhost"
+CLUSTER = "cpmlho-test"
 CONTENT = """{mark}
-ClusterName=test
+ClusterName={cluster}
 SlurmctldHost={node}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
@@ -57,11 +59,14 @@ def slurm(folder: Path, cpus: int) -> Iterator[None]:
         for name in ("state", "spool"):
             (folder / name).mkdir(parents=True)
         gres = CONFIGURATION.with_name("gres.conf")
+        stack.callback(end_jobs)
         stack.callback(CONFIGURATION.unlink, missing_ok=True)
         stack.callback(gres.unlink, missing_ok=True)
         CONFIGURATION.parent.mkdir(exist_ok=True)
         ports = {"controller_port": free_port(), "node_port": free_port()}
-        CONFIGURATION.write_text(CONTENT.format(mark=MARK, node=NODE, folder=folder, cpus=cpus, **ports))
+        CONFIGURATION.write_text(
+            CONTENT.format(mark=MARK, cluster=CLUSTER, node=NODE, folder=folder, cpus=cpus, **ports)
+        )
         gres.write_text(f"{MARK}\nNodeName={NODE} Name=gpu File=/dev/null\n")
         key = folder / "munge.key"
         key.touch(0o400)
@@ -81,6 +86,14 @@ def slurm(folder: Path, cpus: int) -> Iterator[None]:
 def made_here() -> bool:
     """Whether the configuration that is there is one that an earlier test has left, having been killed."""
     return CONFIGURATION.read_text().startswith(MARK)
+
+
+def end_jobs() -> None:
+    """Kill what is left of the jobs: a node that failed has let go of its processes."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SLURM_CLUSTER_NAME") == CLUSTER:
+                process.kill()
 
 
 def command(*arguments: str, check: bool = True) -> str:
