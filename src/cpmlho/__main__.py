@@ -154,7 +154,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     # The tracker's process starts while torch is imported here.
     observers: list[Observer] = [
         Progress(spec, say),
-        TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), say),
+        TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), say, protocol.plugins),
     ]
     try:
         from cpmlho.study.harness.run import execute

@@ -30,6 +30,7 @@ from cpmlho.core.options import Fixed, Options, Search, Training
 from cpmlho.study.grids import Grid, merge
 from cpmlho.study.methods import METHODS, Method
 from cpmlho.study.options import parse_options
+from cpmlho.study.plugins import load_plugins
 from cpmlho.study.settings import (
     Data,
     Dataset,
@@ -131,6 +132,7 @@ class Protocol(Strict):
 
     results_dir: str
     note: str
+    plugins: Annotated[list[str], Field(default_factory=list)]
     device: Device
     precision: Precision
     run: Run
@@ -157,6 +159,18 @@ class Protocol(Strict):
         made = {name: variant for grid in grids for name, variant in grids[grid].variants(grid)}
         run = {"variants": [*dict.fromkeys([*content["run"]["variants"], *made])]}
         return merge(content, {"variants": made, "run": run})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _load_plugins(cls, content: Any) -> Any:
+        """Before all other checks, which ask for what is registered; a validator defined later runs earlier."""
+        files = content.get("plugins") if isinstance(content, Mapping) else None
+        if isinstance(files, list) and all(isinstance(file, str) for file in files):
+            try:
+                load_plugins(files)
+            except ValueError as error:
+                raise ValueError(f"plugins: {error}") from None
+        return content
 
     @field_validator("methods", mode="before")
     @classmethod

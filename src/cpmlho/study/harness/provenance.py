@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpmlho.study.harness.syntax import digest_of, imported
+from cpmlho.study.methods import METHODS
 
 if TYPE_CHECKING:
     import torch
 
-HERE = Path(__file__).parents[2]  # the package's folder
+HERE = Path(__file__).resolve().parents[2]  # the package's folder
 SHARED = ("study.data", "study.problem", "study.harness.record")
 DECIDE_NOTHING = {  # beyond what each result itself records
     *("study.settings", "study.protocol", "study.results", "study.options", "core.options", "study.methods.registry"),
@@ -55,16 +56,21 @@ def utc(seconds: float) -> str:
 def modules(algorithm: str) -> tuple[Path, ...]:
     """The modules that a run of this method executes and that decide its numbers.
 
-    They are what the method's file, the reading of the data and the record import of this package, and what that
-    imports; settings are not among them, as each result holds its own.
+    They are the method's own file, wherever it lies, and what it, the reading of the data and the record import of
+    this package, and what that imports; settings are not among them, as each result holds its own.
     """
-    left, found = [*SHARED, f"study.methods.{algorithm}"], set[str]()
+    own = Path(METHODS[algorithm].train.__code__.co_filename).resolve()
+    left, found = [*SHARED, *_imports(own)], set[str]()
     while left:
         name = left.pop()
         if name not in found | DECIDE_NOTHING and _path(name).is_file():
             found.add(name)
-            left.extend(imported(ast.parse(_path(name).read_text(encoding="utf-8"))))
-    return tuple(sorted(_path(name) for name in found))
+            left.extend(_imports(_path(name)))
+    return tuple(sorted({own, *map(_path, found)}))
+
+
+def _imports(path: Path) -> list[str]:
+    return list(imported(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _path(module: str) -> Path:

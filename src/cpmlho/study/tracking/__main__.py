@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cpmlho.study.plugins import load_plugins
 from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import RESULT, read_result
 from cpmlho.study.tracking.place import TRACKING_URI
@@ -47,4 +48,5 @@ def follow(tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
+    load_plugins(sys.argv[1:])
     follow(Tracker(os.environ[TRACKING_URI], lambda line: print(line, file=sys.stderr, flush=True)))

@@ -36,12 +36,13 @@ class TrackerProcess:
     Args:
         uri: the tracking store.
         log: takes one line of text.
+        plugins: files that register what the run is of.
     """
 
-    def __init__(self, uri: str, log: Callable[[str], None]) -> None:
+    def __init__(self, uri: str, log: Callable[[str], None], plugins: Sequence[str] = ()) -> None:
         self._log = log
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cpmlho.study.tracking"],
+            [sys.executable, "-m", "cpmlho.study.tracking", *plugins],
             env=os.environ | {TRACKING_URI: uri},  # it may hold a password, and arguments are there for all to see
             stdin=subprocess.PIPE,
             text=True,

@@ -1,0 +1,43 @@
+"""Tree-structured Parzen estimators (Bergstra et al. 2011), by Optuna: ask for a point, train, tell its loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpmlho.core.events import FRESH
+from cpmlho.core.options import Search, least
+from cpmlho.study.methods import method
+
+
+@dataclass(frozen=True, kw_only=True)
+class TPE(Search):
+    """Its options: of the trials, so many are drawn at random before the estimators decide."""
+
+    initial_trials: int = least(1, 5)
+
+
+@method(TPE, kind="search", label="TPE", colour="#56B4E9", line="--")
+def tpe(problem, conditions, options, past=FRESH):
+    """Train `trials` points, one after the other."""
+    from cpmlho.core.trials import search
+
+    return search(problem, conditions, propose(problem, conditions, options), past)
+
+
+def propose(problem, conditions, options):
+    """Points of the unit cube; is sent each one's validation loss."""
+    import optuna
+    import torch
+
+    from cpmlho.core.trials import fraction, start_point
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = conditions.streams(problem).number("search")
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=options.initial_trials, seed=seed))
+    names = problem.space.names
+    if options.from_start:
+        study.enqueue_trial(dict(zip(names, start_point(problem, options).tolist(), strict=True)))
+    for _ in range(options.trials):
+        trial = study.ask({name: optuna.distributions.FloatDistribution(0, 1) for name in names})
+        loss = yield fraction(options, torch.tensor([trial.params[name] for name in names]))
+        study.tell(trial, loss)

@@ -1,0 +1,186 @@
+"""Methods from files of a user's own: loaded, checked, in the digest, and through the whole pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpmlho.study import plugins
+from cpmlho.study.harness.provenance import HERE, code_digest, modules
+from cpmlho.study.methods import METHODS
+from cpmlho.study.protocol import ConfigError, RunKey, load
+from cpmlho.study.report.style import style_of
+from cpmlho.study.results import RESULT, read_result, read_rows, run_dir
+from cpmlho.study.workflow import Plan
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples/plugins"
+OWN = """
+from dataclasses import dataclass
+from cpmlho.core.options import Search, least
+from cpmlho.study.methods import method
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Search):
+    first: int = least(1, 2)
+
+@method(Own, kind="search", label="Mine", colour="#123456", line=":")
+def mine(problem, conditions, options, past=None):
+    from cpmlho.core.trials import search
+    return search(problem, conditions, iter([1.0]), past)
+"""
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch, tmp_path):
+    """What a test registers is forgotten after it, and each works in a folder of its own."""
+    before = dict(METHODS)
+    monkeypatch.setattr(plugins, "_LOADED", set())
+    monkeypatch.chdir(tmp_path)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+    for cached in (modules, code_digest):
+        cached.cache_clear()
+
+
+def protocol(text=OWN, **changes):
+    Path("own.py").write_text(text)
+    return load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml"], {"plugins": ["own.py"], **changes})
+
+
+def test_settings_variants_and_style_come_from_the_file():
+    read = protocol(
+        methods={"mine": {"trials": 3}}, variants={"mine_later": {"base": "mine", "settings": {"first": 5}}}
+    )
+    spec = read.resolve(RunKey("mnist", "mine_later", 0))
+    assert (spec.algorithm, spec.trials, spec.settings.first) == ("mine", 3, 5)
+    assert style_of("mine") == ("Mine", "#123456", ":")
+
+
+def test_a_wrong_setting_of_it_is_one_line():
+    with pytest.raises(ConfigError, match=r"^--config: methods\.mine\.first: .*, got 'a'$"):
+        protocol(methods={"mine": {"first": "a"}})
+
+
+def test_a_file_is_run_once():
+    assert protocol(OWN + "\nprint('run')\n") == protocol()  # a second time the name would be taken
+
+
+def test_without_the_file_the_method_is_unknown():
+    with pytest.raises(ConfigError, match=r"unknown method mine; known: random_search, .*"):
+        load([ROOT / "config.yaml"], {"run": {"methods": ["mine"]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def f(:\n", "own.py line 1: not valid Python: "),
+        ("\n\n1 / 0\n", "own.py line 3: ZeroDivisionError: division by zero"),
+        ("import nowhere\n", "own.py line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("open('nowhere')\n", "own.py line 1: FileNotFoundError: "),
+        ("x = 1\n", "own.py: registers nothing; decorate a function with @method(...)"),
+        (OWN.replace("mine", "cpmlho"), "own.py line 10: ValueError: cpmlho: there is a method of this name already"),
+        (OWN + "\n1 / 0\n", "own.py line 15: ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line_and_leaves_nothing(text, says):
+    before = dict(METHODS)
+    with pytest.raises(ConfigError) as error:
+        protocol(text)
+    assert str(error.value).startswith(f"--config: plugins: {says}")
+    assert "\n" not in str(error.value)
+    assert before == METHODS
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["missing.py"], "plugins: missing.py: cannot be read: No such file or directory"),
+        (["."], "plugins: .: cannot be read: Is a directory"),
+        ("own.py", "plugins: Input should be a valid list, got 'own.py'"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line(files, says):
+    with pytest.raises(ConfigError) as error:
+        load([ROOT / "config.yaml"], {"plugins": files})
+    assert str(error.value) == f"--config: {says}"
+
+
+def test_the_file_is_in_the_digest_of_its_own_runs_alone():
+    def digests(text):
+        METHODS.pop("mine", None)
+        plugins._LOADED.clear()
+        for cached in (modules, code_digest):
+            cached.cache_clear()
+        protocol(text)
+        return code_digest("mine"), code_digest("cpmlho")
+
+    own, other = digests(OWN)
+    assert Path("own.py").resolve() in modules("mine")
+    assert HERE / "core/trials.py" in modules("mine")
+    assert digests(OWN.replace("Mine", "Other") + "# more\n") == (own, other)
+    changed = digests(OWN.replace("[1.0]", "[2.0]"))
+    assert changed[0] != own
+    assert changed[1] == other
+
+
+def test_the_jobs_read_the_same_files():
+    read = protocol()
+    Plan(read).write()
+    assert load([Path(Plan(read).file)]).plugins == ["own.py"]
+
+
+def test_halving_takes_only_numbers_that_end_at_one_point():
+    with pytest.raises(ConfigError, match=r"successive_halving\.trials: must be 1, 3, 7, 15 and so on, got 4"):
+        load(
+            [ROOT / "config.yaml"],
+            {
+                "plugins": [str(EXAMPLES / "successive_halving.py")],
+                "methods": {"successive_halving": {"trials": 4}},
+            },
+        )
+
+
+def snakemake(overlay, folder):
+    """The whole workflow from another folder than the project's."""
+    command = ["snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2", "report", "--config", f"overlay={overlay}"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_examples_through_the_whole_pipeline(tmp_path):
+    changes = {
+        "results_dir": "results",
+        "plugins": [os.path.relpath(EXAMPLES / name, tmp_path) for name in ("successive_halving.py", "tpe.py")],
+        "data": {"dir": "data", "folder": str(ROOT / "tests/data")},
+        "run": {"datasets": ["mnist"], "methods": ["successive_halving", "tpe"], "variants": [], "seeds": [0]},
+        "methods": {"successive_halving": {"trials": 3}, "tpe": {"trials": 2, "initial_trials": 1}},
+    }
+    overlay = tmp_path / "overlay.yaml"
+    smoke = (ROOT / "tests/smoke.yaml").read_text()
+    (tmp_path / "smoke.yaml").write_text(smoke)
+    overlay.write_text(json.dumps(changes))
+    done = snakemake(f"[{tmp_path / 'smoke.yaml'},{overlay}]", tmp_path)
+    assert done.returncode == 0, done.stderr
+    tables = (tmp_path / "results/tables/table1.md").read_text()
+    page = (tmp_path / "results/report.html").read_text()
+    assert "SHA" in tables
+    assert "TPE" in tables
+    assert "TPE" in page
+    folder = run_dir(tmp_path / "results", RunKey("mnist", "successive_halving", 0))
+    plugins.load_plugins(changes["plugins"])
+    result = read_result(folder / RESULT)
+    trials = read_rows(folder / "trials.csv")
+    steps = [int(row["step"]) for row in read_rows(folder / "history.csv")]
+    iterations = steps[1]  # two points, half the budget each; then the better one the other half
+    assert len(trials) == 3
+    assert steps == [iterations // 2, iterations, iterations + iterations // 2]
+    better = min(trials[:2], key=lambda row: float(row["val_loss"]))
+    assert trials[2]["dropout0"] == better["dropout0"]
+    assert result.final.val_loss == min(float(row["val_loss"]) for row in trials)
