@@ -196,7 +196,7 @@ def test_a_missing_setting_is_named(path, tmp_path):
     *parents, name = path
     functools.reduce(dict.__getitem__, parents, changed).pop(name)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
-    if name in ("output_units", "split") or parents[:1] in (["methods"], ["training"]):  # they have defaults
+    if name in ("plugins", "output_units", "split") or parents[:1] in (["methods"], ["training"]):  # they have defaults
         load([tmp_path / "config.yaml"])
         return
     with pytest.raises(ConfigError) as error:
