@@ -55,6 +55,26 @@ def test_channel_dropout_of_a_one_channel_image_blanks_it_whole():
     assert ((kept == 0) | torch.isclose(kept, torch.tensor(784 / 0.7))).all()
 
 
+def ends(centre, half, size):
+    """The first row of a hole and the one after its last, as the published code of Delta-STN has it (R17)."""
+    return tuple(int(min(max(centre + sign * half, 0), size)) for sign in (-1, 1))
+
+
+@pytest.mark.parametrize("length", range(2, 25))
+def test_a_hole_of_any_length_around_any_centre_is_the_published_codes(length, monkeypatch):
+    size = 28
+    centres = torch.arange(size).view(-1, 1, 1)
+    monkeypatch.setattr(torch, "randint", lambda *shape, **where: centres)
+    images = torch.ones(size, 1, size, size)
+    holes = cutout(images, torch.full((size,), length + 0.5), torch.ones(size), 1, generator()) == 0
+    for y in range(size):
+        top, bottom = ends(y, length / 2, size)
+        expected = torch.zeros(size, size, dtype=torch.bool)
+        expected[top:bottom, top:bottom] = True
+        assert torch.equal(holes[y, 0], expected), y
+        assert length / 2 > min(y, size - y) or bottom - top == length
+
+
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (9, 12)])
 def test_cutout_is_the_loop_over_examples_and_holes(height, width):
     batch, most = 40, 5
@@ -67,10 +87,11 @@ def test_cutout_is_the_loop_over_examples_and_holes(height, width):
     columns = torch.randint(width, (batch, most, 1), generator=draws)
     for i in range(batch):
         expected = images[i].clone()
-        half = int(length[i]) // 2
+        half = int(length[i]) / 2
         for k in range(int(holes[i])):
             y, x = int(rows[i, k]), int(columns[i, k])
-            expected[:, max(0, y - half) : y + half, max(0, x - half) : x + half] = 0
+            (top, bottom), (left, right) = (ends(y, half, height), ends(x, half, width))
+            expected[:, top:bottom, left:right] = 0
         assert torch.equal(result[i], expected), i
     assert (result == 0).any()
 

@@ -31,7 +31,7 @@ from cpmlho.study.results import (
 )
 from runs import content
 
-NAMES = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
+NAMES = ["random_search", "bayesian_optimization", "fixed", "stn", "delta_stn", "cpmlho", "cpmlho_uncentred"]
 
 
 def setting(small, key, **changes):
@@ -61,7 +61,7 @@ def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
 
 def off(small, **changes):
     """CPMLHO's settings with both of its parts off, and these changes."""
-    both = {"cutting_planes": False, "mixed_level": False}
+    both = {"cutting_planes": False, "mixed_level": False, "cut_steps": None}  # planes, if any, after each epoch
     return replace(small.methods["cpmlho"], **{**both, **changes})
 
 
@@ -148,7 +148,8 @@ def test_evaluation_is_the_mean_over_the_split(small):
 
 def test_rows_of_a_gradient_run(small, tmp_path):
     spec = small.resolve(RunKey("mnist", "cpmlho", 0))
-    result = execute(spec, tmp_path, [], print, 0.0)
+    settings = replace(spec.settings, cut_steps=None, max_planes=3)
+    result = execute(spec.model_copy(update={"settings": settings}), tmp_path, [], print, 0.0)
     rows = read_rows(tmp_path / HYPERPARAMETERS)
     steps = 2 * (1700 // 128)
     assert [row["update"] for row in rows] == list(range(steps // 5 + 1))

@@ -14,7 +14,7 @@ from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import HISTORY, RESULT
 from runs import content
 
-METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_cut_every_3"]
+METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_uncentred"]
 
 
 class InterruptionError(Exception):
@@ -51,6 +51,8 @@ def spec_of(small, dataset, method):
     spec = small.resolve(RunKey(dataset, method, 0))
     searching = spec.trials is not None
     settings = replace(spec.settings, trials=3) if searching else spec.settings
+    if method.startswith("cpmlho"):  # planes from the first epoch on
+        settings = replace(settings, cut_steps=10)
     data = spec.data.model_copy(update={"epochs": 1 if searching else 3})
     return spec.model_copy(update={"data": data, "settings": settings})
 

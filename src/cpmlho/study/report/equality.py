@@ -21,7 +21,10 @@ from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import METRICS, RESULT, ResultError, read_result
 from cpmlho.study.settings import Strict
 
-TIMES = {"seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"}
+TIMES = {
+    *("seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds"),
+    *("peak_memory_mb", "started", "ended"),
+}
 TOLERANCE = 1.0  # of the seeds' standard deviation; other rounding alone has moved no metric by more than 0.35 of it
 Finals = Mapping[RunKey, Mapping[str, float]]  # the final metrics of each run
 NUMBERS = {"status", "final", "best", "hyperparameters", "steps"}  # of result.json
