@@ -26,18 +26,21 @@ def test_its_tables_are_what_its_runs_give(again, name):
     assert (again / f"{name}.csv").read_text() == (RESULTS / "tables" / f"{name}.csv").read_text()
 
 
-def test_the_readme_opens_with_its_verdicts():
-    """Each line of the README's table is one of the verdicts', and every verdict at the paper's split is there."""
+def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables():
     readme = (ROOT / "README.md").read_text()
-    shown = readme[readme.index("<!-- verdicts -->") : readme.index("<!-- end -->")].splitlines()[1:]
-    table = (RESULTS / "tables" / "verdicts.md").read_text().splitlines()
-    lines = [line for line in table if line.startswith("|")]
+    answer = readme[readme.index("<!-- answer -->") : readme.index("<!-- end -->")]
     with (RESULTS / "tables" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
-        at_its_split = [row["split"] == "last" for row in csv.DictReader(file)]
-    assert len(at_its_split) == len(lines) - 2
-    wanted = [*lines[:2], *(line for line, chosen in zip(lines[2:], at_its_split, strict=True) if chosen)]
-    assert [line for line in shown if line in wanted] == wanted
-    assert set(shown) <= set(lines)
+        verdicts = [row["verdict"] for row in csv.DictReader(file)]
+    counts = [verdicts.count(name) for name in ("reproduced", "not reproduced", "inconclusive")]
+    found = f"reproduce {counts[0]}, do not reproduce {counts[1]}, and leave {counts[2]} undecided"
+    assert f"Of the paper's {len(verdicts)} claims, the runs published here {found}." in answer
+    with (RESULTS / "figures" / "forest.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(row["dataset"], row["other"]): row for row in csv.DictReader(file)}
+    for other in ("delta_stn", "fixed"):
+        for dataset, name in (("mnist", "MNIST"), ("fashionmnist", "FashionMNIST")):
+            mean, low, high = (float(rows[dataset, other][key]) for key in ("mean", "ci_low", "ci_high"))
+            assert f"{mean:+.4f} on {name} ({low:+.4f} to {high:+.4f}" in answer
+    assert all(row["n_seeds"] == "10" for row in rows.values())
 
 
 def test_its_report_links_every_run():

@@ -15,12 +15,10 @@ def block(language):
     return re.search(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
 
 
-def test_the_example_of_a_network_of_ones_own_runs(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    exec(compile(block("python"), "README.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
-    assert all("'rate': 0." in line for line in lines)
+def test_it_is_short_and_begins_with_its_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.split()) < 900
+    assert {"make paper", "make all", "make test"} <= {line[:10].strip() for line in readme.splitlines()[:15]}
 
 
 def test_the_example_of_a_changed_protocol_is_one():
@@ -31,7 +29,8 @@ def test_the_example_of_a_changed_protocol_is_one():
 
 
 @pytest.mark.parametrize(
-    "path", re.findall(r"`((?:src|docs|workflow|tests)/[^`*{} ]+)`", (ROOT / "README.md").read_text())
+    "path",
+    re.findall(r"[`(]((?:src|docs|workflow|tests|examples)/[^`*{}() ]+)[`)]", (ROOT / "README.md").read_text()),
 )
 def test_the_files_that_it_names_exist(path):
     assert (ROOT / path).exists()

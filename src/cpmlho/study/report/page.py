@@ -16,7 +16,7 @@ from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
 from cpmlho.study.report.paper import paper_effect
-from cpmlho.study.report.render import number
+from cpmlho.study.report.render import interval, number
 from cpmlho.study.report.stats import paired, summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
@@ -25,7 +25,7 @@ from cpmlho.study.results import RESULT, ResultError, run_dir
 CLASSES = {  # how the words of a verdict look
     **dict.fromkeys(("reproduced", "holds"), "good"),
     **dict.fromkeys(("not reproduced", "fails"), "bad"),
-    **dict.fromkeys(("inconclusive", "undecided"), "open"),
+    **dict.fromkeys(("inconclusive", "undecided", "depends on the reading"), "open"),
 }
 
 
@@ -49,13 +49,11 @@ def answer(study: Study) -> Iterator[str]:
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
     cases = "" if len(verdicts) == verdicts["claim"].nunique() else f" in {len(verdicts)} cases"
     yield f"Of the paper's {verdicts['claim'].nunique()} claims{cases}, on the runs below: {', '.join(parts)}."
-    for others, text in (
-        (["delta_stn"], "CPMLHO's final validation loss, of which less is better, minus "),
-        (["fixed", "bayesian_optimization", "random_search"], "The same minus "),
+    for other, text in (
+        ("delta_stn", "CPMLHO's final validation loss, of which less is better, minus Δ-STN's"),
+        ("fixed", "Minus that of no tuning at all"),
     ):
-        pieces = {other: [*_differences(study, other)] for other in others}
-        found = [f"that of {label_of(other)}: {', '.join(each)}" for other, each in pieces.items() if each]
-        yield text + ("; ".join(found) or f"that of {' or '.join(map(label_of, others))}: no two seeds of both") + "."
+        yield f"{text}: {'; '.join(_differences(study, other)) or 'no two seeds of both'}."
 
 
 def _differences(study: Study, other: str) -> Iterator[str]:
@@ -66,10 +64,25 @@ def _differences(study: Study, other: str) -> Iterator[str]:
         if found.n_seeds < 2:
             continue
         effect = paper_effect(dataset, "cpmlho", other, "val_loss")
-        inside = effect is not None and found.ci_low <= effect <= found.ci_high
-        paper = "" if effect is None else f"; the paper's {effect:+.3f} lies {'inside' if inside else 'outside'}"
-        bounds = f"95\N{NO-BREAK SPACE}% interval {found.ci_low:+.4f} to {found.ci_high:+.4f}"
-        yield f"{study.protocol.datasets[dataset].folder} {found.mean:+.4f} ({bounds}, {found.n_seeds} seeds{paper})"
+        paper = "" if effect is None else f", where the paper prints {effect:+.3f}"
+        bounds = f"{interval(found.ci_low, found.ci_high)}, {found.n_seeds} seeds"
+        yield f"{number(found.mean, sign='+')} on {study.protocol.datasets[dataset].folder} ({bounds}{paper})"
+
+
+class Chip(NamedTuple):
+    """A claim with its verdict, in two words."""
+
+    claim: str
+    verdict: str
+    statement: str
+
+
+def strip(study: Study) -> Iterator[Chip]:
+    """Each claim's verdict, or that it differs between its cases."""
+    for claim, cases in study.table("verdicts").groupby("claim", sort=False):
+        found = cases["verdict"].unique()
+        verdict = str(found[0]) if len(found) == 1 else "depends on the reading"
+        yield Chip(str(claim), verdict, str(cases["statement"].iloc[0]))
 
 
 def starts(protocol: Protocol) -> str:
@@ -136,6 +149,7 @@ def page(study: Study) -> str:
     text = environment.get_template("report.html.j2").render(
         protocol=protocol,
         answer=list(answer(study)),
+        strip=list(strip(study)),
         grids=grids,
         figures={name: (words, source(protocol.results_dir, name)) for name, words in FIGURES.items()},
         readings=list(readings(study.table("variants"))),
@@ -144,6 +158,7 @@ def page(study: Study) -> str:
         changes=changes(runs),
         finished=len(study.finished),
         asked=len(runs),
+        diverged=int((runs["status"] == "diverged").sum()),
         starts=starts(protocol),
         anchors=set(runs["dataset"] + "/" + runs["method"]),
         plain=str,

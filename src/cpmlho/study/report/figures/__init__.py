@@ -26,6 +26,11 @@ class Words(NamedTuple):
 
 
 FIGURES = {
+    "forest": Words(
+        "CPMLHO minus each other method",
+        "For each dataset the final validation loss of CPMLHO minus that of each other method, as a point with its 95 %"
+        " interval, with the difference that the paper prints as a diamond.",
+    ),
     "figure1": Words(
         "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
         "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"

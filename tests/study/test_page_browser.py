@@ -1,0 +1,93 @@
+"""The published page in a real browser: widths, schemes, sorting, filtering, the way to a run, no network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "report.html"
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--disable-component-update"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1600])
+def test_the_page_fits_and_loads_nothing(browser: Any, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(PAGE.as_uri())
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+def test_a_column_sorts_by_its_head_with_the_keyboard_too(browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(PAGE.as_uri())
+    table = page.locator("table.sortable", has_text="Verdicts").first
+    head = table.locator("thead th").first
+    cells = [row.split("\t")[0] for row in table.locator("tbody").inner_text().splitlines() if "\t" in row]
+    head.locator("button").focus()
+    for order in ("ascending", "descending"):
+        page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == order
+        found = [row.split("\t")[0] for row in table.locator("tbody").inner_text().splitlines() if "\t" in row]
+        assert found == sorted(cells, reverse=order == "descending")
+    page.close()
+
+
+def test_a_filter_hides_the_rows_without_its_words(browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(PAGE.as_uri())
+    field = page.locator("input.filter").first
+    table = page.locator("table.sortable").filter(has=page.locator("caption")).nth(0)
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    field.fill("no row has these words")
+    label = field.get_attribute("aria-label").removeprefix("Show the rows of ").removesuffix(" that have these words")
+    table = page.get_by_role("region", name=label, exact=True).locator("table")
+    assert table.locator("tbody tr:visible").count() == 0
+    field.fill("")
+    assert table.locator("tbody tr:visible").count() > 12
+    page.close()
+
+
+def test_a_number_leads_to_its_runs_and_these_to_their_files(browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(PAGE.as_uri())
+    page.locator('td a[href="#mnist/cpmlho"]').first.click()
+    group = page.locator("details#mnist\\/cpmlho")
+    assert group.get_attribute("open") is not None
+    link = group.locator("a", has_text="result.json").first.get_attribute("href")
+    assert (PAGE.parent / link).is_file()
+    page.close()
+
+
+def test_inside_another_page_a_link_leads_nowhere_but_within(browser: Any, tmp_path: Path) -> None:
+    shutil.copy(PAGE, tmp_path / "report.html")
+    (tmp_path / "outer.html").write_text('<iframe sandbox="allow-scripts" src="report.html" width=1000 height=800>')
+    page = browser.new_page()
+    page.goto((tmp_path / "outer.html").as_uri())
+    inner = page.frames[1]
+    inner.wait_for_selector("h1")
+    assert inner.locator('a[href^="runs/"]').count() == 0
+    inner.locator('nav a[href="#runs"]').click()
+    assert inner.locator("h1").inner_text().startswith("Does CPMLHO")
+    page.close()
