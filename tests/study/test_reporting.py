@@ -474,9 +474,10 @@ def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest
     write_figures(holes)
     assert [tuple(drawn[name].get_size_inches()) for name in ("figure1", "figure2")] == [(6.9, 2.5), (3.3, 3.0)]
     axes = drawn["figure1"].axes
-    assert [panel.get_title() for panel in axes] == ["Dropout0", "Dropout1", "Dropout2"]
+    assert [panel.get_title() for panel in axes] == [f"MNIST, dropout{i}" for i in range(3)]
     for panel, parameter in zip(axes, ("dropout0", "dropout1", "dropout2"), strict=True):
-        for method, label, band in zip(("delta_stn", "cpmlho"), ("Δ-STN", "CPMLHO"), panel.collections, strict=True):
+        bands = list(panel.collections)
+        for method, label in zip(("delta_stn", "cpmlho"), ("Δ-STN", "CPMLHO"), strict=True):
             rows = [row for row in table(holes, "figures/figure1.csv") if row["method"] == method]
             rows = [row for row in rows if row["hyperparameter"] == parameter]
             style = style_of(method)
@@ -487,11 +488,13 @@ def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest
             seeds = [name for name in ("seed0", "seed1", "seed2") if rows[0][name]]
             shown = [list(line.get_ydata()) for line in faint if not math.isnan(line.get_ydata()[0])]
             assert shown == [pytest.approx([float(row[name]) for row in rows]) for name in seeds]
-            edges = band.get_paths()[0].vertices[:, 1]
-            assert min(edges) == pytest.approx(min(float(row["ci_low"]) for row in rows))
-            assert max(edges) == pytest.approx(max(float(row["ci_high"]) for row in rows))
+            if len(seeds) >= 3:  # a band of fewer shows nothing
+                edges = bands.pop(0).get_paths()[0].vertices[:, 1]
+                assert min(edges) == pytest.approx(min(float(row["ci_low"]) for row in rows))
+                assert max(edges) == pytest.approx(max(float(row["ci_high"]) for row in rows))
             assert panel.get_ylim()[0] == 0
             assert panel.get_ylim()[1] >= max(max(line) for line in shown)
+        assert bands == []
 
 
 def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path) -> None:
@@ -510,7 +513,7 @@ def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path)
     rows = table(protocol, "figures/figure2.csv")
     assert [row["start"] for row in rows] == ["0.1"] * 6 + ["0.4"] * 6
     svg = text(protocol, "figures/figure2.svg")
-    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "paper: around 0.05"):
+    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "the claim: 0.025 to 0.075"):
         assert f"<!-- {label} -->" in svg
 
 

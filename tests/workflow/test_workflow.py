@@ -105,7 +105,8 @@ def test_the_published_protocol_has_ten_seeds_of_the_methods_and_five_of_the_res
         itertools.product(("mnist", "fashionmnist"), {*METHODS, "fixed"}), 10
     )
     assert set(seeds.values()) == {5, 10}
-    assert {method for _, method in seeds} == {*METHODS, "fixed", *config.load([ROOT / "config.yaml"]).variants}
+    named = yaml.safe_load((ROOT / "workflow/published.yaml").read_text())["run"]["variants"]
+    assert {method for _, method in seeds} == {*METHODS, "fixed", *named}
     assert counts == {"data": 2, "run": sum(seeds.values()), **REPORT}
 
 
@@ -166,7 +167,7 @@ def refusal(run):
     ("overlay", "expected"),
     [
         ("data: {timout: 3}", "data.timout: unknown setting"),
-        ("run: {methods: [grid_search]}", "run.methods.0: Input should be 'random_search', .* got 'grid_search'"),
+        ("run: {methods: [grid_search]}", "run.methods.0: unknown method grid_search; known: random_search, .*"),
         ("run: {seeds: []}", "run.seeds: List should have at least 1 item .*"),
         (
             "datasets: {mnist: {hyperparameters: {dropout0: {start: 1.2}}}}",
@@ -498,7 +499,7 @@ def edit(finished):
         path.write_text(content)
 
 
-@pytest.mark.parametrize("method", config.METHODS)
+@pytest.mark.parametrize("method", [name for name in config.METHODS if name not in ("stn", "cpmlho_uncentred")])
 def test_the_code_of_one_method_repeats_that_method_alone(finished, edit, method):
     edit(f"study/methods/{method}.py")
     assert finished.plan() == ({"run": len(finished.behind(method)), **REPORT}, finished.behind(method))
