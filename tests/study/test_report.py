@@ -16,7 +16,7 @@ from cpmlho.study.report.write import write_figures, write_page, write_tables
 class Page(HTMLParser):
     """What a browser would see of a page: elements open and closed, links, anchors, what it loads, its text."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "input", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_every_run_is_linked(made: tuple[Protocol, Page]) -> None:
 
 def test_nothing_is_loaded_from_elsewhere_and_pictures_have_words(made: tuple[Protocol, Page]) -> None:
     _, page = made
-    assert len(page.loaded) == 4
+    assert len(page.loaded) == 5
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.loaded)
     assert all(len(words) > 40 for words in page.alternatives)
 

@@ -624,9 +624,9 @@ def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, mak
 def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: Path) -> None:
     protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
     assert write_tables(protocol).endswith("files from 6 of 6 runs")
-    with pytest.raises(ResultError, match=r"figure1.svg: .*make the figures first: python -m cpmlho figures"):
+    with pytest.raises(ResultError, match=r"forest.svg: .*make the figures first: python -m cpmlho figures"):
         write_page(protocol)
-    assert write_figures(protocol).startswith(f"{tmp_path}/figures: 12 files, figure1,")
+    assert write_figures(protocol).startswith(f"{tmp_path}/figures: 15 files, forest, figure1,")
     assert write_page(protocol) == f"{tmp_path}/report.html: 6 of 6 runs, {len(TABLES)} tables, 4 figures"
 
 
