@@ -30,11 +30,14 @@ DATASETS = ["mnist", "fashionmnist"]
 ALTERNATIONS = ["stn", "delta_stn", "cpmlho", "cpmlho_uncentred"]  # the other variants take the same steps
 
 
+# A backend whose tensors have no data. Torch must know it before autograd starts, hence before any test runs.
+if torch._C._get_privateuse1_backend_name() != DEVICE:
+    _setup_privateuseone_for_python_backend(DEVICE)
+
+
 @pytest.fixture(scope="module")
 def device():
-    """A backend whose tensors have no data; torch knows it until the process ends."""
-    if torch._C._get_privateuse1_backend_name() != DEVICE:
-        _setup_privateuseone_for_python_backend(DEVICE)
+    """The device of that backend."""
     return torch.device(DEVICE)
 
 
