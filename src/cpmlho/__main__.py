@@ -124,8 +124,8 @@ def say(line: str) -> None:
 def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
     from cpmlho.study.data import fetch
-    from cpmlho.study.protocol import ConfigError
     from cpmlho.study.results import data_file, write_text
+    from cpmlho.study.strict import ConfigError
 
     protocol = protocol_of(arguments)
     if arguments.dataset not in protocol.datasets:
@@ -139,7 +139,7 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
-    from cpmlho.study.protocol import RunKey
+    from cpmlho.study.spec import RunKey
 
     protocol = protocol_of(arguments)
     key = RunKey(arguments.dataset, arguments.method, arguments.seed)
@@ -206,7 +206,7 @@ def track(arguments: argparse.Namespace) -> None:
 
 def serve_page(arguments: argparse.Namespace) -> None:
     """Verb `ui`: name the page's address, and serve it unless a server does."""
-    from cpmlho.study.protocol import ConfigError
+    from cpmlho.study.strict import ConfigError
     from cpmlho.study.tracking import tracking_uri, ui_link
     from cpmlho.study.tracking.place import command, database
 
@@ -244,8 +244,8 @@ def main() -> None:
 
 def _act(arguments: argparse.Namespace) -> None:
     from cpmlho.study.data import DataError
-    from cpmlho.study.protocol import ConfigError
     from cpmlho.study.results import ResultError
+    from cpmlho.study.strict import ConfigError
 
     try:
         arguments.act(arguments)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.study.methods import METHODS
-from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load, merge, parse
+from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load, merge
+from cpmlho.study.strict import parse
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 MAPPING = yaml.safe_load(CONFIG.read_text())
@@ -302,3 +304,37 @@ def test_unknown_names_of_a_run():
         protocol.resolve(RunKey("cifar", "cpmlho", 0))
     with pytest.raises(ConfigError, match="unknown method sgd; known: random_search"):
         protocol.resolve(RunKey("mnist", "sgd", 0))
+
+
+GRID = {"axes": {"network": {"one": {"base": "cpmlho"}}}}
+
+
+@pytest.mark.parametrize(
+    "clash",
+    [
+        {"variants": {"g_one": {"base": "stn"}}, "grids": {"g": GRID}},
+        {
+            "grids": {
+                "g": {"axes": {"network": {"one_two": {"base": "stn"}}}},
+                "g_one": {"axes": {"n": {"two": {"base": "stn"}}}},
+            }
+        },
+    ],
+    ids=["with a variant", "of two grids"],
+)
+def test_a_grid_takes_no_name_that_is_taken(clash):
+    assert re.search(r"grids\.\w+: there is a variant g_one\w* already", refusal(clash))
+
+
+def test_a_mistake_in_a_grid_is_blamed_on_what_the_grid_stands_in(tmp_path):
+    (tmp_path / "grid.yaml").write_text("grids: {g: {axes: {n: {one: {base: cpmlho, settings: {thet: 1}}}}}}")
+    with pytest.raises(ConfigError, match=r"grid\.yaml: variants\.g_one: thet: unknown setting"):
+        load([CONFIG, tmp_path / "grid.yaml"], {"note": "x"})
+
+
+def test_a_protocol_with_grids_is_the_same_when_read_from_its_file(tmp_path):
+    protocol = load([CONFIG], {"grids": {"g": GRID}})
+    (tmp_path / "protocol.json").write_text(protocol.model_dump_json())
+    again = load([tmp_path / "protocol.json"])
+    assert list(again.keys()) == list(protocol.keys())
+    assert again.variants == protocol.variants

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec, load
+from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.report.equality import TOLERANCE, agreement
 from cpmlho.study.results import METRICS, ResultError, read_result
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import command
 from cpmlho.study.workflow import Plan
 

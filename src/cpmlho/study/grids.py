@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from cpmlho.study.settings import Identifier, Seeds, Strict
+from cpmlho.study.settings import Identifier, Seeds
+from cpmlho.study.strict import Strict
 
 Choices = Annotated[dict[Identifier, dict[str, Any]], Field(min_length=1)]
 
@@ -42,6 +43,21 @@ class Grid(Strict):
             shared = {"datasets": self.datasets, "seeds": self.seeds}
             content |= {key: value for key, value in shared.items() if value is not None and key not in content}
             yield "_".join([grid, *(name for name, _ in chosen)]), content
+
+
+def made_by(grids: Mapping[str, Grid], declared: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The variants of all grids by name.
+
+    Raises:
+        ValueError: a name is among those declared, or is made twice.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for grid, each in grids.items():
+        for name, content in each.variants(grid):
+            if name in made or name in declared:
+                raise ValueError(f"grids.{grid}: there is a variant {name} already; rename the grid or a choice")
+            made[name] = content
+    return made
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

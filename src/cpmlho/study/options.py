@@ -8,17 +8,11 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ValidationError, create_model
-from pydantic_core import PydanticCustomError
 
 from cpmlho.core.options import Options
-from cpmlho.study.settings import Strict
+from cpmlho.study.strict import Strict, setting_error
 
 Kind = TypeVar("Kind", bound=Options)
-
-
-def setting_error(path: str, text: str) -> PydanticCustomError:
-    """An error about the setting at `path`; pydantic puts where the options stand before it."""
-    return PydanticCustomError("setting", "{path}: {text}", {"path": path, "text": text})
 
 
 def parse_options(kind: type[Kind], content: Mapping[str, Any], path: str = "") -> Kind:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpmlho.study.protocol import RunKey
+from cpmlho.study.spec import RunKey
 from cpmlho.study.workflow import Plan
 
 MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done

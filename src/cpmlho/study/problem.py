@@ -13,7 +13,7 @@ from cpmlho.core.space import Space
 from cpmlho.core.streams import Streams
 from cpmlho.study.data import Arrays, DataError, split
 from cpmlho.study.networks import build
-from cpmlho.study.protocol import RunSpec
+from cpmlho.study.spec import RunSpec
 
 
 def problem_of(spec: RunSpec, arrays: Arrays, device: torch.device) -> Problem:

@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpmlho.core.events import Metrics
-from cpmlho.study.protocol import RunKey, RunSpec, parse
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.strict import parse
 
 RESULT = "result.json"
 HISTORY = "history.csv"

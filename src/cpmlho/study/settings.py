@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cpmlho.study.methods import METHODS
+from cpmlho.study.strict import Strict
 
 
 def _known(name: str) -> str:
@@ -34,12 +35,6 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$")]
-
-
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys and silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Network(Strict):
@@ -137,14 +132,14 @@ class Variant(Strict):
     base: MethodName
     datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
     seeds: Seeds | None = None
-    settings: dict[str, Any] = {}
-    start: dict[HyperparameterName, float] = {}
-    network: dict[str, Any] = {}
+    settings: Annotated[dict[str, Any], Field(default_factory=dict)]
+    start: Annotated[dict[HyperparameterName, float], Field(default_factory=dict)]
+    network: Annotated[dict[str, Any], Field(default_factory=dict)]
     epochs: PositiveInt | None = None
     precision: Precision | None = None
-    training: dict[str, Any] = {}
+    training: Annotated[dict[str, Any], Field(default_factory=dict)]
     split: Split | None = None
-    choices: dict[str, str] = {}  # of a grid, by axis
+    choices: Annotated[dict[str, str], Field(default_factory=dict)]  # of a grid, by axis
 
 
 class Run(Strict):

@@ -24,9 +24,11 @@ import yaml
 
 from cpmlho.study import protocol as configuration
 from cpmlho.study.harness.provenance import code_digest
-from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
+from cpmlho.study.protocol import load
 from cpmlho.study.results import RESULT, held, run_dir, write_text
 from cpmlho.study.settings import Device, Tracking
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import TRACKING_URI, shown
 
 JOB_ENVIRONMENT = {

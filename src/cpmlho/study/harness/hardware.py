@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 
 from cpmlho.core.precision import native_bfloat16
-from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Device, Precision
+from cpmlho.study.strict import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -23,7 +23,8 @@ from cpmlho.study.data import Arrays
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
-from cpmlho.study.protocol import Protocol, RunKey, RunSpec, load
+from cpmlho.study.protocol import Protocol, load
+from cpmlho.study.spec import RunKey, RunSpec
 
 STEPS = 5  # of an epoch, a cycle of the methods that tune
 EXAMPLES = (60_000, 10_000)  # of the datasets' training and test files

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cpmlho.study.protocol import RunKey, RunSpec
 from cpmlho.study.results import HISTORY, Row, RunResult
+from cpmlho.study.spec import RunKey, RunSpec
 
 
 class Progress:

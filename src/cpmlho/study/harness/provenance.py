@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parents[2]  # the package's folder
 SHARED = ("study.data", "study.problem", "study.harness.record")
 DECIDE_NOTHING = {  # beyond what each result itself records
-    *("study.settings", "study.protocol", "study.results", "study.options", "core.options", "study.methods.registry"),
+    *("study.settings", "study.spec", "study.strict", "study.results", "study.options", "core.options"),
+    "study.methods.registry",
 }
 PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
 

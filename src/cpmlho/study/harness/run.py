@@ -18,8 +18,8 @@ from cpmlho.study.harness.provenance import code_digest, environment, git_commit
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
-from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import Observer, RunResult, held, write_run
+from cpmlho.study.spec import RunSpec
 
 
 def execute(

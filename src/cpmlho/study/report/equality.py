@@ -17,9 +17,9 @@ import yaml
 from pydantic import Field
 
 from cpmlho.study.harness.provenance import code_digest
-from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import METRICS, RESULT, ResultError, read_result
-from cpmlho.study.settings import Strict
+from cpmlho.study.spec import RunKey
+from cpmlho.study.strict import Strict
 
 TIMES = {
     *("seconds", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds"),

@@ -12,11 +12,13 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from cpmlho.study.protocol import ConfigError, Protocol, RunKey, RunSpec
+from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.study.settings import HyperparameterName
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.strict import ConfigError
 
 MISSING = "missing"
 LOSS = "final_val_loss"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from cpmlho.study.protocol import Protocol, RunKey
+from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
@@ -21,6 +21,7 @@ from cpmlho.study.report.stats import paired, summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import RESULT, ResultError, run_dir
+from cpmlho.study.spec import RunKey
 
 CLASSES = {  # how the words of a verdict look
     **dict.fromkeys(("reproduced", "holds"), "good"),

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.settings import Strict
+from cpmlho.study.strict import Strict
 
 Side = Literal["below", "above"]
 PAPERS = "delta_stn"  # what the paper compares CPMLHO with

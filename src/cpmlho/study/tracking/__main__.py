@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cpmlho.study.plugins import load_plugins
-from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import RESULT, read_result
+from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI
 from cpmlho.study.tracking.tracker import Tracker
 

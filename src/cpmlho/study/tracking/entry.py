@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, PLANES, RESULT, TRIALS, Row, RunResult
+from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.store import NOTE
 
 DIGEST = "files_sha256"

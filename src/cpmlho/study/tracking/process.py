@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpmlho.study.protocol import RunSpec
 from cpmlho.study.results import Row, RunResult
+from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI
 
 FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from cpmlho.study.harness.provenance import git_commit
-from cpmlho.study.protocol import RunKey, RunSpec
 from cpmlho.study.results import HYPERPARAMETERS, TRIALS, RunResult, read_rows
+from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.tracking import entry
 from cpmlho.study.tracking.entry import Tables, Times
 from cpmlho.study.tracking.place import one_line, shown

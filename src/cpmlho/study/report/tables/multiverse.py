@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.protocol import RunSpec
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished
 from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
 from cpmlho.study.report.rules import PAPERS, rules
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
+from cpmlho.study.spec import RunSpec
 
 FELL = 0.8  # of its first value: to where the cutting planes of an admissible reading have brought g
 ALIKE = set(RunSpec.model_fields) - {"method", "seed", "changes", "algorithm", "settings"}
