@@ -31,6 +31,11 @@ FIGURES = {
         "For each dataset the final validation loss of CPMLHO minus that of each other method, as a point with its 95 %"
         " interval, with the difference that the paper prints as a diamond.",
     ),
+    "specification_curve": Words(
+        "Every reading of CPMLHO minus Δ-STN",
+        "For each dataset the final validation loss of CPMLHO minus Δ-STN's in each reading, sorted, with intervals,"
+        " which are admissible and which diverged, and below it a grid of the choices that each makes.",
+    ),
     "figure1": Words(
         "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
         "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"

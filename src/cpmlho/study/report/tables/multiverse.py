@@ -37,10 +37,31 @@ def numbers(study: Study) -> pd.DataFrame:
     return order.sort_values(["rank", "difference_mean"], kind="stable", ignore_index=True).drop(columns="rank")
 
 
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    for dataset, name, ended in by_method(study.runs[study.runs["status"] != MISSING]):
+def specifications(study: Study) -> Iterator[tuple[RunSpec, pd.DataFrame]]:
+    """Each reading that the protocol asks for, with its runs."""
+    for dataset, name, runs in by_method(study.runs):
         spec = study.spec(dataset, name)
-        if not _is_reading(spec):
+        if _is_reading(spec):
+            yield spec, runs
+
+
+def progress(study: Study) -> list[str]:
+    """How far each dataset's specifications are; nothing of those that all are run."""
+    lines = []
+    asked = [(spec.dataset, runs["status"] != MISSING) for spec, runs in specifications(study)]
+    for dataset in study.protocol.run.datasets:
+        own = [there for name, there in asked if name == dataset]
+        begun, made, every = sum(each.any() for each in own), sum(each.sum() for each in own), sum(map(len, own))
+        if made < every:
+            folder = study.protocol.datasets[dataset].folder
+            lines.append(f"{folder} half done: {begun} of {len(own)} specifications, {made} of {every} runs of them.")
+    return lines
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    for spec, every in specifications(study):
+        dataset, name, ended = spec.dataset, spec.method, every[every["status"] != MISSING]
+        if ended.empty:
             continue
         runs, ratio = study.finished[study.finished["dataset"] == dataset], ended["g_ratio"].mean()
         comparator = _counterpart(study, spec, asdict(spec.settings))
@@ -94,7 +115,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     }
     datasets = study.protocol.datasets
     said = [sentence(datasets[str(name)].folder, rows) for name, rows in frame.groupby("dataset", sort=False)]
-    return listed(study.protocol, "Specifications", columns, frame, " ".join([*said, CAPTION]))
+    return listed(study.protocol, "Specifications", columns, frame, " ".join([*said, *progress(study), CAPTION]))
 
 
 def sentence(dataset: str, rows: pd.DataFrame) -> str:
