@@ -39,7 +39,8 @@ def test_each_combination_is_a_variant_once_and_is_run():
     assert made.run.variants == names
     for name, chosen in zip(names, product(*AXES.values()), strict=True):
         assert made.variants[name].choices == dict(zip(AXES, chosen, strict=True))
-    keys = [key for key in made.keys() if key.method.startswith("g_")]
+    runs = list(made.keys())
+    keys = [key for key in runs if key.method.startswith("g_")]
     assert len(keys) == len(set(keys)) == 4 * 2 + 4 * 1  # two seeds of the grid, or the one of the choice
     assert {key.dataset for key in keys} == {"mnist"}
     assert {key.seed for key in keys if key.method.endswith("_large")} == {7}
@@ -59,7 +60,8 @@ def test_choices_are_merged_over_each_other_in_the_order_of_the_axes():
 
 def test_what_a_grid_does_not_say_is_the_protocols():
     made = protocol(g={"axes": {"network": AXES["network"]}})
-    keys = [key for key in made.keys() if key.method.startswith("g_")]
+    runs = list(made.keys())
+    keys = [key for key in runs if key.method.startswith("g_")]
     names = ("g_centred", "g_uncentred")
     assert set(keys) == {RunKey(d, n, s) for d in made.run.datasets for n in names for s in made.run.seeds}
 

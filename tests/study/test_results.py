@@ -1,5 +1,6 @@
 """The result files: written whole or not at all, read back as they were."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -147,3 +148,60 @@ def test_values_that_are_not_there_or_out_of_range_are_named(tmp_path):
     write_run(run_dir(tmp_path, source.key), source, {})
     with pytest.raises(ConfigError, match=r"result\.json: data\..*dropout1\.start: .* greater than 0, got 0\.0"):
         with_values(fixed("cpmlho"), tmp_path)
+
+
+# The first edition
+
+
+NEWER = {  # settings that the first edition did not have
+    *("constraint", "force", "per_layer", "cut_steps", "upper_regularised", "warm_up", "response_learning_rate"),
+}
+
+
+def first_edition(method, algorithm, path, **settings):
+    """A result as the first edition wrote it."""
+    content = json.loads(result(spec=spec_of(algorithm)).model_dump_json())
+    spec = content["spec"]
+    spec["method"] = method
+    spec["settings"] = {k: v for k, v in spec["settings"].items() if k not in NEWER} | settings
+    spec["training"].pop("momentum")
+    spec.pop("split")
+    for name in ("started", "ended", "environment"):
+        content.pop(name)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("constraint", ["raw", "value"])
+def test_planes_of_the_first_edition_pulled_always(tmp_path, constraint):
+    path = first_edition(
+        "cpmlho", "cpmlho", tmp_path / RESULT, wh_at=constraint, multiplier="dual_ascent", max_planes=3
+    )
+    read = read_result(path).spec
+    settings = read.settings
+    assert (settings.constraint, settings.force) == (constraint, "always")
+    assert (settings.multiplier, settings.max_planes) == ("dual_ascent", 3)
+    assert (settings.warm_up, settings.cut_steps, settings.response_learning_rate) == (0, None, None)
+    assert (settings.per_layer, settings.upper_regularised) == (False, False)
+    assert (read.training.momentum, read.split) == (0.0, "last")
+
+
+def test_the_stn_of_the_first_edition_is_not_todays_method(tmp_path):
+    path = first_edition("stn", "delta_stn", tmp_path / RESULT, response="stn")
+    read = read_result(path).spec
+    assert (read.method, read.algorithm, read.settings.response) == ("stn_two_steps", "delta_stn", "stn")
+    mine = first_edition("delta_stn", "delta_stn", tmp_path / RESULT)
+    assert read_result(mine).spec.method == "delta_stn"
+
+
+PUBLISHED = sorted((ROOT / "docs/results/runs").glob("*/*/seed0/result.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: "/".join(path.parts[-4:-2]))
+def test_published_results_are_read(path):
+    written, read = json.loads(path.read_text())["spec"], read_result(path)
+    assert read.key == RunKey(*path.parts[-4:-2], 0)
+    assert (read.spec.algorithm, read.spec.data.epochs) == (written["settings"]["algorithm"], written["data"]["epochs"])
+    if "wh_at" in written["settings"]:
+        assert read.spec.settings.constraint == written["settings"]["wh_at"]
+        assert read.spec.settings.force == "always"

@@ -1,0 +1,58 @@
+"""The planes of whole runs on the small real subset: that they hold, and what is written of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from cpmlho.core.options import CPMLHO, CPMLHOUncentred
+from cpmlho.study.harness.record import RUNAWAY
+from cpmlho.study.harness.run import execute
+from cpmlho.study.protocol import RunKey
+from cpmlho.study.results import HISTORY, PLANES, read_result, read_rows
+
+
+def run(small, folder, method, epochs, settings=None):
+    """The result and the rows of its planes; `settings` None for the configuration's."""
+    spec = small.resolve(RunKey("mnist", method, 0))
+    data = spec.data.model_copy(update={"epochs": epochs})
+    changes = {"data": data, "settings": settings or replace(spec.settings, cut_steps=13)}  # an epoch's iterations
+    result = execute(spec.model_copy(update=changes), folder, [], print, 0.0)
+    return result, read_rows(folder / PLANES)
+
+
+RAW = pytest.mark.xfail(
+    strict=True, reason="the library's own defaults hold (H lambda) R, which the planes cannot bring in"
+)
+
+
+@pytest.mark.parametrize("settings", [pytest.param("library", marks=RAW), "configuration"])
+@pytest.mark.parametrize(("method", "options"), [("cpmlho", CPMLHO), ("cpmlho_uncentred", CPMLHOUncentred)])
+def test_the_gap_stays_where_it_began_for_thirty_epochs(small, tmp_path, method, options, settings):
+    result, rows = run(small, tmp_path, method, 30, options() if settings == "library" else None)
+    gaps = [row["g"] for row in rows]
+    assert result.status == "done"
+    assert len(gaps) == 30
+    assert max(gaps) <= 1.05 * gaps[0]
+    if settings == "configuration":  # chosen so that the planes bring it down
+        assert gaps[-1] <= 0.8 * gaps[0]
+
+
+def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp_path):
+    """At the first gap beyond the bound, on a network whose losses are still good."""
+    wild = CPMLHO(constraint="raw", force="always", mu_init=5.0, cut_every=1, max_planes=3)
+    result, rows = run(small, tmp_path, "cpmlho", 30, wild)
+    assert result.status == read_result(tmp_path / "result.json").status == "diverged"
+    gaps = {row["epoch"]: row["g"] for row in rows}
+    *before, last = gaps.values()
+    assert last > RUNAWAY * before[0] >= max(before)
+    history = read_rows(tmp_path / HISTORY)
+    assert [row["epoch"] for row in history] == list(gaps)
+    assert len(history) < 30
+    assert history[-1]["val_loss"] < 2.4
+
+
+@pytest.mark.parametrize(("per_layer", "layers"), [(False, [None]), (True, [1, 2, 3])])
+def test_rows_name_a_layer_where_planes_are_on_single_layers_alone(small, tmp_path, per_layer, layers):
+    _, rows = run(small, tmp_path, "cpmlho", 2, CPMLHO(per_layer=per_layer, max_planes=1))
+    assert [(row["epoch"], row.get("layer")) for row in rows] == [(e, layer) for e in (1, 2) for layer in layers]
+    assert ("layer" in (tmp_path / PLANES).read_text().partition("\n")[0]) == per_layer
