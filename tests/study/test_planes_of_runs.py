@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from cpmlho.core.options import CPMLHO, CPMLHOUncentred
-from cpmlho.study.harness.record import RUNAWAY
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import HISTORY, PLANES, read_result, read_rows
@@ -44,7 +43,7 @@ def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp
     assert result.status == read_result(tmp_path / "result.json").status == "diverged"
     gaps = {row["epoch"]: row["g"] for row in rows}
     *before, last = gaps.values()
-    assert last > RUNAWAY * before[0] >= max(before)
+    assert last > 1.5 * before[0] >= max(before)
     history = read_rows(tmp_path / HISTORY)
     assert [row["epoch"] for row in history] == list(gaps)
     assert len(history) < 30
