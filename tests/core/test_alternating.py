@@ -204,7 +204,7 @@ def test_the_planes_hold_the_displacement_of_the_last_response_step():
 
 def taken(**options):
     """The numbers of the planes at the end of each of three epochs of 10 iterations."""
-    events = cpmlho(problem(), CONDITIONS, CPMLHOUncentred(max_planes=2, **options))
+    events = cpmlho(problem(), CONDITIONS, CPMLHOUncentred(**{"max_planes": 2, "cut_steps": None, **options}))
     return [[plane.plane for plane in event.planes] for event in events if isinstance(event, Snapshot)]
 
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from cpmlho.core.events import FRESH
 from cpmlho.core.streams import Streams
@@ -30,9 +30,16 @@ DATASETS = ["mnist", "fashionmnist"]
 ALTERNATIONS = ["stn", "delta_stn", "cpmlho", "cpmlho_uncentred"]  # the other variants take the same steps
 
 
+class Unasked(_DummyBackendModule):
+    """Of use where it is named, but no device that torch itself may choose, in other tests of this process."""
+
+    def is_available(self):
+        return False
+
+
 # A backend whose tensors have no data. Torch must know it before autograd starts, hence before any test runs.
 if torch._C._get_privateuse1_backend_name() != DEVICE:
-    _setup_privateuseone_for_python_backend(DEVICE)
+    _setup_privateuseone_for_python_backend(DEVICE, Unasked())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,6 @@ def device():
 def fake(device, monkeypatch):
     """The mode in which all tensors are fake. What the backend cannot do is the CPU's: streams, and new tensors."""
     monkeypatch.setattr(Streams, "device", Streams.host)
-    monkeypatch.setattr(torch.Tensor, "new_tensor", lambda self, data: self.new_empty(len(data)))
     with FakeTensorMode() as mode:
         yield mode
 

@@ -23,7 +23,8 @@ SPACE = Space(("a", "b", "c"), *torch.tensor([[0.0] * 3, [0.95] * 3, [0.05] * 3]
 
 def planes(**changes):
     """On the two layers of `parameters`, with the first edition's multipliers and force unless they are given."""
-    first = {"multiplier": "dual_ascent", "mu_init": 0.22, "dual_step": 1e-6, "max_planes": 3, "force": "always"}
+    first = {"multiplier": "dual_ascent", "mu_init": 0.22, "dual_step": 1e-6, "max_planes": 3}
+    first |= {"cut_steps": None, "force": "always"}
     return CuttingPlanes(CPMLHO(**(first | changes)), 2, CPU)
 
 
@@ -371,6 +372,21 @@ def test_at_most_max_planes_are_kept_the_newest():
     alone.add(other)
     assert torch.equal(newest.sets[0].values(v), alone.sets[0].values(v))
     assert newest.sets[0].mu.tolist() == [0.22]
+
+
+def test_planes_whose_multiplier_has_come_to_stay_at_0_go_first():
+    """Of five planes the second dies on the way: an older one that still pulls keeps its place."""
+    v = gap(*parameters(), LAMBDA)
+    held = planes(max_planes=3)
+    for number in range(1, 6):
+        held.add(v)
+        if number == 2:
+            each = held.sets[0]
+            each.mu, each._alive = each.mu * torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0])
+            assert [state.plane for state in held.states(1, 1, v, 0.0)] == [1]
+        if number == 4:
+            assert [state.plane for state in held.states(1, 1, v, 0.0)] == [1, 3, 4]
+    assert [state.plane for state in held.states(1, 1, v, 0.0)] == [3, 4, 5]
 
 
 def test_states_name_their_layer_where_planes_are_on_single_layers():

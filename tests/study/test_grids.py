@@ -83,6 +83,10 @@ def grid(**choice):
     ("overrides", "says"),
     [
         (grid(settings={"thet": 1.0}), "variants.g_one: thet: unknown setting"),
+        (
+            grid(settings={"multiplier": "adbo", "cut_steps": 5}),
+            "variants.g_one: cut_steps: must not divide train_steps, 5,",
+        ),
         (grid(settings={"theta": -1.0}), "variants.g_one: theta: must be a number of at least 0"),
         (grid(training={"momentun": 0.9}), "variants.g_one: training.momentun: unknown setting"),
         (grid(speed=1), "variants.g_one.speed: unknown setting"),

@@ -19,26 +19,20 @@ def run(small, folder, method, epochs, settings=None):
     return result, read_rows(folder / PLANES)
 
 
-RAW = pytest.mark.xfail(
-    strict=True, reason="the library's own defaults hold (H lambda) R, which the planes cannot bring in"
-)
-
-
-@pytest.mark.parametrize("settings", [pytest.param("library", marks=RAW), "configuration"])
+@pytest.mark.parametrize("settings", ["library", "configuration"])
 @pytest.mark.parametrize(("method", "options"), [("cpmlho", CPMLHO), ("cpmlho_uncentred", CPMLHOUncentred)])
 def test_the_gap_stays_where_it_began_for_thirty_epochs(small, tmp_path, method, options, settings):
     result, rows = run(small, tmp_path, method, 30, options() if settings == "library" else None)
     gaps = [row["g"] for row in rows]
     assert result.status == "done"
-    assert len(gaps) == 30
+    assert len(gaps) >= 27  # the first plane is of step 50
     assert max(gaps) <= 1.05 * gaps[0]
-    if settings == "configuration":  # chosen so that the planes bring it down
-        assert gaps[-1] <= 0.8 * gaps[0]
+    assert gaps[-1] < 0.9 * gaps[0]  # 390 iterations; in the budgets of config.yaml by a fifth and more
 
 
 def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp_path):
     """At the first gap beyond the bound, on a network whose losses are still good."""
-    wild = CPMLHO(constraint="raw", force="always", mu_init=5.0, cut_every=1, max_planes=3)
+    wild = CPMLHO(constraint="raw", force="always", mu_init=5.0, cut_steps=None, max_planes=3)
     result, rows = run(small, tmp_path, "cpmlho", 30, wild)
     assert result.status == read_result(tmp_path / "result.json").status == "diverged"
     gaps = {row["epoch"]: row["g"] for row in rows}
@@ -52,6 +46,6 @@ def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp
 
 @pytest.mark.parametrize(("per_layer", "layers"), [(False, [None]), (True, [1, 2, 3])])
 def test_rows_name_a_layer_where_planes_are_on_single_layers_alone(small, tmp_path, per_layer, layers):
-    _, rows = run(small, tmp_path, "cpmlho", 2, CPMLHO(per_layer=per_layer, max_planes=1))
+    _, rows = run(small, tmp_path, "cpmlho", 2, CPMLHO(per_layer=per_layer, cut_steps=None))
     assert [(row["epoch"], row.get("layer")) for row in rows] == [(e, layer) for e in (1, 2) for layer in layers]
     assert ("layer" in (tmp_path / PLANES).read_text().partition("\n")[0]) == per_layer

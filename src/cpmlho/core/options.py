@@ -144,13 +144,13 @@ class CPMLHO(Response):
     """
 
     cutting_planes: bool = True
-    constraint: Literal["raw", "value", "response_weight", "displaced"] = "raw"
+    constraint: Literal["raw", "value", "response_weight", "displaced"] = "response_weight"
     g: Literal["l2", "squared", "l1", "mean_l1"] = "l2"
     per_layer: bool = False
     cut_every: int = least(1, 1)
-    cut_steps: int | None = least(1, None)
+    cut_steps: int | None = least(1, 50)
     multiplier: Literal["fixed", "dual_ascent", "adbo"] = "fixed"
-    mu_init: float = above(0, 1.0)
+    mu_init: float = above(0, 0.5)
     dual_step: float = above(0, 0.1)
     max_planes: int = least(1, 1)
     force: Literal["violated", "always"] = "violated"
@@ -158,6 +158,15 @@ class CPMLHO(Response):
     mixed_level: bool = True
     theta: float = least(0, 1.0)
     upper_regularised: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        replaced = self.max_planes == 1 and self.cut_steps and self.train_steps % self.cut_steps == 0
+        if self.multiplier == "adbo" and replaced:
+            raise ValueError(
+                f"cut_steps must not divide train_steps, {self.train_steps}, where multiplier is adbo and max_planes is 1:"
+                f" each plane would go before its multiplier leaves 0, got {self.cut_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

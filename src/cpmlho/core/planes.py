@@ -81,21 +81,25 @@ class PlaneSet:
 
     Attributes:
         mu: (k,), oldest first.
-        numbers: of the planes, from 1.
+        numbers: (k,), of the planes, from 1.
     """
 
     def __init__(self, options: CPMLHO, device: torch.device) -> None:
         self._options = options
         self._steps = 0  # of the multipliers
-        self.numbers: list[int] = []
+        self._taken = 0  # planes
+        self.numbers = torch.empty(0, device=device, dtype=torch.int64)
         self.mu = torch.empty(0, device=device)
         self._alive = torch.empty(0, device=device)  # 1, or 0 where mu has come to stay at 0
         self._offsets = torch.empty(0, device=device)
         self._normals: list[Tensor] = []  # (k, out, ...) a layer
 
+    def __len__(self) -> int:
+        return len(self.mu)
+
     def state(self) -> dict[str, Any]:
         """All that the planes remember."""
-        names = ("_steps", "numbers", "mu", "_alive", "_offsets", "_normals")
+        names = ("_steps", "_taken", "numbers", "mu", "_alive", "_offsets", "_normals")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -104,28 +108,37 @@ class PlaneSet:
             setattr(self, name, value)
 
     def add(self, v: Weights) -> None:
-        """Take a plane at the gap v; the oldest goes beyond `max_planes` (R6)."""
-        options, kept = self._options, slice(max(0, len(self.numbers) - self._options.max_planes + 1), None)
+        """Take a plane at the gap v; beyond `max_planes` those go whose mu has come to stay at 0, then the oldest (R6)."""
+        options = self._options
+        adbo = options.multiplier == "adbo"
+        alive = (self.mu > FORGOTTEN) * self._alive if adbo else self._alive
+        # The dead first, each oldest first; known to the device alone, so that nothing waits for it.
+        kept = torch.argsort(alive, stable=True)[max(0, len(self) - options.max_planes + 1) :].sort().values
         g, normal = distance(v, options.g)
         level = torch.stack([torch.sum(n * x) for n, x in zip(normal, v, strict=True)]).sum()
         old = self._normals or [n.new_empty(0, *n.shape) for n in normal]
         self._normals = [torch.cat([before[kept], new[None]]) for before, new in zip(old, normal, strict=True)]
         self._offsets = torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]])
-        alive = (self.mu > FORGOTTEN) * self._alive if options.multiplier == "adbo" else self._alive
-        start = 0.0 if options.multiplier == "adbo" else options.mu_init
-        self.mu = torch.cat([self.mu[kept] * alive[kept], g.new_tensor([start])])
-        self._alive = torch.cat([alive[kept], g.new_ones(1)])
-        self.numbers = [*self.numbers[kept], max(self.numbers, default=0) + 1]
+        start = g.new_full((1,), 0.0 if adbo else options.mu_init)
+        self.mu = torch.cat([(self.mu * alive)[kept], start])
+        self._alive = torch.cat([alive[kept], torch.ones_like(start)])
+        self._taken += 1
+        self.numbers = torch.cat([self.numbers[kept], self.numbers.new_full((1,), self._taken)])
 
     def values(self, v: Weights) -> Tensor:
         """phi of each plane, (k,), at the gap v."""
         products = [torch.mv(n.flatten(1), x.flatten()) for n, x in zip(self._normals, v, strict=True)]
         return torch.stack(products).sum(0) + self._offsets
 
+    def columns(self, v: Weights) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers, phi at the gap v, and mu of the planes whose mu may still rise."""
+        alive = self._alive > 0
+        return self.numbers[alive], self.values(v)[alive], self.mu[alive]
+
     def ascend(self, v: Weights) -> None:
         """The multipliers' step (R6)."""
         options = self._options
-        if options.multiplier == "fixed" or not self.numbers:
+        if options.multiplier == "fixed" or not len(self):
             return
         self._steps += 1
         # ADBO's damping: c mu with dual_step c = t^(-1/4), t the number of the step (Jiao et al. 2023).
@@ -142,7 +155,7 @@ class PlaneSet:
             response: response parameters.
             scales: as `response_scales`.
         """
-        if len(self.numbers) == 1 and self._options.force == "violated":  # no pass over the weights but two products
+        if len(self) == 1 and self._options.force == "violated":  # no pass over the weights but two products
             normals = [normal[0] for normal in self._normals]
             products = [_row_products(n, layer.R) for n, layer in zip(normals, response, strict=True)]
             along = zip(normals, general, products, scales, strict=True)
@@ -166,7 +179,7 @@ class CuttingPlanes:
         self.sets = [PlaneSet(options, device) for _ in self._groups]
 
     def __bool__(self) -> bool:
-        return bool(self.sets[0].numbers)
+        return len(self.sets[0]) > 0
 
     def state(self) -> list[dict[str, Any]]:
         """All that the planes remember."""
@@ -227,11 +240,11 @@ class CuttingPlanes:
         return result
 
     def states(self, epoch: int, step: int, v: Weights, share: float) -> list[PlaneState]:
-        """Each plane; `share` is the norm of the planes' gradient over that of the loss's."""
+        """Each plane whose mu may still rise; `share` is the norm of the planes' gradient over that of the loss's."""
         found = []
         for layer, (group, each) in enumerate(zip(self._groups, self.sets, strict=True), 1):
             g = distance(v[group], self._options.g)[0].item()
             named = layer if self._options.per_layer else 0
-            columns = zip(each.numbers, each.values(v[group]).tolist(), each.mu.tolist(), strict=True)
+            columns = zip(*(column.tolist() for column in each.columns(v[group])), strict=True)
             found += [PlaneState(epoch, step, i, g, phi, mu, share, named) for i, phi, mu in columns]
         return found

@@ -114,6 +114,11 @@ class Problem:
         test_loss, test_acc = self._score(predict, self.test)
         return Metrics(val_loss=valid_loss, val_acc=valid_acc, test_loss=test_loss, test_acc=test_acc)
 
+    @torch.no_grad()
+    def train_loss_of(self, predict: Callable[[Tensor], Tensor]) -> float:
+        """Mean upper-level loss of `predict` over the whole training split, as `evaluate` takes it over the others."""
+        return self._score(predict, self.train)[0]
+
     def _score(self, predict: Callable[[Tensor], Tensor], part: Split) -> tuple[float, float]:
         loss = torch.zeros((), device=self.device, dtype=torch.float64)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)

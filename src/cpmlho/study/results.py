@@ -36,6 +36,7 @@ class RunResult(BaseModel):
     status: Literal["done", "diverged"]
     final: Metrics  # gradient methods: at the last step; searches: the trial with the best validation loss
     best: Metrics  # the evaluation with the best validation loss
+    train_loss: float | None = None  # after the budget, dropout and cutout off; None in searches and the first edition
     hyperparameters: dict[str, float]  # final values, in their own units
     steps: int  # training iterations, over all trials
     train_seconds: float  # wall time of training apart from evaluation
@@ -178,12 +179,13 @@ def read_result(path: Path) -> RunResult:
 def _present(content: Any) -> Any:
     """A result as it would be written now.
 
-    In the first edition planes also pulled where their constraint held, and `stn` was a variant of Delta-STN.
+    In the first edition planes also pulled where their constraint held and were cut after whole epochs, and `stn` was
+    a variant of Delta-STN.
     """
     match content:
         case {"spec": {"settings": {"wh_at": _} as settings, "changes": changes} as spec}:
             varied = {**changes, "settings": _renamed(changes["settings"])} if "settings" in changes else changes
-            settings = {**_renamed(settings), "force": "always"}
+            settings = {**_renamed(settings), "force": "always", "cut_steps": None}
             return {**content, "spec": {**spec, "settings": settings, "changes": varied}}
         case {"spec": {"method": "stn", "settings": {"algorithm": "delta_stn"}} as spec}:
             return {**content, "spec": {**spec, "method": "stn_two_steps"}}

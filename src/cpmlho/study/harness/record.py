@@ -50,6 +50,13 @@ class Clock(BaseModel):
         self.evaluation_seconds += time.perf_counter() - wall
         return metrics
 
+    def train_loss(self, problem: Problem, snapshot: Snapshot) -> float:
+        """The training loss with dropout and cutout off, timed as an evaluation."""
+        wall = time.perf_counter()
+        loss = problem.train_loss_of(snapshot.predict)
+        self.evaluation_seconds += time.perf_counter() - wall
+        return loss
+
 
 class Evaluation(BaseModel):
     """One evaluation and where the method stood."""
@@ -75,6 +82,7 @@ class Record(BaseModel):
         runaway: whether a g was more than `RUNAWAY` times its first value, or no finite number.
         tables: rows by file name.
         evaluations: in order.
+        train_loss: after the whole budget, dropout and cutout off; None before, and in a search.
         seconds: of training, up to the last evaluation.
         clock: of the whole run.
     """
@@ -86,6 +94,7 @@ class Record(BaseModel):
     runaway: bool = False
     tables: dict[str, list[dict[str, int | float | str]]] = {}
     evaluations: list[Evaluation] = []
+    train_loss: float | None = None
     seconds: float = 0.0
     clock: Clock = Clock()
 

@@ -76,7 +76,7 @@ def train(
         observer.started(spec, record.tables)
     if not record.over:
         events = method.train(problem, conditions, spec.settings, past)
-        drive(events, problem, record, checkpoint, observers)
+        drive(events, problem, conditions.epochs, record, checkpoint, observers)
     return record
 
 
@@ -105,7 +105,12 @@ def resume(
 
 
 def drive(
-    method: Method, problem: Problem, record: Record, checkpoint: Checkpoint, observers: Sequence[Observer]
+    method: Method,
+    problem: Problem,
+    epochs: int,
+    record: Record,
+    checkpoint: Checkpoint,
+    observers: Sequence[Observer],
 ) -> None:
     """Run a method to its end, or until a gradient method diverges; evaluation is outside the training clock."""
     metrics: Metrics | None = None
@@ -121,6 +126,8 @@ def drive(
             continue
         metrics = record.clock.evaluate(problem, event)
         new = record.add(event, metrics)
+        if event.epoch == epochs and not record.search:
+            record.train_loss = record.clock.train_loss(problem, event)
         checkpoint.write(record, event.state())
         for observer in observers:
             observer.evaluated(new)
@@ -140,6 +147,7 @@ def summarise(
         status="diverged" if record.diverged else "done",
         final=final.metrics,
         best=record.best.metrics,
+        train_loss=record.train_loss,
         hyperparameters=final.hyperparameters,
         steps=record.evaluations[-1].step,
         train_seconds=clock.seconds,
