@@ -242,7 +242,7 @@ def test_examples_that_touch_each_other_are_pointed_out():
         (lambda: cpmlho.LogUniform(0, 1), "must be above 0, got 0"),
         (lambda: rows(3), "no tensor in a int.*rows=lambda"),
         (lambda: rows((X, Y[:3])), "lengths 3, 8"),
-        (lambda: tuner(method=cpmlho.CPMLHO(cut_steps=None)), r"cut_every of CPMLHO count epochs: give steps_per_epoch"),
+        (lambda: tuner(method=cpmlho.CPMLHO(cut_steps=None)), r"cut_every of CPMLHO count epochs: give steps"),
         (lambda: tuner().evaluate([]), "no batches to evaluate on"),
         (lambda: tuner(valid=[], method=cpmlho.DeltaSTN(train_steps=1)).step((X, Y)), "valid gives no batch"),
     ],

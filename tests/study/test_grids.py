@@ -85,7 +85,7 @@ def grid(**choice):
         (grid(settings={"thet": 1.0}), "variants.g_one: thet: unknown setting"),
         (
             grid(settings={"multiplier": "adbo", "cut_steps": 5}),
-            "variants.g_one: cut_steps: must not divide train_steps, 5,",
+            "variants.g_one: cut_steps: must not divide train_steps, 5, with adbo",
         ),
         (grid(settings={"theta": -1.0}), "variants.g_one: theta: must be a number of at least 0"),
         (grid(training={"momentun": 0.9}), "variants.g_one: training.momentun: unknown setting"),

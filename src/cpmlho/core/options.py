@@ -164,8 +164,8 @@ class CPMLHO(Response):
         replaced = self.max_planes == 1 and self.cut_steps and self.train_steps % self.cut_steps == 0
         if self.multiplier == "adbo" and replaced:
             raise ValueError(
-                f"cut_steps must not divide train_steps, {self.train_steps}, where multiplier is adbo and max_planes is 1:"
-                f" each plane would go before its multiplier leaves 0, got {self.cut_steps}"
+                f"cut_steps must not divide train_steps, {self.train_steps}, with adbo and max_planes 1: "
+                f"each plane would go before its multiplier leaves 0, got {self.cut_steps}"
             )
 
 

@@ -108,7 +108,7 @@ class PlaneSet:
             setattr(self, name, value)
 
     def add(self, v: Weights) -> None:
-        """Take a plane at the gap v; beyond `max_planes` those go whose mu has come to stay at 0, then the oldest (R6)."""
+        """Take a plane at the gap v; beyond `max_planes` those go whose mu stays at 0, then the oldest (R6)."""
         options = self._options
         adbo = options.multiplier == "adbo"
         alive = (self.mu > FORGOTTEN) * self._alive if adbo else self._alive
