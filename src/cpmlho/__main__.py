@@ -123,7 +123,7 @@ def say(line: str) -> None:
 
 def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
-    from cpmlho.study.data import fetch
+    from cpmlho.study.data import DataError, fetch, load
     from cpmlho.study.results import data_file, write_text
     from cpmlho.study.strict import ConfigError
 
@@ -131,10 +131,16 @@ def fetch_data(arguments: argparse.Namespace) -> None:
     if arguments.dataset not in protocol.datasets:
         raise ConfigError(f"unknown dataset {arguments.dataset}; known: {', '.join(protocol.datasets)}")
     dataset = protocol.datasets[arguments.dataset]
-    source = fetch(dataset, protocol.data, say)
-    say(f"{arguments.dataset}: four files verified, from source {source}")
-    content = {"dataset": arguments.dataset, "dir": protocol.data.dir, "sha256": dataset.sha256}
-    write_text(data_file(protocol.results_dir, arguments.dataset), json.dumps(content, indent=1) + "\n")
+    try:
+        load(dataset, protocol.data.dir)
+        say(f"{arguments.dataset}: four files verified, in place")
+    except DataError:
+        source = fetch(dataset, protocol.data, say)
+        say(f"{arguments.dataset}: four files verified, from source {source}")
+    record = data_file(protocol.results_dir, arguments.dataset)
+    content = json.dumps({"dataset": arguments.dataset, "sha256": dataset.sha256}, indent=1) + "\n"
+    if not record.is_file() or record.read_bytes() != content.encode():  # a newer one would make every run stale
+        write_text(record, content)
 
 
 def run_one(arguments: argparse.Namespace) -> None:

@@ -117,6 +117,18 @@ def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
     assert not (tmp_path / "results").exists()
 
 
+def test_complete_data_are_used_as_they_are_and_nothing_is_written(tmp_path, overlay):
+    """A later record would make every run stale, and the data may lie where nobody may write."""
+    (tmp_path / "moved").symlink_to("data")
+    cpmlho("data", "mnist", *overlay, cwd=tmp_path)
+    places = [tmp_path / "results/data/mnist.json", tmp_path / "data/MNIST/raw"]
+    before = [place.stat().st_mtime_ns for place in places]
+    (tmp_path / "more.yaml").write_text("data: {dir: moved, sources: [registry], folder: null}")
+    done = cpmlho("data", "mnist", *overlay, "--config", "more.yaml", cwd=tmp_path)
+    assert done.stderr == "mnist: four files verified, in place\n"
+    assert [place.stat().st_mtime_ns for place in places] == before
+
+
 def test_the_protocol_may_be_json(tmp_path, overlay):
     protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml", tmp_path / "overlay.yaml"])
     (tmp_path / "protocol.json").write_text(protocol.model_dump_json())

@@ -262,6 +262,9 @@ def test_damaged_result_is_named_and_leaves_the_tables(tmp_path: Path) -> None:
 
 
 def test_like_runs_are_not_flagged(full: Protocol) -> None:
+    moved = full.model_copy(update={"data": full.data.model_copy(update={"dir": "elsewhere"})})
+    assert frame.flags(frame.read_runs(moved)) == []
+    assert list(frame.read_runs(moved)["config_digest"]) == list(frame.read_runs(full)["config_digest"])
     assert frame.flags(frame.read_runs(full)) == []
     assert "Caution" not in text(full, "tables/table1.md")
 

@@ -1,5 +1,7 @@
 """The result files: written whole or not at all, read back as they were."""
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -18,6 +20,7 @@ from cpmlho.study.results import (
     RESULT,
     ResultError,
     RunResult,
+    held,
     read_result,
     read_rows,
     run_dir,
@@ -26,6 +29,7 @@ from cpmlho.study.results import (
     write_run,
     write_text,
 )
+from cpmlho.study.tracking.replay import at_work
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,6 +98,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_held_where_only_what_is_open_for_writing_can_be(tmp_path, monkeypatch):
+    lock = fcntl.flock
+
+    def on_nfs(file, operation):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", on_nfs)
+    with held(tmp_path, pytest.fail):
+        assert at_work(tmp_path)
+        with pytest.raises(LookupError), held(tmp_path, busy):
+            pytest.fail("held twice")
+    assert not at_work(tmp_path)
+
+
+def busy():
+    raise LookupError
 
 
 def test_the_result_is_written_last(tmp_path, monkeypatch):

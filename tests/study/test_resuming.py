@@ -11,7 +11,7 @@ import pytest
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey
-from cpmlho.study.results import HISTORY, RESULT
+from cpmlho.study.results import HISTORY, LOCK, RESULT
 from runs import content
 
 METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_uncentred"]
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(small, whole, tmp_path, dat
         assert len(watcher.tables.get(HISTORY, [])) == seen  # each attempt adds one evaluation
     run(spec, tmp_path)
     assert content(tmp_path) == whole(dataset, method)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*whole(dataset, method)[0], RESULT])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([LOCK, *whole(dataset, method)[0], RESULT])
 
 
 def test_a_diverged_run_is_not_trained_on(small, tmp_path):
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_cannot_be_replaced_leaves_the_one_before(small, whole
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             run(spec, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, LOCK}
     lines, watcher = run(spec, tmp_path)
     assert (lines, len(watcher.tables[HISTORY])) == ([], 1)
     assert content(tmp_path) == whole("mnist", "cpmlho")
@@ -171,6 +171,16 @@ def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path
     lines, _ = run(spec, tmp_path)
     assert lines == [f"{tmp_path / CHECKPOINT}: not used, the run starts anew: it was made under other {other}"]
     assert content(tmp_path) == whole("mnist", "cpmlho")
+
+
+def test_data_that_were_moved_let_a_run_go_on(small, whole, tmp_path):
+    spec = spec_of(small, "mnist", "cpmlho")
+    run(spec, tmp_path, after=1)
+    (tmp_path.parent / "moved").symlink_to(small.data.dir)
+    lines, watcher = run(spec.model_copy(update={"data_dir": str(tmp_path.parent / "moved")}), tmp_path)
+    assert (lines, len(watcher.tables[HISTORY])) == ([], 1)
+    there = content(tmp_path)
+    assert there[1]["spec"].pop("data_dir") != whole("mnist", "cpmlho")[1]["spec"]["data_dir"]
 
 
 # Side by side

@@ -170,6 +170,7 @@ def test_a_statement_and_its_values_are_no_part_of_an_error() -> None:
     ("address", "public", "secret"),
     [
         ("http://user:s3cret@host:80/place", "http://host:80/place", "s3cret"),
+        ("http://user:s3/c?r@et@host:80/place?x=1", "http://host:80/place", "s3/c?r@et"),
         ("https://t0ken@host", "https://host", "t0ken@"),
         ("postgresql://user:s3/cr@et@host/runs", "postgresql://host/runs", "s3/cr@et"),
         ("postgresql://host/runs?user=u&password=s3cret", "postgresql://host/runs", "s3cret"),

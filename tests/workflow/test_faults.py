@@ -20,7 +20,7 @@ import yaml
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
-from cpmlho.study.results import RESULT, run_dir
+from cpmlho.study.results import LOCK, RESULT, run_dir
 from runs import content
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk):
     assert "Traceback" not in full.stderr
     assert content(folder) == before
     left = {path.name for path in run_dir(small_disk, RunKey("mnist", "cpmlho", 0)).iterdir()}
-    assert left <= {"checkpoint.pt"}  # an earlier one that still had room
+    assert left <= {LOCK, CHECKPOINT}  # an earlier one that still had room
 
 
 def test_a_results_folder_that_cannot_be_written_is_one_line(small, tmp_path):
@@ -221,8 +221,8 @@ def test_a_second_process_waits_for_the_first(small, tmp_path):
         [
             sys.executable,
             "-c",
-            "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print(); input()",
-            folder,
+            "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print(); input()",
+            folder / LOCK,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -10,13 +10,13 @@ from pathlib import Path
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.report.equality import TOLERANCE, agreement
 from cpmlho.study.results import METRICS, ResultError, read_result
-from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import command
 from cpmlho.study.workflow import Plan
 
 PUBLISHED = Path("workflow", "published.yaml")
-WHERE_ONLY = {"data_dir", "device", "precision"}  # of a specification: what moves digits alone
+WHERE_ONLY = PLACE | {"device", "precision"}  # of a specification: what moves digits alone
 
 
 def places(plan: Plan, rules: Collection[str], root: Path) -> Iterator[str]:

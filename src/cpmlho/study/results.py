@@ -22,6 +22,7 @@ HISTORY = "history.csv"
 HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
+LOCK = ".lock"
 
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
 Row = Mapping[str, float | int | str]
@@ -116,22 +117,21 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
 def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
     """Hold a folder against other processes of this project; however a process ends, it lets go.
 
+    The lock is of a file open for writing, as NFS locks nothing else; it stays, as removing it would be a race.
+
     Args:
         folder: made if there is none.
         busy: called where another process holds it: says so, and this process then waits, or raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with (folder / LOCK).open("a") as file:
         with suppress(OSError):  # a file system without locks
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 busy()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -14,6 +14,8 @@ from cpmlho.study.options import parse_options
 from cpmlho.study.settings import Dataset, Device, Precision, Split
 from cpmlho.study.strict import Strict
 
+PLACE = {"data_dir"}  # of a specification: where, which decides no number
+
 
 def method_of(name: str) -> Method:
     """The registered method of this name.

@@ -27,7 +27,7 @@ from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import load
 from cpmlho.study.results import RESULT, held, run_dir, write_text
 from cpmlho.study.settings import Device, Tracking
-from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import TRACKING_URI, shown
 
@@ -228,7 +228,7 @@ class Plan:
 
     def decisive(self, wildcards: Wildcards) -> str:
         """A digest of the settings that decide the run's numbers: where its data lie does not."""
-        return digest(self.spec(key_of(wildcards)).model_dump_json(exclude={"data_dir"}))
+        return digest(self.spec(key_of(wildcards)).model_dump_json(exclude=PLACE))
 
     def code(self, wildcards: Wildcards) -> str:
         """A digest of the code that decides the run's numbers."""

@@ -19,7 +19,7 @@ from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.results import Observer, RunResult, held, write_run
-from cpmlho.study.spec import RunSpec
+from cpmlho.study.spec import PLACE, RunSpec
 
 
 def execute(
@@ -83,7 +83,7 @@ def train(
 def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, object]:
     """What must be the same for an interrupted run to go on to the same bits."""
     return {
-        "settings": spec.model_dump(mode="json"),
+        "settings": spec.model_dump(mode="json", exclude=PLACE),
         "code": code_digest(spec.algorithm),
         "versions": versions(),
         "device or precision": [device_name(device), precision],

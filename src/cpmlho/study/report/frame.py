@@ -17,7 +17,7 @@ from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir, with_values
 from cpmlho.study.settings import HyperparameterName
-from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 
 MISSING = "missing"
@@ -164,8 +164,8 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "network": spec.data.network.kind,
         "epochs": spec.data.epochs,
         "trials": spec.trials,
-        "config_digest": _digest(spec.model_dump(mode="json")),
-        "stale": spec != asked,
+        "config_digest": _digest(spec.model_dump(mode="json", exclude=PLACE)),
+        "stale": spec.model_dump(exclude=PLACE) != asked.model_dump(exclude=PLACE),
         "outdated": result is not None and outdated(spec.algorithm, result.code, spec.dataset),
     }
     if result:

@@ -29,7 +29,7 @@ def shown(uri: str) -> str:
     """The store's address without user, password and options."""
     if uri.startswith(LOCAL):
         return uri
-    return re.sub("//.*@", "//", uri.partition("?")[0])
+    return re.sub("//.*@", "//", uri).partition("?")[0]  # a password may hold any character, also @, / and ?
 
 
 def page(uri: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.results import RESULT, TRIALS, ResultError, read_result, read_rows, run_dir
+from cpmlho.study.results import LOCK, RESULT, TRIALS, ResultError, read_result, read_rows, run_dir
 from cpmlho.study.tracking.entry import points, run_files, trial
 from cpmlho.study.tracking.place import page, tracking_uri
 from cpmlho.study.tracking.tracker import Tracker
@@ -39,17 +38,14 @@ def log_run(tracker: Tracker, folder: Path) -> bool:
 def at_work(folder: Path) -> bool | None:
     """Whether a run is going on in its folder: it holds it (`results.held`); None on a file system without locks."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return None
-    finally:
-        os.close(descriptor)
     return False
 
 
