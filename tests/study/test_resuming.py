@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(small, whole, tmp_path, damag
     path = tmp_path / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
     (line,), watcher = run(spec, tmp_path)
-    assert line.startswith(f"{path}: not used, the run starts anew: it ")
+    assert line.startswith(f"{path}: ignoring this checkpoint, restarting: it ")
     assert watcher.tables == {}
     assert content(tmp_path) == whole("mnist", "cpmlho")
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path
             patch.setattr(f"cpmlho.study.harness.run.{name}", lambda *_: "another")
             run(spec, tmp_path, after=1)
     lines, _ = run(spec, tmp_path)
-    assert lines == [f"{tmp_path / CHECKPOINT}: not used, the run starts anew: it was made under other {other}"]
+    assert lines == [f"{tmp_path / CHECKPOINT}: ignoring this checkpoint, restarting: it was made under other {other}"]
     assert content(tmp_path) == whole("mnist", "cpmlho")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpmlho.study.jobs import find_gpus, need_server
 from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Tracking
-from cpmlho.study.workflow import find_gpus, need_server
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles/slurm"

@@ -237,5 +237,5 @@ def test_a_second_process_waits_for_the_first(small, tmp_path):
 
     execute(spec, folder, [], say, 0.0)
     holder.communicate()
-    assert lines == [f"{folder}: another process is still at work on it, this one waits for it"]
+    assert lines == [f"{folder}: locked by another process; waiting"]
     assert (folder / RESULT).exists()

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import pytest
 
+from cpmlho.study.jobs import find_gpus, prepare
 from cpmlho.study.protocol import ConfigError, load
 from cpmlho.study.settings import Tracking
-from cpmlho.study.workflow import Plan, find_gpus, overrides, prepare
+from cpmlho.study.workflow import Plan, overrides
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 SECRET = "postgresql://somebody:s3cret@host/db?password=s3cret"

@@ -15,7 +15,8 @@ from cpmlho.study.conclusion import beside_the_published, places
 from cpmlho.study.overview import Overview
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
-from cpmlho.study.workflow import Plan, find_gpus, hold, key_of, need_server, prepare, read_protocol, relative, stop
+from cpmlho.study.jobs import find_gpus, need_server, prepare
+from cpmlho.study.workflow import Plan, hold, key_of, read_protocol, relative, stop
 
 
 def refuse(message):

@@ -17,6 +17,7 @@ from cpmlho.core.loading import move, rows
 from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
 from cpmlho.core.options import Response as Method
+from cpmlho.core.resuming import move_to, restore, state_of
 from cpmlho.core.spaces import Uniform, Values
 
 TrainLoss = Callable[[Net, Batch, Values], Tensor]
@@ -184,18 +185,7 @@ class Tuner:
 
     def to(self, device: torch.device | str) -> Tuner:
         """Go on, module, optimizer and all, on another device; streams of randomness begin anew there."""
-        levels, target = self._levels, torch.device(device)
-        self.module.to(target)
-        averages = levels.upper_optimizer.square_averages
-        averages[:] = [average.to(target) for average in averages]
-        for tensor in (levels.raw, levels.spread, levels.used, *levels.layers.parameters):
-            tensor.data = tensor.data.to(target)
-        for optimizer in (self.optimizer, levels.response_optimizer):
-            optimizer.load_state_dict(optimizer.state_dict())  # which goes where its parameters are
-        if levels.planes is not None:
-            levels.planes.restore(move(levels.planes.state(), target))
-        if target.type != levels.device.type:
-            levels.set_streams(target)
+        move_to(self._levels, torch.device(device))
         self._idle()
         return self
 
@@ -205,24 +195,7 @@ class Tuner:
         A scheduler's and a training loader's state are the caller's; taken between two passes over a loader that
         shuffles with torch's global generator, nothing of the loader's is missing.
         """
-        levels = self._levels
-        rng = {"cpu": torch.get_rng_state()}
-        if levels.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(levels.device)
-        return {
-            "names": list(self.space),
-            "steps": levels.steps,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "response": dict(zip(levels.layers.names, map(list, levels.layers.response), strict=True)),
-            "response_optimizer": levels.response_optimizer.state_dict(),
-            "upper": self._upper_tensors(),
-            "planes": levels.planes.state() if levels.planes is not None else None,
-            "streams": levels.streams.state(),
-            "valid": levels.valid.state(),
-            "train": levels.upper.state() if levels.upper is not None else None,
-            "rng": rng,
-        }
+        return state_of(self._levels)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken, to the same bits.
@@ -230,35 +203,8 @@ class Tuner:
         Raises:
             ValueError: it was taken of another space, module or method.
         """
-        levels = self._levels
-        for what, its, ours in (
-            ("space", state["names"], list(self.space)),
-            ("responding weights", list(state["response"]), levels.layers.names),
-            ("planes", state["planes"] is not None, levels.planes is not None),
-        ):
-            if its != ours:
-                raise ValueError(f"the state is of another tuner: its {what}: {its}, this one's: {ours}")
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        levels.response_optimizer.load_state_dict(state["response_optimizer"])
-        torch._foreach_copy_(self._upper_tensors(), state["upper"])
-        torch._foreach_copy_(levels.layers.parameters, [t for each in state["response"].values() for t in each])
-        if levels.planes is not None:
-            levels.planes.restore(state["planes"])
-        levels.streams.restore(state["streams"])
-        levels.steps = state["steps"]
+        restore(self._levels, state)
         self._idle()
-        for loader, kept in ((levels.valid, state["valid"]), (levels.upper, state["train"])):
-            if loader is not None and kept is not None:
-                loader.restore(kept)
-        torch.set_rng_state(state["rng"]["cpu"].cpu())
-        if levels.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), levels.device)
-
-    def _upper_tensors(self) -> list[Tensor]:
-        levels = self._levels
-        averages = levels.upper_optimizer.square_averages
-        return [levels.raw.detach(), levels.spread.detach(), levels.used, *averages]
 
 
 def _epoch(method: Method, steps: int | None) -> int:

@@ -9,14 +9,11 @@ import hashlib
 import json
 import math
 import os
-import re
 import signal
-import subprocess
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -26,25 +23,12 @@ from cpmlho.study import protocol as configuration
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import load
 from cpmlho.study.results import RESULT, held, run_dir, write_text
-from cpmlho.study.settings import Device, Tracking
+from cpmlho.study.settings import Tracking
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import TRACKING_URI, shown
 
-JOB_ENVIRONMENT = {
-    # Torch on one thread: more threads give other bits, and `--cores` above the machine's cores then costs little.
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # Freed memory stays the process's: to fault the pages of each step's tensors in anew takes 5 % of a CNN's training.
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MPLBACKEND": "agg",  # a notebook exports a backend of its own
-    "PYTHONUTF8": "1",  # names and messages print whatever the locale
-}
-# Set for other programs of the same shell: processes bound to one core, interpreters with switches of their own.
-INHERITED = ("PYTHON", "OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 NETWORK_COST = {"mlp": 1, "cnn": 3}  # of a step, roughly
-GPU_NAME = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")  # in CUDA_VISIBLE_DEVICES
 DIGITS = 16  # of a digest that a person may have to compare
 
 
@@ -108,53 +92,6 @@ def read_protocol(
             raise ConfigError(f"{option}: is given twice; give all its values after one")
     overlays, settings = overrides(entries)
     return load([relative(file) for file in [root / "config.yaml", *configfiles, *overlays]], settings)
-
-
-def find_gpus(device: Device, environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that the runs are shared out over, as CUDA_VISIBLE_DEVICES names them; none: the runs use the CPU."""
-    if device == "cpu":
-        return []
-    if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
-        # As CUDA does, heed none from the first that names no device, such as -1 or Slurm's NoDevFiles.
-        return list(takewhile(GPU_NAME.fullmatch, visible.replace(" ", "").split(",")))
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False, env={**environment}
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        listing = ""
-    found = [line for line in listing.splitlines() if line.startswith("GPU ")]
-    unseen = ["0"] if device == "cuda" else []  # asked for by name: let the run itself say that it is missing
-    return [str(index) for index, _ in enumerate(found)] or unseen
-
-
-def prepare(environment: MutableMapping[str, str], source: Path, tracking: Tracking) -> None:
-    """Make the environment the jobs': of what was inherited nothing changes what they run, or how.
-
-    Args:
-        environment: `os.environ`.
-        source: the folder with the package that the jobs run, whatever is installed or was exported.
-        tracking: the store goes this way, as its address may hold a password, and the protocol's file must not.
-    """
-    for name in [name for name in environment if name.startswith(INHERITED)]:
-        del environment[name]
-    environment.update(JOB_ENVIRONMENT, PYTHONPATH=str(source.resolve()))
-    if tracking.uri:
-        environment[TRACKING_URI] = tracking.uri
-
-
-def need_server(tracking: Tracking, environment: Mapping[str, str]) -> None:
-    """For jobs on other machines: SQLite loses data on a network file system.
-
-    Raises:
-        ConfigError: the tracking store is no server.
-    """
-    uri = tracking.uri or environment.get(TRACKING_URI, "")
-    if not uri.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"{TRACKING_URI}: jobs on other machines need a tracking server, got {shown(uri) or 'nothing'};"
-            f" export {TRACKING_URI}=http://HOST:PORT (docs/cluster.md)"
-        )
 
 
 def digest(text: str) -> str:

@@ -30,7 +30,7 @@ class Saved(NamedTuple):
 
 
 class UnusableError(Exception):
-    """A checkpoint that cannot be gone on from; the message says why."""
+    """A checkpoint that cannot be resumed; the message says why."""
 
 
 class Checkpoint:

@@ -51,7 +51,7 @@ def execute(
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
     conditions = conditions_of(spec, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
-    with held(folder, lambda: say(f"{folder}: another process is still at work on it, this one waits for it")):
+    with held(folder, lambda: say(f"{folder}: locked by another process; waiting")):
         record = train(spec, problem, conditions, checkpoint, observers, say)
         result = summarise(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
@@ -97,7 +97,7 @@ def resume(
     try:
         saved: Saved | None = checkpoint.read(device)
     except UnusableError as error:
-        say(f"{checkpoint.path}: not used, the run starts anew: {error}")
+        say(f"{checkpoint.path}: ignoring this checkpoint, restarting: {error}")
         saved = None
     if saved is None:
         return fresh, Past()
