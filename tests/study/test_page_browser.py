@@ -39,6 +39,18 @@ def test_the_page_fits_and_loads_nothing(browser: Any, width: int, scheme: str) 
     page.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(browser: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(PAGE.as_uri())
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    found = axe.run(page).response
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+    assert len(found["passes"]) > 20  # rules that had something to look at
+    page.close()
+
+
 def test_a_column_sorts_by_its_head_with_the_keyboard_too(browser: Any) -> None:
     page = browser.new_page()
     page.goto(PAGE.as_uri())

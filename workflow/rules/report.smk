@@ -78,7 +78,12 @@ rule report:
         rules.figures.output,
         sources=REPORTING,
     output:
-        f"{RESULTS}/report.html",
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"Table": "the whole page", "File": "html"},
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
