@@ -6,6 +6,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
 EDITION := --config overlay=workflow/published.yaml
 REPORT := tables figures report
+UNPACK = $(BIN)/python -m cpmlho unpack --config config.yaml --config workflow/published.yaml
 
 .PHONY: help all quick paper published multiverse ui test test-fast bench docs lint gpu-check test-cluster
 
@@ -19,6 +20,7 @@ quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on
 	$(SNAKEMAKE) all --config overlay=workflow/quick.yaml
 
 paper: .venv/.ready         ## tables, figures and report from the published runs, without training, in a minute
+	$(UNPACK)
 	$(SNAKEMAKE) $(EDITION) --force --allowed-rules $(REPORT) -- $(REPORT)
 
 published: .venv/.ready docs/results/data/fashionmnist.json   ## the whole published protocol: hours, resumable
@@ -59,6 +61,7 @@ test-cluster: .venv/.ready  ## the smoke protocol on a Slurm and a PostgreSQL of
 docs/results/data/fashionmnist.json: | .venv/.ready
 	$(SNAKEMAKE) $(EDITION) -- docs/results/data/mnist.json $@
 	touch $@
+	$(UNPACK)
 	find docs/results/runs -type f -exec touch -r $@ {} +
 
 # A .venv that was moved or copied still runs the code of where it was made, and one without its interpreter nothing.

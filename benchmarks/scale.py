@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.__main__ import show
+from cpmlho.study.archive import unpack
 from cpmlho.study.protocol import Protocol, RunKey, load
 from cpmlho.study.results import RESULT, run_dir
 
@@ -48,6 +49,7 @@ def grown(folder: Path, n: int) -> tuple[Protocol, list[Path]]:
 
 def copy_runs(protocol: Protocol) -> None:
     """Make the results of the protocol from the published ones; tables along a run are links to those."""
+    unpack(str(PUBLISHED), print)
     for key in protocol.keys():  # noqa: SIM118  (no mapping)
         source = run_dir(PUBLISHED, key._replace(seed=key.seed % SEEDS))
         target = run_dir(protocol.results_dir, key)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cpmlho.study.archive import ARCHIVE, CHECKSUM, unpack
 from cpmlho.study.data import fetch
 from cpmlho.study.protocol import load
 
@@ -24,3 +25,13 @@ def small(tmp_path_factory):
     for dataset in protocol.datasets.values():
         fetch(dataset, protocol.data, lambda line: None)
     return protocol
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """The results of the published protocol, with its runs unpacked and without what was made of them."""
+    folder = tmp_path_factory.mktemp("published")
+    for name in (ARCHIVE, CHECKSUM):
+        (folder / name).symlink_to(ROOT / "docs" / "results" / name)
+    unpack(str(folder), lambda line: None)
+    return folder

@@ -55,6 +55,8 @@ def parser() -> Parser:
         verb("report", make_report, "make the report from the result files and the figures"),
         verb("summary", log_summary, "log tables and figures to MLflow's summary run"),
         verb("track", track, "rebuild the MLflow store from the result files"),
+        verb("pack", pack_runs, "pack the finished runs into one archive beside the tables, as the published ones lie"),
+        verb("unpack", unpack_runs, "unpack the runs of such an archive that are not there"),
         verb("ui", serve_page, "open MLflow's page on the runs"),
     ]
     for sub in [data, run, *whole]:
@@ -208,6 +210,20 @@ def track(arguments: argparse.Namespace) -> None:
 
     if not track(protocol_of(arguments), Path.cwd(), say):
         sys.exit(1)
+
+
+def pack_runs(arguments: argparse.Namespace) -> None:
+    """Verb `pack`."""
+    from cpmlho.study.archive import pack
+
+    pack(protocol_of(arguments).results_dir, say)
+
+
+def unpack_runs(arguments: argparse.Namespace) -> None:
+    """Verb `unpack`."""
+    from cpmlho.study.archive import unpack
+
+    unpack(protocol_of(arguments).results_dir, say)
 
 
 def serve_page(arguments: argparse.Namespace) -> None:

@@ -24,6 +24,8 @@ from tests.cluster.server import TrackingServer, postgres
 from tests.cluster.services import install, wait_for
 from tests.cluster.tracked import begun, lost, repair
 
+from cpmlho.study.archive import unpack
+
 ROOT = Path(__file__).parents[2]
 CPUS = 3  # that Slurm believes in: jobs wait a good part of their time
 SNAKEMAKE = [sys.executable, "-m", "snakemake", f"--snakefile={ROOT / 'Snakefile'}"]
@@ -95,6 +97,7 @@ def eight_writers(folder: Path, tracking: TrackingServer, uri: str) -> str:
         AssertionError: a metric is lost for good.
     """
     results = folder / "writers"
+    unpack(str(ROOT / "docs/results"), print)
     for seed in range(2, 10):  # the workflow's own is 0
         part = Path("runs", "mnist", "cpmlho", f"seed{seed}")
         shutil.copytree(ROOT / "docs/results" / part, results / part)

@@ -81,14 +81,18 @@ def test_a_filter_hides_the_rows_without_its_words(browser: Any) -> None:
     page.close()
 
 
-def test_a_number_leads_to_its_runs_and_these_to_their_files(browser: Any) -> None:
+def test_a_number_leads_to_its_runs_and_these_to_their_records(browser: Any) -> None:
     page = browser.new_page()
     page.goto(PAGE.as_uri())
     page.locator('td a[href="#mnist/cpmlho"]').first.click()
     group = page.locator("details#mnist\\/cpmlho")
     assert group.get_attribute("open") is not None
-    link = group.locator("a", has_text="result.json").first.get_attribute("href")
-    assert (PAGE.parent / link).is_file()
+    group.locator("button", has_text="result.json").first.click()
+    dialog = page.get_by_role("dialog")
+    assert dialog.get_by_role("heading").inner_text() == "runs/mnist/cpmlho/seed0"
+    assert '"seed": 0' in dialog.locator("pre").inner_text()
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
     page.close()
 
 

@@ -45,3 +45,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     for (const row of body.rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
   });
 }
+
+// Where the runs lie in an archive, the page has each one's record itself.
+const records = JSON.parse(document.getElementById("records")?.textContent ?? "{}");
+for (const button of document.querySelectorAll("button.record")) {
+  button.addEventListener("click", () => {
+    const dialog = document.getElementById("record");
+    dialog.querySelector("h2").textContent = button.value;
+    dialog.querySelector("pre").textContent = records[button.value];
+    dialog.showModal();
+  });
+}

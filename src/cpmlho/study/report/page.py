@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from cpmlho.study.archive import ARCHIVE
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
@@ -117,6 +118,16 @@ def groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
         yield Group(f"{dataset}/{method}", title, number(ours.mean), incomplete(group), rows)
 
 
+def records(protocol: Protocol, runs: pd.DataFrame) -> dict[str, str]:
+    """Each run's result.json by its folder, where the files themselves lie in an archive; else nothing."""
+    root = Path(protocol.results_dir)
+    if not (root / ARCHIVE).exists():
+        return {}
+    made = runs[runs["status"] != MISSING][["dataset", "method", "seed"]]
+    folders = [run_dir("", RunKey(*row)) for row in made.itertuples(index=False)]
+    return {folder.as_posix(): (root / folder / RESULT).read_text(encoding="utf-8") for folder in folders}
+
+
 def changes(runs: pd.DataFrame) -> list[Change]:
     """The changes of the code since the runs were made that left their numbers as they were."""
     made = finished(runs[~runs["outdated"]])[["algorithm", "code", "dataset"]].drop_duplicates()
@@ -155,6 +166,8 @@ def page(study: Study) -> str:
         figures={name: (words, source(protocol.results_dir, name)) for name, words in FIGURES.items()},
         readings=list(readings(study.table("variants"))),
         groups=list(groups(protocol, runs)),
+        records=records(protocol, runs),
+        archive=ARCHIVE,
         cautions=flags(runs),
         changes=changes(runs),
         finished=len(study.finished),
