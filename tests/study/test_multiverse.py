@@ -13,6 +13,7 @@ from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.figures.specification_curve import shown
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.tables.multiverse import sentence
+from cpmlho.study.report.tables.splits import sentence as splits_sentence
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import PLANES, run_dir, to_csv, write_text
 
@@ -119,7 +120,17 @@ def test_splits_are_shown_beside_the_papers_once_they_are_run(tmp_path: Path) ->
     made(protocol, "split_random_fixed", [0.2, 0.3, 0.4])
     made(protocol, "split_random_cpmlho", [0.2, 0.29, 0.38])
     rows = Study(protocol).table("splits")
-    assert list(rows["split"]) == ["last", "random"]
-    assert list(rows["other"]) == ["fixed", "fixed"]
-    assert list(rows["difference_mean"]) == pytest.approx([0.02, -0.01])
-    assert list(rows["spread"]) == pytest.approx([0.0, 0.1])
+    assert list(rows["other"]) == ["fixed"]
+    assert rows["last_difference_mean"][0] == pytest.approx(0.02)
+    assert rows["random_difference_mean"][0] == rows["random_test_mean"][0] == pytest.approx(-0.01)
+    assert list(rows.loc[0, ["last_sd", "random_sd"]]) == pytest.approx([0.0, 0.1])
+    assert list(rows.loc[0, ["last_difference_n_seeds", "random_difference_n_seeds"]]) == [3, 3]
+    write_tables(protocol)
+    assert (
+        "MNIST: 1 of 1 differences are on random splits what they are on the last part of the training file, below 0,"
+        " above it or not told from it; on random splits 0 are below 0, and 0 above."
+    ) in text(protocol, "tables/splits.md")
+    made(protocol, "split_random_cpmlho", [0.19, 0.29, 0.39])
+    rows = Study(protocol).table("splits")
+    assert "MNIST: 0 of 1" in splits_sentence("MNIST", rows)
+    assert "1 are below 0, and 0 above" in splits_sentence("MNIST", rows)
