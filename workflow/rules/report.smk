@@ -76,6 +76,7 @@ rule report:
     input:
         rules.tables.output,
         rules.figures.output,
+        beside=[path for path in [Path(protocol.multiverse or "", "tables", "multiverse.csv")] if path.is_file()],
         sources=REPORTING,
     output:
         report(

@@ -42,6 +42,7 @@ class Protocol(Strict):
     variants: dict[Identifier, Variant]
     grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict, exclude=True)]  # each one's variants are above
     tracking: Tracking
+    multiverse: str | None = None  # results of the specification curve, which the report counts beside its own runs
 
     _training = field_validator("training", mode="before")(read_training)
 

@@ -26,7 +26,7 @@ RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting pla
 KEY = list(RunKey._fields)
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
-    *("device", "git_commit", "code", "precision"),
+    *("device", "git_commit", "code", "precision", "train_loss"),
 )
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 # The runs of one dataset are compared with each other; they should agree in these columns.
@@ -68,7 +68,7 @@ class Study:
         missing = [path.name for path in paths.values() if not path.exists()]
         if missing:
             raise ResultError(f"{folder}: no {', '.join(missing)}; make the tables first: python -m cpmlho tables")
-        study = cls(protocol, {name: _read_csv(path) for name, path in paths.items()})
+        study = cls(protocol, {name: read_csv(path) for name, path in paths.items()})
         if list(study.runs[KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
             raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
         return study
@@ -113,7 +113,8 @@ class Study:
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
 
 
-def _read_csv(source: Path | StringIO) -> pd.DataFrame:
+def read_csv(source: Path | StringIO) -> pd.DataFrame:
+    """A table with the types that its columns have."""
     rows = pd.read_csv(source, dtype=_TYPES)
     return rows.fillna({name: "" for name in ("paper", "comparator") if name in rows})
 
@@ -132,7 +133,7 @@ def _read_along(results_dir: str, keys: list[RunKey], name: str) -> Iterator[pd.
         alike.setdefault(header, []).extend(f"{key.dataset},{key.method},{key.seed},{line}" for line in lines)
     for header, lines in alike.items():
         if lines:
-            yield _read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
+            yield read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
 
 
 def _keys(runs: pd.DataFrame) -> list[RunKey]:
@@ -199,7 +200,8 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
         ResultError: a result file is damaged.
     """
     rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
-    runs = pd.DataFrame(rows, columns=columns(protocol)).astype({"steps": "Int64", "trials": "Int64"})
+    runs = pd.DataFrame(rows, columns=columns(protocol))
+    runs = runs.astype({"steps": "Int64", "trials": "Int64", "train_loss": float})
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
     for planes in _read_along(protocol.results_dir, with_planes, PLANES):
         for key, g in planes.groupby(KEY, sort=False)["g"]:

@@ -13,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from cpmlho.study.archive import ARCHIVE
 from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.answer import answer, beside, strip
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
-from cpmlho.study.report.paper import paper_effect
-from cpmlho.study.report.render import interval, number
-from cpmlho.study.report.stats import paired, summarise
+from cpmlho.study.report.render import number
+from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import RESULT, ResultError, run_dir
@@ -42,49 +42,6 @@ def source(results_dir: str, name: str) -> str:
         return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
         raise ResultError(f"{path}: {error.strerror}; make the figures first: python -m cpmlho figures") from None
-
-
-def answer(study: Study) -> Iterator[str]:
-    """The answer in three sentences."""
-    verdicts = study.table("verdicts")
-    counts = verdicts["verdict"].value_counts()
-    parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
-    cases = "" if len(verdicts) == verdicts["claim"].nunique() else f" in {len(verdicts)} cases"
-    yield f"Of the paper's {verdicts['claim'].nunique()} claims{cases}, on the runs below: {', '.join(parts)}."
-    for other, text in (
-        ("delta_stn", "CPMLHO's final validation loss, of which less is better, minus Δ-STN's"),
-        ("fixed", "Minus that of no tuning at all"),
-    ):
-        yield f"{text}: {'; '.join(_differences(study, other)) or 'no two seeds of both'}."
-
-
-def _differences(study: Study, other: str) -> Iterator[str]:
-    """CPMLHO's final validation loss minus another method's on each dataset, in words."""
-    done = study.finished
-    for dataset in study.protocol.run.datasets:
-        found = paired(done[done["dataset"] == dataset], "cpmlho", other, LOSS)
-        if found.n_seeds < 2:
-            continue
-        effect = paper_effect(dataset, "cpmlho", other, "val_loss")
-        paper = "" if effect is None else f", where the paper prints {effect:+.3f}"
-        bounds = f"{interval(found.ci_low, found.ci_high)}, {found.n_seeds} seeds"
-        yield f"{number(found.mean, sign='+')} on {study.protocol.datasets[dataset].folder} ({bounds}{paper})"
-
-
-class Chip(NamedTuple):
-    """A claim with its verdict, in two words."""
-
-    claim: str
-    verdict: str
-    statement: str
-
-
-def strip(study: Study) -> Iterator[Chip]:
-    """Each claim's verdict, or that it differs between its cases."""
-    for claim, cases in study.table("verdicts").groupby("claim", sort=False):
-        found = cases["verdict"].unique()
-        verdict = str(found[0]) if len(found) == 1 else "depends on the reading"
-        yield Chip(str(claim), verdict, str(cases["statement"].iloc[0]))
 
 
 def starts(protocol: Protocol) -> str:
@@ -162,6 +119,7 @@ def page(study: Study) -> str:
         protocol=protocol,
         answer=list(answer(study)),
         strip=list(strip(study)),
+        beside=beside(study),
         grids=grids,
         figures={name: (words, source(protocol.results_dir, name)) for name, words in FIGURES.items()},
         readings=list(readings(study.table("variants"))),

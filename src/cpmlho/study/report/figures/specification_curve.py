@@ -136,7 +136,7 @@ def _grid(axes: Axes, specifications: pd.DataFrame, rows: list[tuple[str, str]])
     ]
     axes.set_yticks(range(len(rows)), labels, fontsize=6)
     axes.set_xticks([])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     sns.despine(ax=axes, left=True, bottom=True)
     axes.tick_params(length=0)
 

@@ -26,6 +26,7 @@ TABLES: dict[str, tuple[str, ...]] = {  # the kinds of files of each
     "transfer": EVIDENCE,
     "optimism": EVIDENCE,
     "splits": EVIDENCE,
+    "step_size": EVIDENCE,
     "multiverse": EVIDENCE,
     "table1": PAPER,
     "table2": PAPER,

@@ -1,0 +1,98 @@
+"""The answer at the top of the page: each reading, its comparators, other splits, and the curve of another protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_multiverse import made
+from test_reporting import load, text
+
+from cpmlho.study.report.answer import answer, beside
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.write import write_figures, write_page, write_tables
+from cpmlho.study.results import ResultError, write_text
+
+METHODS = ["cpmlho", "cpmlho_uncentred", "stn", "delta_stn", "fixed"]
+SPLITS = {
+    "axes": {"part": {"random": {"split": "random"}}, "of": {name: {"base": name} for name in ("cpmlho", "delta_stn")}}
+}
+SPECIFICATIONS = {
+    "axes": {
+        "on": {"cpmlho": {"base": "cpmlho"}},
+        "theta": {"t2": {"settings": {"theta": 2.0}}, "t3": {"settings": {"theta": 3.0}}},
+    }
+}
+LOSSES = {
+    "cpmlho": [0.29, 0.30, 0.31],
+    "cpmlho_uncentred": [0.25, 0.27, 0.26],
+    "stn": [0.22, 0.23, 0.24],
+    "delta_stn": [0.30, 0.31, 0.32],
+    "fixed": [0.31, 0.31, 0.31],
+}
+
+
+def run(variants: list[str]) -> dict[str, object]:
+    return {"datasets": ["mnist"], "methods": METHODS, "variants": variants, "seeds": [0, 1, 2]}
+
+
+def test_each_reading_is_set_against_both_comparators_and_no_tuning(tmp_path: Path) -> None:
+    protocol = load(tmp_path, run=run([]), grids={"split": SPLITS})
+    for method, losses in LOSSES.items():
+        made(protocol, method, losses)
+    sentences = list(answer(Study(protocol)))
+    assert sentences[0].startswith(f"Of the paper's 8 claims in {len(Study(protocol).table('verdicts'))} cases, ")
+    assert [sentence.partition(": ")[0] for sentence in sentences[1:]] == [
+        "The final validation loss of CPMLHO, of which less is better, minus Δ-STN's",
+        "Minus that of no tuning at all",
+        "The final validation loss of CPMLHO, uncentred, of which less is better, minus Δ-STN's",
+        "Minus STN's",
+        "Minus that of no tuning at all",
+    ]
+    assert "-0.0100 on MNIST" in sentences[1]
+    assert "where the paper prints -0.002" in sentences[1]
+    assert "+0.0300 on MNIST" in sentences[4]
+    made(protocol, "split_random_cpmlho", [0.2, 0.3, 0.4])
+    made(protocol, "split_random_delta_stn", [0.19, 0.29, 0.39])
+    assert list(answer(Study(protocol)))[-2].startswith("MNIST: 0 of 1 differences are on random splits what")
+    verdicts = Study(protocol).table("verdicts")
+    cases = verdicts[verdicts["claim"] == "C8"][["reading", "comparator", "split"]]
+    assert {tuple(case) for case in cases.to_numpy()} == {
+        ("centred", "delta_stn", "last"),
+        ("centred", "delta_stn", "random"),
+        ("uncentred", "delta_stn", "last"),
+        ("uncentred", "stn", "last"),
+    }
+
+
+def test_the_curve_of_another_protocol_is_counted_and_linked(tmp_path: Path) -> None:
+    other = load(
+        tmp_path / "curve", run=run([]) | {"methods": ["delta_stn", "cpmlho"]}, grids={"reading": SPECIFICATIONS}
+    )
+    for method in ("delta_stn", "cpmlho"):
+        made(other, method, LOSSES[method], [10.0, 7.0])
+    for method in ("reading_cpmlho_t2", "reading_cpmlho_t3"):
+        made(other, method, [0.29, 0.30, 0.31], [10.0, 7.0])
+    protocol = load(tmp_path / "main", run=run([]), multiverse=str(tmp_path / "curve"))
+    for method, losses in LOSSES.items():
+        made(protocol, method, losses, [10.0, 7.0] if method.startswith("cpmlho") else None)
+    assert beside(Study(protocol)) is None
+    for each in (protocol, other):
+        write_tables(each)
+        write_figures(each)
+    write_page(protocol)
+    page = text(protocol, "report.html")
+    assert '<a href="../curve/report.html">3 specifications</a>' in page
+    assert "<p>MNIST: of 3 specifications 3 show CPMLHO below Δ-STN and 3 below its own comparator; 0 diverged," in page
+    write_text(tmp_path / "curve/tables/multiverse.csv", "")
+    with pytest.raises(ResultError, match=r"multiverse.csv: damaged"):
+        write_page(protocol)
+
+
+def test_a_curve_that_is_not_made_is_said_to_be(tmp_path: Path) -> None:
+    protocol = load(tmp_path, run=run([]), multiverse="nowhere")
+    made(protocol, "cpmlho", LOSSES["cpmlho"])
+    write_tables(protocol)
+    write_figures(protocol)
+    write_page(protocol)
+    assert "The specification curve (nowhere) has not been made yet" in text(protocol, "report.html")

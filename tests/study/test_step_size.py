@@ -1,0 +1,62 @@
+"""Methods at the learning rate of equal training loss, on made-up runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_reporting import load, text, write
+
+from cpmlho.study.protocol import Protocol, RunKey
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.write import write_tables
+
+GRID = {
+    "axes": {
+        "at": {"half": {"training": {"learning_rate": 0.005}}, "twice": {"training": {"learning_rate": 0.02}}},
+        "of": {"delta_stn": {"base": "delta_stn"}, "stn": {"base": "stn"}, "cpmlho": {"base": "cpmlho"}},
+    }
+}
+RUN = {"datasets": ["mnist"], "methods": ["fixed", "delta_stn", "stn", "cpmlho"], "variants": [], "seeds": [0, 1, 2]}
+
+
+def made(protocol: Protocol, method: str, train: list[float], valid: list[float]) -> None:
+    for seed, (lower, loss) in enumerate(zip(train, valid, strict=True)):
+        write(protocol, RunKey("mnist", method, seed), loss, train_loss=lower)
+
+
+@pytest.fixture
+def protocol(tmp_path: Path) -> Protocol:
+    return load(tmp_path, run=RUN, grids={"rate": GRID})
+
+
+def test_each_method_counts_at_the_rate_of_the_nearest_training_loss(protocol: Protocol) -> None:
+    made(protocol, "fixed", [0.1, 0.1, 0.1], [0.1, 0.1, 0.1])
+    made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
+    made(protocol, "rate_half_delta_stn", [0.40, 0.41, 0.42], [0.50, 0.51, 0.52])
+    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
+    made(protocol, "rate_half_stn", [0.21, 0.22, 0.23], [0.31, 0.33, 0.32])  # nearest, and level
+    made(protocol, "cpmlho", [0.30, 0.31, 0.32], [0.35, 0.36, 0.37])
+    made(protocol, "rate_twice_cpmlho", [0.19, 0.20, 0.21], [0.29, 0.30, 0.31])  # nearest on the seeds of both
+    rows = Study(protocol).table("step_size").set_index("runs")
+    assert list(rows.index[rows["nearest"]]) == ["delta_stn", "rate_half_stn", "rate_twice_cpmlho"]
+    assert list(rows["rate"]) == [0.005, 0.01, 0.005, 0.01, 0.01, 0.02]
+    assert rows.loc["rate_twice_cpmlho", "train_difference"] == pytest.approx(-0.01)
+    assert rows.loc["rate_half_stn", "difference_mean"] == pytest.approx(0.01)
+    assert rows.loc["rate_half_stn", "difference_ci_low"] == pytest.approx(0.01 - 4.302653 * 0.01 / 3**0.5)
+    assert rows.loc["rate_half_stn", "test_mean"] == pytest.approx(0.01)
+    write_tables(protocol)
+    first, every = text(protocol, "tables/step_size.md").split("Every rate that was run")
+    assert "MNIST: at the learning rate of the nearest training loss, 1 of 2 methods end below Δ-STN's" in first
+    assert "validation loss and 0 above it." in first
+    assert first.count("| MNIST |") == 2
+    assert every.count("| MNIST |") == 6
+
+
+def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
+    made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
+    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
+    write(protocol, RunKey("mnist", "rate_half_stn", 0), 0.3)  # of the first edition, without its training loss
+    assert Study(protocol).table("step_size").empty
+    write_tables(protocol)
+    assert "No run of the protocol is there to be compared." in text(protocol, "tables/step_size.md")
