@@ -105,7 +105,6 @@ def test_a_grid_that_cannot_be_run_is_refused_in_one_line(overrides, says):
     assert says in refusal(overrides)
 
 
-@pytest.mark.xfail(strict=True, reason="the file that has `variants` is named, not the one with the grid")
 def test_a_mistake_in_a_grid_names_the_source_that_the_grid_stands_in():
     assert refusal(grid(settings={"thet": 1.0})).startswith("--config: ")
 
@@ -124,7 +123,6 @@ MADE_TWICE = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="the two are merged, or the later replaces the earlier, in silence")
 @pytest.mark.parametrize("clash", [DECLARED, MADE_TWICE], ids=["with a variant", "of two grids"])
 def test_a_grid_may_not_take_the_name_of_another_variant(clash):
     """One of the two would run under the other's settings."""
