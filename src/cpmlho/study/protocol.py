@@ -31,6 +31,7 @@ class Protocol(Strict):
 
     results_dir: str
     note: str
+    withdrawn: str = ""
     plugins: Annotated[list[str], Field(default_factory=list)]
     device: Device
     precision: Precision
