@@ -57,6 +57,7 @@ def parser() -> Parser:
         verb("track", track, "rebuild the MLflow store from the result files"),
         verb("pack", pack_runs, "pack the finished runs into one archive beside the tables, as the published ones lie"),
         verb("unpack", unpack_runs, "unpack the runs of such an archive that are not there"),
+        verb("crate", write_crate, "export the published run as a Workflow Run RO-Crate, for an archive"),
         verb("ui", serve_page, "open MLflow's page on the runs"),
     ]
     for sub in [data, run, *whole]:
@@ -67,6 +68,9 @@ def parser() -> Parser:
             metavar="FILE",
             help="configuration file, default config.yaml; each further one is merged over those before",
         )
+    verbs.choices["crate"].add_argument(
+        "--out", type=path, default=Path("results", "crate"), help="folder of the crate; default: results/crate"
+    )
     compared = verb("compare", compare_runs, "say which runs of two folders have the same numbers, to the last digit")
     compared.add_argument("ours", type=path, help="folder with runs, such as docs/results/runs")
     compared.add_argument("theirs", type=path, help="folder with the same runs made elsewhere")
@@ -224,6 +228,13 @@ def unpack_runs(arguments: argparse.Namespace) -> None:
     from cpmlho.study.archive import unpack
 
     unpack(protocol_of(arguments).results_dir, say)
+
+
+def write_crate(arguments: argparse.Namespace) -> None:
+    """Verb `crate`."""
+    from cpmlho.study.crate import write_crate
+
+    write_crate(protocol_of(arguments), arguments.config or [Path("config.yaml")], arguments.out, say)
 
 
 def serve_page(arguments: argparse.Namespace) -> None:

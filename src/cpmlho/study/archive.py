@@ -49,7 +49,7 @@ def unpack(results_dir: str, say: Callable[[str], None]) -> None:
     root = Path(results_dir)
     with held(root / RUNS, lambda: say(f"{root / RUNS}: locked by another process; waiting")):
         found, written = 0, 0
-        for folder, members in _runs(root):
+        for folder, members in archived(root):
             found += 1
             if not (folder / RESULT).exists():
                 written += 1
@@ -63,8 +63,12 @@ def _files(folder: Path) -> Iterator[Path]:
     return (file for file in sorted(folder.iterdir()) if file.name == RESULT or file.suffix == ".csv")
 
 
-def _runs(root: Path) -> Iterator[tuple[Path, list[tuple[str, bytes]]]]:
-    """Each run's folder with its files, by name."""
+def archived(root: Path) -> Iterator[tuple[Path, list[tuple[str, bytes]]]]:
+    """Each run's folder with its files, by name.
+
+    Raises:
+        ResultError: the archive is missing, or damaged.
+    """
     path = root / ARCHIVE
     try:
         content, checksum = path.read_bytes(), (root / CHECKSUM).read_text(encoding="utf-8").split()[:1]
