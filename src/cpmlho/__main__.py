@@ -130,7 +130,8 @@ def say(line: str) -> None:
 def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
     from cpmlho.study.data import DataError, fetch, load
-    from cpmlho.study.results import data_file, write_text
+    from cpmlho.study.files import write_text
+    from cpmlho.study.results import data_file
     from cpmlho.study.strict import ConfigError
 
     protocol = protocol_of(arguments)
@@ -287,7 +288,7 @@ def _act(arguments: argparse.Namespace) -> None:
 
 
 def _fail(message: str) -> int:
-    say(f"cpmlho: error: {message}")
+    say(f"cpmlho: error: {' '.join(message.splitlines())}")
     return 2
 
 

@@ -8,10 +8,11 @@ import pytest
 from test_multiverse import made
 from test_reporting import load, text
 
+from cpmlho.study.files import write_text
 from cpmlho.study.report.answer import answer, beside
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.write import write_figures, write_page, write_tables
-from cpmlho.study.results import ResultError, write_text
+from cpmlho.study.results import ResultError
 
 METHODS = ["cpmlho", "cpmlho_uncentred", "stn", "delta_stn", "fixed"]
 SPLITS = {

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from test_reporting import load, write
 
+from cpmlho.study.files import write_text
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.work import anytime, evaluations
-from cpmlho.study.results import HISTORY, run_dir, to_csv, write_text
+from cpmlho.study.results import HISTORY, run_dir, to_csv
 
 
 def trained(protocol: Protocol, method: str, seed: int, losses: list[float], steps: int = 10) -> None:

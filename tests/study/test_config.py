@@ -250,6 +250,23 @@ def test_a_home_directory_in_the_tracking_store_is_refused():
     assert refusal(nested("tracking.uri", "sqlite:///~/mlflow.db")).endswith("write the whole path")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"note": "a\udcff"}, r"--config: note: holds a character that cannot be written: 'a\udcff'"),
+        ({"data": {"dir": "a\0b"}}, r"--config: data.dir: holds a character that cannot be written: 'a\x00b'"),
+        (
+            {"run": {"variants": ["\udcff"]}},
+            r"--config: run.variants: holds a character that cannot be written: '\udcff'",
+        ),
+        ({"methods": {"cpmlho": 3}}, "--config: methods.cpmlho: must be a mapping of settings, got 3"),
+        ({"methods": {"cpmlho": False}}, "--config: methods.cpmlho: must be a mapping of settings, got False"),
+    ],
+)
+def test_what_no_file_can_hold_or_is_no_mapping_is_refused(overrides, says):
+    assert refusal(overrides) == says
+
+
 def test_merging_is_by_key_and_lists_are_replaced():
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     assert merge(base, {"a": {"c": [9]}, "e": 4}) == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}

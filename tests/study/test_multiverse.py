@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_reporting import load, text, write
 
+from cpmlho.study.files import write_text
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.figures.specification_curve import shown
@@ -15,7 +16,7 @@ from cpmlho.study.report.frame import Study
 from cpmlho.study.report.tables.multiverse import sentence
 from cpmlho.study.report.tables.splits import sentence as splits_sentence
 from cpmlho.study.report.write import write_figures, write_page, write_tables
-from cpmlho.study.results import PLANES, run_dir, to_csv, write_text
+from cpmlho.study.results import PLANES, run_dir, to_csv
 
 READINGS = {
     "cpmlho_stn": {"base": "cpmlho", "settings": {"response": "stn"}},

@@ -1,13 +1,14 @@
 """The digest of the code: what leaves it as it is, and what cannot."""
 
 import ast
+import subprocess
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.study.harness import provenance, syntax
-from cpmlho.study.harness.provenance import HERE, code_digest, modules
+from cpmlho.study.harness.provenance import HERE, code_digest, git_commit, modules
 from cpmlho.study.harness.syntax import digest_of, imported
 
 METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
@@ -116,3 +117,11 @@ def test_every_module_named_exists():
     for name in provenance.SHARED:
         assert (HERE / f"{name.replace('.', '/')}.py").is_file()
     assert syntax.PACKAGE == "cpmlho"
+
+
+def test_the_commit_is_the_codes_own_whatever_repository_was_exported(tmp_path, monkeypatch):
+    """As in a hook or a CI job of another repository."""
+    expected = git_commit()
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert git_commit() == expected

@@ -14,20 +14,19 @@ from hypothesis import strategies as st
 from cpmlho.core.events import Metrics
 from cpmlho.core.options import Fixed
 from cpmlho.study import results
+from cpmlho.study.files import held, write_text
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
     HISTORY,
     RESULT,
     ResultError,
     RunResult,
-    held,
     read_result,
     read_rows,
     run_dir,
     to_csv,
     with_values,
     write_run,
-    write_text,
 )
 from cpmlho.study.tracking.replay import at_work
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey
-from cpmlho.study.results import HISTORY, LOCK, RESULT
+from cpmlho.study.results import HISTORY, RESULT
 from runs import content
 
 METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_uncentred"]

@@ -32,6 +32,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
+from cpmlho.study.files import held
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,
@@ -41,7 +42,6 @@ from cpmlho.study.results import (
     TRIALS,
     Row,
     RunResult,
-    held,
     run_dir,
     write_run,
 )

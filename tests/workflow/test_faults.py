@@ -17,10 +17,11 @@ import psutil
 import pytest
 import yaml
 
+from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
-from cpmlho.study.results import LOCK, RESULT, run_dir
+from cpmlho.study.results import RESULT, run_dir
 from runs import content
 
 ROOT = Path(__file__).parents[2]

@@ -1,5 +1,6 @@
 """What the rules compute with, without Snakemake."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import pytest
 from cpmlho.study.jobs import find_gpus, prepare
 from cpmlho.study.protocol import ConfigError, load
 from cpmlho.study.settings import Tracking
-from cpmlho.study.workflow import Plan, overrides
+from cpmlho.study.workflow import Plan, overrides, read_protocol
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 SECRET = "postgresql://somebody:s3cret@host/db?password=s3cret"
@@ -43,6 +44,12 @@ def test_overlays_and_settings_are_told_apart():
 def test_what_cannot_be_meant_is_refused(entries):
     with pytest.raises(ConfigError, match=r"^--config "):
         overrides(entries)
+
+
+@pytest.mark.parametrize("results_dir", ["-out", "out{1}", "{dataset}"])
+def test_results_lie_where_snakemake_and_the_shell_take_the_name_as_it_is(results_dir):
+    with pytest.raises(ConfigError, match=f"^results_dir: must .*, got {re.escape(results_dir)}$"):
+        read_protocol(CONFIG.parent, [], [f'results_dir="{results_dir}"'])
 
 
 def test_an_overlay_may_lie_in_the_home_directory(monkeypatch):

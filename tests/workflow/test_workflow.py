@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpmlho.study import files, results
 from cpmlho.study import protocol as config
-from cpmlho.study import results
 from cpmlho.study.protocol import RunKey
 
 ROOT = Path(__file__).parents[2]
@@ -402,7 +402,7 @@ def test_every_run_leaves_its_files(finished):
         assert result.status == "done"
         assert set(results.METRICS) <= set(results.read_rows(folder / results.HISTORY)[0])
         assert siblings[result.spec.algorithm] <= {path.name for path in folder.iterdir()}, key
-        assert {path.name for path in folder.glob(".*")} <= {results.LOCK}, "half-written files are left"
+        assert {path.name for path in folder.glob(".*")} <= {files.LOCK}, "half-written files are left"
 
 
 def test_the_data_are_recorded(finished):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from cpmlho.study.results import RESULT, ResultError, held, write_bytes, write_text
+from cpmlho.study.files import held, write_bytes, write_text
+from cpmlho.study.results import RESULT, ResultError
 
 ARCHIVE = "runs.tar.xz"
 CHECKSUM = f"{ARCHIVE}.sha256"  # as `sha256sum --check` reads it

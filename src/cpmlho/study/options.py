@@ -15,17 +15,19 @@ from cpmlho.study.strict import Strict, setting_error
 Kind = TypeVar("Kind", bound=Options)
 
 
-def parse_options(kind: type[Kind], content: Mapping[str, Any], path: str = "") -> Kind:
+def parse_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
     """Options from settings, of which none need be given.
 
     Args:
         kind: of the options.
-        content: the settings by name.
+        content: the settings by name, or what a person wrote in their place.
         path: where they stand, with a dot at its end.
 
     Raises:
         PydanticCustomError: an unknown setting, or a value that it cannot have.
     """
+    if not isinstance(content, Mapping):
+        raise setting_error(path.removesuffix("."), f"must be a mapping of settings, got {content!r}")
     hashable: Any = kind  # which mypy doubts
     try:
         return kind(**_model(hashable).model_validate(dict(content)).model_dump())

@@ -18,7 +18,7 @@ from cpmlho.study.grids import Grid, made_by, merge
 from cpmlho.study.methods import METHODS
 from cpmlho.study.options import parse_options
 from cpmlho.study.plugins import load_plugins
-from cpmlho.study.reading import at_home, blamed, read_file
+from cpmlho.study.reading import at_home, blamed, check_text, read_file
 from cpmlho.study.settings import Data, Dataset, Device, Identifier, Precision, Run, Tracking, Variant
 from cpmlho.study.spec import RunKey, RunSpec, method_of, read_training
 from cpmlho.study.strict import ConfigError, Strict, one_line
@@ -80,9 +80,8 @@ class Protocol(Strict):
             return content
         for name in content:
             method_of(name)
-        return {
-            name: parse_options(each.options, content.get(name) or {}, f"{name}.") for name, each in METHODS.items()
-        }
+        given = {name: options for name, options in content.items() if options is not None}
+        return {name: parse_options(each.options, given.get(name, {}), f"{name}.") for name, each in METHODS.items()}
 
     @model_validator(mode="after")
     def _selection_exists(self) -> Self:
@@ -194,6 +193,7 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
     for each in sources.values():
         content = merge(content, each)
     try:
+        check_text(content)
         return Protocol.model_validate(at_home(content))
     except (ValidationError, ConfigError) as error:
         message = one_line(error) if isinstance(error, ValidationError) else str(error)

@@ -87,6 +87,22 @@ def _makes(content: Mapping[str, Any], variant: str) -> int:
     return max(map(len, names), default=0)
 
 
+def check_text(content: Any, place: str = "") -> None:
+    """Refuse text that no file can hold: half a surrogate pair, as a byte that is not UTF-8 becomes, or a zero byte.
+
+    Raises:
+        ConfigError: there is some.
+    """
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            check_text([name, value], f"{place}.{name}".removeprefix("."))
+    elif isinstance(content, list):
+        for value in content:
+            check_text(value, place)
+    elif isinstance(content, str) and ("\0" in content or content.encode(errors="replace").decode() != content):
+        raise ConfigError(f"{ascii(place)[1:-1]}: holds a character that cannot be written: {content!a}")
+
+
 def at_home(content: dict[str, Any]) -> dict[str, Any]:
     """The configuration with `~` in its paths expanded.
 

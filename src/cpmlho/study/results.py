@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpmlho.core.events import Metrics
+from cpmlho.study.files import write_text
 from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.strict import parse
 
@@ -22,9 +20,16 @@ HISTORY = "history.csv"
 HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
-LOCK = ".lock"
 
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
+COLUMNS = {  # that a table along a run has at least
+    HISTORY: {"epoch", "step", "seconds", *METRICS},
+    HYPERPARAMETERS: {"update", "step"},
+    PLANES: {"epoch", "step", "plane", "g", "phi", "mu", "gradient_share"},
+    TRIALS: {"trial", "seconds", "status", *METRICS},
+}
+WHOLE = {"epoch", "step", "update", "plane", "trial"}  # columns of whole numbers; `status` is a word, all else a number
+DIGITS = 16  # of a whole number that JSON and MLflow keep
 Row = Mapping[str, float | int | str]
 
 
@@ -94,46 +99,6 @@ def data_file(results_dir: str | Path, dataset: str) -> Path:
     return Path(results_dir) / "data" / f"{dataset}.json"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file of text, as `write_bytes` does."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, *content: bytes | memoryview) -> None:
-    """Write a file from its parts so that it is never seen half-written: a temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder against other processes of this project; however a process ends, it lets go.
-
-    The lock is of a file open for writing, as NFS locks nothing else; it stays, as removing it would be a race.
-
-    Args:
-        folder: made if there is none.
-        busy: called where another process holds it: says so, and this process then waits, or raises.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as file:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                busy()
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def to_csv(rows: Sequence[Row]) -> str:
     """Rows as CSV, with the first row's keys as header; floats keep every digit."""
     lines: list[str] = []
@@ -165,15 +130,18 @@ def read_result(path: Path) -> RunResult:
     """Read one result.json.
 
     Raises:
-        ResultError: the file is missing, damaged, or of another format.
+        ResultError: the file is missing, damaged, of another format, or of another run than its place says.
     """
     try:
-        return RunResult.model_validate(_present(json.loads(path.read_text(encoding="utf-8"))))
+        result = RunResult.model_validate(_present(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValidationError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise ResultError(f"{path}: not a result of this version, remove it and run again: {first}") from None
+    if path.parent.parts[-4:-3] == ("runs",) and Path(*path.parent.parts[-4:]) != run_dir("", result.key):
+        raise ResultError(f"{path}: is the result of {result.key}; remove it and run again")
+    return result
 
 
 def _present(content: Any) -> Any:
@@ -217,18 +185,47 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of one of a run's CSV files, numbers as numbers.
 
     Raises:
-        ResultError: the file is missing.
+        ResultError: the file is missing or damaged: not text, without a column, with a row of another length, or with
+            something else where a number must be.
     """
-
-    def number(text: str) -> Any:
-        try:
-            value = float(text)
-        except ValueError:
-            return text
-        return int(text) if text.lstrip("-").isdigit() else value
-
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            reader = csv.DictReader(file, strict=True)
+            rows = [{name: _cell(text) for name, text in row.items()} for row in reader]
+            header = set(reader.fieldnames or ())
     except OSError as error:
         raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
+    except AttributeError:
+        raise damaged(path, "a row is of another length than the header") from None
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, str(error)) from None
+    if path.name in COLUMNS:
+        if missing := COLUMNS[path.name] - header:
+            raise damaged(path, f"no {', '.join(sorted(missing))}")
+        for number, row in enumerate(rows, 2):
+            if wrong := [name for name, value in row.items() if not _fits(name, value)]:
+                raise damaged(path, f"line {number}, {wrong[0]}: {str(row[wrong[0]])[:40]!r}")
+    return rows
+
+
+def damaged(path: Path, what: str) -> ResultError:
+    """The error of a file in a run's folder that is not as the run wrote it."""
+    return ResultError(f"{path}: damaged, remove its folder and run again: {' '.join(what.split())[:200]}")
+
+
+def _cell(text: str) -> float | int | str:
+    """A cell as the number that it is; the text of one that is none.
+
+    Raises:
+        AttributeError: there is no cell, or there are several, as the row has another length than the header.
+    """
+    if text.lstrip("-").isdecimal() and text.isascii() and len(text) < DIGITS:
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _fits(name: str, value: object) -> bool:
+    return isinstance(value, str if name == "status" else int if name in WHOLE else int | float)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,9 +21,10 @@ from typing import Any, NoReturn, Protocol
 import yaml
 
 from cpmlho.study import protocol as configuration
+from cpmlho.study.files import held, write_text
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import load
-from cpmlho.study.results import RESULT, held, run_dir, write_text
+from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import Tracking
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
@@ -91,7 +93,11 @@ def read_protocol(
         if command.count(option) > 1:
             raise ConfigError(f"{option}: is given twice; give all its values after one")
     overlays, settings = overrides(entries)
-    return load([relative(file) for file in [root / "config.yaml", *configfiles, *overlays]], settings)
+    protocol = load([relative(file) for file in [root / "config.yaml", *configfiles, *overlays]], settings)
+    if re.search("^-|[{}]", protocol.results_dir):
+        what = "must not begin with a dash, an option's, or have braces, which are Snakemake's wildcards"
+        raise ConfigError(f"results_dir: {what}, got {protocol.results_dir}")
+    return protocol
 
 
 def digest(text: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from cpmlho.core.events import State
+from cpmlho.study.files import write_bytes
 from cpmlho.study.harness.record import Record
-from cpmlho.study.results import write_bytes
 
 CHECKPOINT = "checkpoint.pt"
 

@@ -86,9 +86,12 @@ def code_digest(algorithm: str) -> str:
 
 def git_commit() -> str:
     """The commit of the package's checkout, with `-dirty` if the package differs from it; `unknown` outside one."""
+    # A hook or a CI exports which repository it is about.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
-        run = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True)
+        command = ["git", "-C", str(HERE), *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         return run.stdout.strip()
 
     try:

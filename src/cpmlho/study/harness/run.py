@@ -12,13 +12,14 @@ import torch
 from cpmlho.core.events import Method, Metrics, Past, Tick
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.data import load
+from cpmlho.study.files import held
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import code_digest, environment, git_commit, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
-from cpmlho.study.results import Observer, RunResult, held, write_run
+from cpmlho.study.results import Observer, RunResult, write_run
 from cpmlho.study.spec import PLACE, RunSpec
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from cpmlho.study.harness.provenance import code_digest
-from cpmlho.study.results import METRICS, RESULT, ResultError, read_result
+from cpmlho.study.results import METRICS, RESULT, ResultError, read_result, read_rows
 from cpmlho.study.spec import RunKey
 from cpmlho.study.strict import Strict
 
@@ -67,12 +66,11 @@ def numbers(folder: Path) -> str:
     """A run's numbers as text, every digit, without what it took in time and memory.
 
     Raises:
-        ResultError: result.json is missing or damaged.
+        ResultError: a file is missing or damaged.
     """
     content: dict[str, object] = {RESULT: json.loads(read_result(folder / RESULT).model_dump_json(include=NUMBERS))}
     for path in sorted(folder.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [{name: cell for name, cell in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+        rows = [{name: cell for name, cell in row.items() if name not in TIMES} for row in read_rows(path)]
         content[path.name] = rows
     return json.dumps(content)
 

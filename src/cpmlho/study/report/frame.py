@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
+from cpmlho.study.files import unsealed
 from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.along import KEY, read_along
 from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir, with_values
@@ -23,7 +24,6 @@ from cpmlho.study.strict import ConfigError
 MISSING = "missing"
 LOSS = "final_val_loss"
 RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
-KEY = list(RunKey._fields)
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "code", "precision", "train_loss"),
@@ -65,9 +65,7 @@ class Study:
         """
         folder = Path(protocol.results_dir) / "tables"
         paths = {name: folder / f"{name}.csv" for name in TABLES}
-        missing = [path.name for path in paths.values() if not path.exists()]
-        if missing:
-            raise ResultError(f"{folder}: no {', '.join(missing)}; make the tables first: python -m cpmlho tables")
+        intact(folder, [path.name for path in paths.values()], "tables")
         study = cls(protocol, {name: read_csv(path) for name, path in paths.items()})
         if list(study.runs[KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
             raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
@@ -106,34 +104,30 @@ class Study:
         """
         keys = _keys(runs)
         unread = [key for key in keys if (name, key) not in self._along]
-        for rows in _read_along(self.protocol.results_dir, unread, name):
+        for rows in read_along(self.protocol.results_dir, unread, name):
             for (dataset, method, seed), own in rows.groupby(KEY, sort=False):
                 self._along[name, RunKey(str(dataset), str(method), int(str(seed)))] = own
         found = [self._along[name, key] for key in keys if (name, key) in self._along]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
 
 
-def read_csv(source: Path | StringIO) -> pd.DataFrame:
+def intact(folder: Path, names: list[str], verb: str) -> None:
+    """Check that files of `folder` are as the verb that makes them wrote them, all at once.
+
+    Raises:
+        ResultError: some are missing, or other.
+    """
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise ResultError(f"{folder}: no {', '.join(missing)}; make the {verb} first: python -m cpmlho {verb}")
+    if other := unsealed(folder, names):
+        said = f"{folder}: {', '.join(other)}: not as the rest was written"
+        raise ResultError(f"{said}; make the {verb} again: python -m cpmlho {verb}")
+
+
+def read_csv(source: Path) -> pd.DataFrame:
     """A table with the types that its columns have."""
     rows = pd.read_csv(source, dtype=_TYPES)
     return rows.fillna({name: "" for name in ("paper", "comparator") if name in rows})
-
-
-def _read_along(results_dir: str, keys: list[RunKey], name: str) -> Iterator[pd.DataFrame]:
-    """One table of each run, those with the same columns parsed at once, which is ten times quicker."""
-    alike: dict[str, list[str]] = {}
-    for key in keys:
-        path = run_dir(results_dir, key) / name
-        try:
-            header, *lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise ResultError(f"{path}: damaged; remove its folder and run again") from None
-        alike.setdefault(header, []).extend(f"{key.dataset},{key.method},{key.seed},{line}" for line in lines)
-    for header, lines in alike.items():
-        if lines:
-            yield read_csv(StringIO("\n".join([f"{','.join(KEY)},{header}", *lines])))
 
 
 def _keys(runs: pd.DataFrame) -> list[RunKey]:
@@ -203,7 +197,7 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
     runs = pd.DataFrame(rows, columns=columns(protocol))
     runs = runs.astype({"steps": "Int64", "trials": "Int64", "train_loss": float})
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
-    for planes in _read_along(protocol.results_dir, with_planes, PLANES):
+    for planes in read_along(protocol.results_dir, with_planes, PLANES):
         for key, g in planes.groupby(KEY, sort=False)["g"]:
             row = (runs[KEY] == list(key)).all(axis=1)
             runs.loc[row, "g_ratio"] = g.iloc[-1] / g.iloc[0]

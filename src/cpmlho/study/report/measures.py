@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cpmlho.study.report.frame import KEY, Study
+from cpmlho.study.report.along import KEY
+from cpmlho.study.report.frame import Study
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS
 
 MEASURED = ("share_by_200", "moved_by_200", "retreat", "course_val_loss")

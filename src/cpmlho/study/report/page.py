@@ -16,12 +16,12 @@ from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import answer, beside, strip
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
-from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete
+from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, flags, incomplete, intact
 from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import RESULT, ResultError, run_dir
+from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.spec import RunKey
 
 CLASSES = {  # how the words of a verdict look
@@ -35,13 +35,11 @@ def source(results_dir: str, name: str) -> str:
     """A figure's SVG as a data URI, so that the page is one file.
 
     Raises:
-        ResultError: the figure is missing.
+        ResultError: the figure is missing, or not as the others were written.
     """
-    path = Path(results_dir) / "figures" / f"{name}.svg"
-    try:
-        return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise ResultError(f"{path}: {error.strerror}; make the figures first: python -m cpmlho figures") from None
+    folder = Path(results_dir) / "figures"
+    intact(folder, [f"{name}.svg"], "figures")
+    return "data:image/svg+xml;base64," + base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
 
 
 def starts(protocol: Protocol) -> str:

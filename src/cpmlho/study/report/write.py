@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from cpmlho.study.files import seal, write_text
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.frame import MISSING, Study
 from cpmlho.study.report.render import latex, markdown, markdown_table
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import ResultError, write_text
+from cpmlho.study.results import ResultError
 
 
 def write_tables(protocol: Protocol) -> str:
@@ -31,6 +32,7 @@ def write_tables(protocol: Protocol) -> str:
     content = {f"{name}.{kind}": text for name in TABLES for kind, text in _files(study, name)}
     for name, text in content.items():
         write_text(folder / name, text)
+    seal(folder, content)
     return f"{folder}: {len(content)} files from {there} of {len(study.runs)} runs"
 
 
@@ -63,6 +65,7 @@ def write_figures(protocol: Protocol) -> str:
             data = picture.data(study)
             write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
             save(picture.draw(study, data), folder / name)
+    seal(folder, [f"{name}.{kind}" for name in FIGURES for kind in KINDS])
     return f"{folder}: {len(KINDS) * len(FIGURES)} files, {', '.join(FIGURES)}"
 
 

@@ -137,7 +137,7 @@ def run_files(folder: Path) -> dict[str, Path]:
 
 def summary_files(folder: Path) -> dict[str, Path]:
     """Tables, figures and report, by their paths under `folder`."""
-    paths = [folder / "report.html", *folder.glob("tables/*"), *folder.glob("figures/*")]
+    paths = [folder / "report.html", *folder.glob("tables/[!.]*"), *folder.glob("figures/[!.]*")]
     return {path.relative_to(folder).as_posix(): path for path in sorted(paths) if path.is_file()}
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from cpmlho.study.files import LOCK
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.results import LOCK, RESULT, TRIALS, ResultError, read_result, read_rows, run_dir
-from cpmlho.study.tracking.entry import points, run_files, trial
+from cpmlho.study.results import RESULT, ResultError, read_result, read_rows, run_dir
+from cpmlho.study.tracking.entry import run_files
 from cpmlho.study.tracking.place import page, tracking_uri
 from cpmlho.study.tracking.tracker import Tracker
 
@@ -28,7 +27,7 @@ def log_run(tracker: Tracker, folder: Path) -> bool:
         ResultError: a file is damaged; nothing was logged.
     """
     result = read_result(folder / RESULT)
-    tables = {name: _read(path) for name, path in run_files(folder).items() if name != RESULT}
+    tables = {name: read_rows(path) for name, path in run_files(folder).items() if name != RESULT}
     if done := tracker.is_logged(result, folder, tables):
         return not done
     tracker.rebuilt(result, folder, tables)
@@ -104,15 +103,3 @@ def ui_link(uri: str) -> str:
     The page of an SQLite store is that of `mlflow ui`, started in the project's folder.
     """
     return Tracker(uri, lambda line: None).link() or page(uri)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = read_rows(path)
-        # A damaged file must not pass for a store that fails.
-        points({path.name: rows})
-        if path.name == TRIALS:
-            [trial(row) for row in rows]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ResultError(f"{path}: damaged, remove the run's folder and run again: {error!r}") from None
-    return rows

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,8 +17,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from cpmlho.study.files import write_bytes, write_text
 from cpmlho.study.report.style import style_of
-from cpmlho.study.results import write_text
 
 BAND = "Line: median over seeds; band: from the lower to the upper quartile, of three seeds or more."
 COLUMN, PAGE = (3.3, 3.0), (6.9, 2.5)  # width and height in inches
@@ -81,12 +80,8 @@ def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `.svg` and `.png`, the same bytes for the same figure, and never half a file."""
-    svg = StringIO()
+    svg, png = StringIO(), BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
     write_text(path.with_suffix(".svg"), svg.getvalue())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        temporary.replace(path.with_suffix(".png"))
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path.with_suffix(".png"), png.getbuffer())

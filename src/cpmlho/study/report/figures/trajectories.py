@@ -10,8 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cpmlho.study.report.along import KEY
 from cpmlho.study.report.figures.drawing import FEWEST_OF_A_BAND, blank, explain, plain_ticks
-from cpmlho.study.report.frame import KEY, Study, finished, incomplete
+from cpmlho.study.report.frame import Study, finished, incomplete
 from cpmlho.study.report.stats import half_width
 from cpmlho.study.report.style import quantity_name
 from cpmlho.study.results import HYPERPARAMETERS

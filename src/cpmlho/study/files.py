@@ -1,0 +1,83 @@
+"""Files that are whole or not there, of a set that was written together, in folders that one process holds."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+LOCK = ".lock"
+SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, *content: bytes | memoryview) -> None:
+    """Write a file from its parts so that it is never seen half-written: a temporary name, fsync, rename.
+
+    What a killed process left under such a name goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*"):
+        if (number := left.suffix[1:]).isdecimal() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def seal(folder: Path, names: Collection[str]) -> None:
+    """Say that these files of a folder were written together: their checksums, written last."""
+    write_text(folder / SUMS, "".join(f"{_sum(folder / name)}  {name}\n" for name in sorted(names)))
+
+
+def unsealed(folder: Path, names: Collection[str]) -> list[str]:
+    """Which of these files are not as the others were written: edited, damaged, or of an attempt that was cut short.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    try:
+        sealed = set((folder / SUMS).read_text(encoding="utf-8").splitlines())
+    except (FileNotFoundError, UnicodeDecodeError):
+        sealed = set()
+    return [name for name in names if f"{_sum(folder / name)}  {name}" not in sealed]
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder against other processes of this project; however a process ends, it lets go.
+
+    The lock is of a file open for writing, as NFS locks nothing else; it stays, as removing it would be a race.
+
+    Args:
+        folder: made if there is none.
+        busy: called where another process holds it: says so, and this process then waits, or raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy()
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
