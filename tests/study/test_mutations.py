@@ -157,7 +157,7 @@ def is_one_line(said: str, begins: str = "cpmlho: error: ") -> bool:
 def test_a_reader_names_the_damaged_file_or_gives_rows_and_results(results: Path) -> None:
     generator, outcomes = random.Random(0), Counter[str]()
     paths = [path for key in KEYS for path in sorted(run_dir(results, key).glob("[a-z]*"))]
-    for _ in range(600):
+    for _ in range(400):
         path, name = generator.choice(paths), generator.choice(list(DAMAGES))
         whole = path.read_bytes()
         path.write_bytes(DAMAGES[name](generator, whole))
@@ -185,13 +185,12 @@ def test_a_damaged_result_file_is_one_line_that_names_it(
     generator = random.Random(1)
     paths = [path for key in KEYS for path in sorted(run_dir(results, key).glob("[a-z]*"))]
     for damage in DAMAGES.values():
-        for _ in range(2):
-            path = generator.choice(paths)
-            whole = path.read_bytes()
-            path.write_bytes(damage(generator, whole))
-            status, said = cpmlho(verb, *arguments)
-            assert status == 0 or (status == 2 and is_one_line(said, f"cpmlho: error: {path}: ")), said
-            path.write_bytes(whole)
+        path = generator.choice(paths)
+        whole = path.read_bytes()
+        path.write_bytes(damage(generator, whole))
+        status, said = cpmlho(verb, *arguments)
+        assert status == 0 or (status == 2 and is_one_line(said, f"cpmlho: error: {path}: ")), said
+        path.write_bytes(whole)
 
 
 WRONG_RESULTS: dict[str, Callable[[Path, Path], str]] = {
