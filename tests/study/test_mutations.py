@@ -224,7 +224,7 @@ def test_damage_to_what_was_made_is_one_line_that_says_what_to_make_again(
         assert cpmlho(verb, *over)[0] == 0
     generator = random.Random(2)
     for kind, verb in (("tables/*.csv", "figures"), ("figures/*.svg", "report")):
-        paths = sorted(results.glob(kind))
+        paths = [path for path in sorted(results.glob(kind)) if path.stat().st_size > 200]  # some tables have no row
         for damage in DAMAGES.values():
             path = generator.choice(paths)
             whole = path.read_bytes()
