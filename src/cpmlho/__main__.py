@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import signal
@@ -129,25 +128,9 @@ def say(line: str) -> None:
 
 def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
-    from cpmlho.study.data import DataError, fetch, load
-    from cpmlho.study.files import write_text
-    from cpmlho.study.results import data_file
-    from cpmlho.study.strict import ConfigError
+    from cpmlho.study.provision import provide
 
-    protocol = protocol_of(arguments)
-    if arguments.dataset not in protocol.datasets:
-        raise ConfigError(f"unknown dataset {arguments.dataset}; known: {', '.join(protocol.datasets)}")
-    dataset = protocol.datasets[arguments.dataset]
-    try:
-        load(dataset, protocol.data.dir)
-        say(f"{arguments.dataset}: four files verified, in place")
-    except DataError:
-        source = fetch(dataset, protocol.data, say)
-        say(f"{arguments.dataset}: four files verified, from source {source}")
-    record = data_file(protocol.results_dir, arguments.dataset)
-    content = json.dumps({"dataset": arguments.dataset, "sha256": dataset.sha256}, indent=1) + "\n"
-    if not record.is_file() or record.read_bytes() != content.encode():  # a newer one would make every run stale
-        write_text(record, content)
+    provide(protocol_of(arguments), arguments.dataset, say)
 
 
 def run_one(arguments: argparse.Namespace) -> None:
@@ -159,10 +142,14 @@ def run_one(arguments: argparse.Namespace) -> None:
     spec, results_dir = protocol.resolve(key), arguments.results_dir or protocol.results_dir
 
     from cpmlho.study.harness.progress import Progress
-    from cpmlho.study.results import Observer, run_dir, with_values
+    from cpmlho.study.results import Observer, as_run, data_file, run_dir
     from cpmlho.study.tracking import TrackerProcess, tracking_uri
 
-    spec = with_values(spec, results_dir)
+    if spec.data.reader and not data_file(results_dir, key.dataset).exists():
+        from cpmlho.study.provision import provide
+
+        provide(protocol.model_copy(update={"results_dir": str(results_dir)}), key.dataset, say)
+    spec = as_run(spec, results_dir)
     folder = run_dir(results_dir, key)
     # The tracker's process starts while torch is imported here.
     observers: list[Observer] = [
@@ -277,7 +264,7 @@ def main() -> None:
 
 
 def _act(arguments: argparse.Namespace) -> None:
-    from cpmlho.study.data import DataError
+    from cpmlho.study.arrays import DataError
     from cpmlho.study.results import ResultError
     from cpmlho.study.strict import ConfigError
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import jvp
 
-from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Lifted, Linear, MaxPool2, Relu
+from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Lifted, Linear, MaxPool2, Relu, Residual
 from cpmlho.core.regularisers import Regularisers
 from cpmlho.core.response import Displacement, General, Response, ResponseNetwork
 from cpmlho.study.networks import cnn, mlp
@@ -42,6 +42,19 @@ NETWORKS = {
         ResponseNetwork((Flatten(), Linear(8, 7), Lifted(torch.tanh), Dropout("d0"), Linear(7, 4), Lifted(F.silu))),
         (1, 2, 4),
     ),
+    "residual": (
+        ResponseNetwork(
+            (
+                Residual((Dropout("d0"), Conv2d(2, 2, 3, 1), Relu())),
+                MaxPool2(),
+                Residual((Conv2d(2, 2, 3, 1), Residual((Relu(), Dropout("d1"), Conv2d(2, 2, 3, 1))), Relu())),
+                Residual((Relu(),)),
+                Flatten(),
+                Linear(2 * 4, 4),
+            )
+        ),
+        (2, 4, 4),
+    ),
 }
 
 
@@ -74,6 +87,13 @@ def test_forward_is_each_example_with_its_own_weights(name):
             scale, shift = (H @ d[i]).chunk(2)
             own.append(General(W + scale.view(-1, *(1,) * (W.dim() - 1)) * R, b + shift * r))
         torch.testing.assert_close(outputs[i], network.forward(a[i : i + 1], own)[0])
+
+
+def test_a_residual_stage_adds_its_output_to_its_input():
+    _, (general, *_), _, a, _ = problem("residual")
+    own = ResponseNetwork((Residual((Conv2d(2, 2, 3, 1), Relu())), Flatten()))
+    expected = a + F.conv2d(a, general.W, general.b, padding=1).relu()
+    torch.testing.assert_close(own.forward(a, [general]), expected.flatten(1))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

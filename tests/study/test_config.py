@@ -49,7 +49,7 @@ BAD = [
         "mlp network has no cutout_holes",
     ),
     ("datasets.mnist.hyperparameters.dropout9", {"low": 0.0, "high": 0.5, "start": 0.1}, "dropout9"),
-    ("datasets.mnist.network.hidden_units", 0, "hidden_units of an mlp must be at least 1"),
+    ("datasets.mnist.network.hidden_units", 0, "network.hidden_units: must be a number of at least 1, got 0"),
     ("datasets.mnist.std", 0.0, "datasets.mnist.std"),
     ("datasets.mnist.sha256.labels", "0" * 64, "must name exactly the files"),
     ("run.seeds", [], "run.seeds: List should have at least 1 item"),

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.study import data, settings
+from cpmlho.study import arrays, data, settings
 from cpmlho.study import protocol as config
 
 ROOT = Path(__file__).parents[2]
@@ -447,7 +447,7 @@ def test_load_wants_one_label_for_each_image(tmp_path):
     contents = plain(MNIST)
     contents[LABELS] = contents["t10k-labels-idx1-ubyte"]
     fill(tmp_path / "MNIST" / "raw", contents)
-    with pytest.raises(data.DataError, match="each image needs one label"):
+    with pytest.raises(data.DataError, match="each example needs one label"):
         data.load(vouched(contents), str(tmp_path))
 
 
@@ -460,26 +460,26 @@ def test_importing_the_module_imports_no_torch():
 
 
 def test_split_of_the_paper():
-    assert data.split(60_000, 0.15) == 51_000
+    assert arrays.split(60_000, 0.15) == 51_000
 
 
 @given(st.integers(2, 10**6), st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_split_rounds_and_leaves_no_part_empty(n, fraction):
-    valid = n - data.split(n, fraction)
+    valid = n - arrays.split(n, fraction)
     assert 1 <= valid <= n - 1
     assert valid in (1, n - 1) or math.isclose(valid, n * fraction, abs_tol=0.5, rel_tol=1e-12)
 
 
 @given(st.integers(2, 10**6), *[st.floats(0, 1, exclude_min=True, exclude_max=True)] * 2)
 def test_split_gives_a_larger_fraction_no_smaller_part(n, a, b):
-    assert data.split(n, min(a, b)) >= data.split(n, max(a, b))
+    assert arrays.split(n, min(a, b)) >= arrays.split(n, max(a, b))
 
 
 @pytest.mark.parametrize(("n", "fraction", "train"), [(10, 0.25, 8), (10, 0.35, 6), (2, 0.01, 1), (2, 0.99, 1)])
 def test_split_by_hand(n, fraction, train):
-    assert data.split(n, fraction) == train
+    assert arrays.split(n, fraction) == train
 
 
 def test_split_needs_two_examples():
     with pytest.raises(data.DataError, match="at least 2 examples"):
-        data.split(1, 0.5)
+        arrays.split(1, 0.5)

@@ -37,12 +37,13 @@ def mine(problem, conditions, options, past=None):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch, tmp_path):
     """What a test registers is forgotten after it, and each works in a folder of its own."""
-    before = dict(METHODS)
+    before = [dict(each) for each in plugins.REGISTRIES]
     monkeypatch.setattr(plugins, "_LOADED", set())
     monkeypatch.chdir(tmp_path)
     yield
-    METHODS.clear()
-    METHODS.update(before)
+    for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
+        each.clear()
+        each.update(earlier)
     for cached in (modules, code_digest):
         cached.cache_clear()
 

@@ -37,7 +37,8 @@ def check_store():
 def provide(datasets):
     """Fetch what was verified once and lies in `data.dir` no more, as after a change of that setting."""
     for name in datasets:
-        if not Path(protocol.data.dir, protocol.datasets[name].folder, "raw").is_dir():
+        dataset = protocol.datasets[name]
+        if not dataset.reader and not Path(protocol.data.dir, dataset.folder, "raw").is_dir():
             command = [PY, "-m", "cpmlho", "data", name, "--config", PROTOCOL]
             if subprocess.run(command, check=False).returncode != 0:
                 refuse(f"{name}: the data are not there")

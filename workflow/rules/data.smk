@@ -3,7 +3,8 @@ rule data:
     input:
         sources=[str(PACKAGE / "study" / "data.py")],
     output:
-        str(data_file(RESULTS, "{dataset}")),
+        # Updated, not deleted first: it pins the checksum of a dataset that has a reader of its own.
+        update(str(data_file(RESULTS, "{dataset}"))),
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
@@ -12,12 +13,8 @@ rule data:
     resources:
         mem_mb=1500,
     params:
-        # What must be there, not where: another place with the same files must repeat no run.
-        wanted=lambda wildcards: (
-            protocol.datasets[wildcards.dataset].folder,
-            protocol.datasets[wildcards.dataset].sha256,
-        ),
+        wanted=plan.wanted,
     message:
         "{wildcards.dataset}: fetch and verify"
     shell:
-        "{PY:q} -m cpmlho data {wildcards.dataset} --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"
+        "{PY:q} -m cpmlho data {wildcards.dataset} --config {PROTOCOL:q} 2>&1 | tee -i {log:q}" " && touch {output:q}"

@@ -152,6 +152,13 @@ class MaxPool2:
 
 
 @dataclass(frozen=True)
+class Residual:
+    """Stages that keep the shape, and whose output is added to their input (He et al. 2016)."""
+
+    stages: tuple[Layer | Dropout | Glue | Residual, ...]
+
+
+@dataclass(frozen=True)
 class Flatten:
     """All axes but the first in one."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -11,8 +11,8 @@ def above(bound: float, default: float | None) -> Any:
     return field(default=default, metadata={"above": bound})
 
 
-def least(bound: float, default: float | None) -> Any:
-    """A number that is `bound` or greater, or None where that is the default."""
+def least(bound: float, default: Any = MISSING) -> Any:
+    """A number that is `bound` or greater, or None where that is the default; without a default, it must be given."""
     return field(default=default, metadata={"least": bound})
 
 

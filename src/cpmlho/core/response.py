@@ -8,14 +8,14 @@ it differentiates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cpmlho.core.layers import Dropout, Glue, Layer
+from cpmlho.core.layers import Dropout, Glue, Layer, Residual
 from cpmlho.core.precision import operand
 from cpmlho.core.regularisers import Regularisers
 
@@ -59,16 +59,28 @@ def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
     return torch.addcmul(shift.view(*shift.shape, *trailing), ra, scale.reshape(*scale.shape, *trailing))
 
 
+Stages = Sequence[Layer | Dropout | Glue | Residual]
+
+
+def layers_of(stages: Stages) -> Iterator[Layer]:
+    """The stages that have parameters, in the order in which they act."""
+    for stage in stages:
+        if isinstance(stage, Residual):
+            yield from layers_of(stage.stages)
+        elif isinstance(stage, Layer):
+            yield stage
+
+
 @dataclass(frozen=True)
 class ResponseNetwork:
     """A sequence of layers, dropout places and glue; parameters are given to each call, a pair a layer."""
 
-    stages: tuple[Layer | Dropout | Glue, ...]
+    stages: tuple[Layer | Dropout | Glue | Residual, ...]
 
     @property
     def layers(self) -> list[Layer]:
         """The stages that have parameters."""
-        return [stage for stage in self.stages if isinstance(stage, Layer)]
+        return list(layers_of(self.stages))
 
     def initialise(self, n: int, generator: torch.Generator) -> tuple[list[General], list[Response]]:
         """Fresh parameters for n hyperparameters, as PyTorch's own layers start, in float32; H is zero.
@@ -104,19 +116,26 @@ class ResponseNetwork:
             regularisers: dropout to act; None for none.
             displacement: response parameters and the displacement of each example.
         """
-        index = 0
-        for stage in self.stages:
-            if isinstance(stage, Layer):
-                out = stage.apply(a, *general[index])
-                if displacement is not None:
-                    out = out + respond(stage, a, displacement.response[index], displacement.d)
-                a, index = out, index + 1
-            elif isinstance(stage, Dropout):
-                mask = regularisers.mask(stage.name, a) if regularisers else None
-                a = a if mask is None else a * mask
-            else:
-                a = stage.apply(a)
-        return a
+        indices = iter(range(len(general)))
+
+        def through(stages: Stages, a: Tensor) -> Tensor:
+            for stage in stages:
+                if isinstance(stage, Residual):
+                    a = a + through(stage.stages, a)
+                elif isinstance(stage, Layer):
+                    index = next(indices)
+                    out = stage.apply(a, *general[index])
+                    if displacement is not None:
+                        out = out + respond(stage, a, displacement.response[index], displacement.d)
+                    a = out
+                elif isinstance(stage, Dropout):
+                    mask = regularisers.mask(stage.name, a) if regularisers else None
+                    a = a if mask is None else a * mask
+                else:
+                    a = stage.apply(a)
+            return a
+
+        return through(self.stages, a)
 
     def linearised(
         self,
@@ -130,22 +149,30 @@ class ResponseNetwork:
         Value and tangent go through the network side by side; arguments as in `forward`. Differentiable with
         respect to the response alone: the value stream is computed without a graph.
         """
-        t: Tensor | None = None  # the input does not move
-        index = 0
-        for stage in self.stages:
-            if isinstance(stage, Layer):
-                moved = respond(stage, a, displacement.response[index], displacement.d)
-                if t is not None:
-                    moved = moved + stage.apply(t, general[index].W.detach())
-                with torch.no_grad():
-                    a = stage.apply(a, *general[index])
-                t, index = moved, index + 1
-            elif isinstance(stage, Dropout):
-                mask = regularisers.mask(stage.name, a) if regularisers else None
-                if mask is not None:
-                    a, t = a * mask, None if t is None else t * mask
-            elif t is None:
-                a = stage.apply(a)
-            else:
-                a, t = stage.lift(a, t)
+        indices = iter(range(len(general)))
+
+        def through(stages: Stages, a: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            for stage in stages:
+                if isinstance(stage, Residual):
+                    added, moved = through(stage.stages, a, t)
+                    a, t = a + added, moved if t is None or moved is None else t + moved
+                elif isinstance(stage, Layer):
+                    index = next(indices)
+                    moved = respond(stage, a, displacement.response[index], displacement.d)
+                    if t is not None:
+                        moved = moved + stage.apply(t, general[index].W.detach())
+                    with torch.no_grad():
+                        a = stage.apply(a, *general[index])
+                    t = moved
+                elif isinstance(stage, Dropout):
+                    mask = regularisers.mask(stage.name, a) if regularisers else None
+                    if mask is not None:
+                        a, t = a * mask, None if t is None else t * mask
+                elif t is None:
+                    a = stage.apply(a)
+                else:
+                    a, t = stage.lift(a, t)
+            return a, t
+
+        a, t = through(self.stages, a, None)  # the input does not move
         return a if t is None else a + t

@@ -14,28 +14,14 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpmlho.study.settings import IDX_FILES, Data, Dataset
-
-
-class DataError(Exception):
-    """The data cannot be had or used; the message says in one line what is wrong, where, and what would be right."""
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """One dataset: images (N, height, width) of grey levels 0-255 and the class of each, in the files' order."""
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
+from cpmlho.study.arrays import Arrays, DataError, described, read_by
+from cpmlho.study.settings import ARRAYS, IDX_FILES, Data, Dataset
 
 
 def fetch(dataset: Dataset, data: Data, log: Callable[[str], None]) -> str:
@@ -66,35 +52,31 @@ def fetch(dataset: Dataset, data: Data, log: Callable[[str], None]) -> str:
 
 
 def load(dataset: Dataset, data_dir: str) -> Arrays:
-    """Read and verify `<data_dir>/<dataset.folder>/raw`, so that no run ever trains on altered data.
+    """The dataset's arrays, verified and checked, so that no run ever trains on altered data.
 
     Only the first `dataset.examples` training examples are kept; all if it is None.
 
     Raises:
-        DataError: a file is missing, unreadable, altered, or not what its name says.
+        DataError: a file is missing, unreadable, altered, or not what its name says; a reader fails, or what it gives
+            is of another checksum than the one named; the arrays cannot be trained on.
     """
+    if dataset.reader:
+        where = f"{dataset.folder} ({described(dataset.reader)})"
+        arrays = read_by(dataset.reader, Path(data_dir) / dataset.folder, where)
+    else:
+        where, arrays = str(_raw(data_dir, dataset)), _idx(dataset, data_dir)
+    try:
+        arrays.check(dataset.network.options.output_units)
+        arrays.verify(dataset.sha256.get(ARRAYS))
+        return arrays.first(dataset.examples)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _idx(dataset: Dataset, data_dir: str) -> Arrays:
     raw = _raw(data_dir, dataset)
     images, labels, test_images, test_labels = (_array(raw / name, dataset) for name in IDX_FILES)
-    if (len(images), len(test_images)) != (len(labels), len(test_labels)):
-        raise DataError(f"{raw}: each image needs one label, got {len(images)} + {len(test_images)} images")
-    if len(images) < (dataset.examples or 0):
-        raise DataError(f"{raw}: examples must be at most {len(images)}, all there are, got {dataset.examples}")
-    kept = slice(dataset.examples)
-    return Arrays(images[kept].copy(), labels[kept].astype(np.int64), test_images.copy(), test_labels.astype(np.int64))
-
-
-def split(n: int, valid_fraction: float) -> int:
-    """Number of training examples when the last part of `n` examples validates.
-
-    The validation part is `n * valid_fraction` rounded to the nearest integer, a half to the even one, but neither
-    part is left empty.
-
-    Raises:
-        DataError: fewer than two examples cannot be split.
-    """
-    if n < 2:
-        raise DataError(f"at least 2 examples are needed for a training and a validation part, got {n}")
-    return n - min(max(round(n * valid_fraction), 1), n - 1)
+    return Arrays(images, labels.astype(np.int64), test_images.copy(), test_labels.astype(np.int64))
 
 
 def _raw(root: str | Path, dataset: Dataset) -> Path:

@@ -33,8 +33,9 @@ def parse_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
         return kind(**_model(hashable).model_validate(dict(content)).model_dump())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        unknown = first["type"] == "extra_forbidden"
-        text = "unknown setting" if unknown else f"{first['msg']}, got {first['input']!r}"
+        text = {"extra_forbidden": "unknown setting", "missing": first["msg"]}.get(
+            first["type"], f"{first['msg']}, got {first['input']!r}"
+        )
         raise setting_error(path + ".".join(map(str, first["loc"])), text) from None
     except ValueError as error:
         name, _, text = str(error).partition(" ")

@@ -1,4 +1,7 @@
-"""Files of a user's own, one for a method: run before the configuration that names them is checked. No torch."""
+"""Files of a user's own, for methods, datasets and networks: run before the protocol that names them is checked.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from cpmlho.study.methods import METHODS
+from cpmlho.study.registry import NETWORKS, READERS
 
+REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, READERS, NETWORKS)
+DECORATORS = "@method(...), @dataset(...) or @network(...)"
 _LOADED: set[Path] = set()
 
 
@@ -27,14 +34,15 @@ def load_plugins(files: Sequence[str]) -> None:
         path = Path(file).expanduser().resolve()
         if path in _LOADED:
             continue
-        before = dict(METHODS)
+        before = [dict(each) for each in REGISTRIES]
         try:
             _run(file, path)
-            if METHODS.keys() == before.keys():
-                raise ValueError(f"{file}: registers nothing; decorate a function with @method(...)")
+            if before == [*REGISTRIES]:
+                raise ValueError(f"{file}: registers nothing; decorate a function with {DECORATORS}")
         except BaseException:
-            METHODS.clear()
-            METHODS.update(before)
+            for each, earlier in zip(REGISTRIES, before, strict=True):
+                each.clear()
+                each.update(earlier)
             raise
         _LOADED.add(path)
 

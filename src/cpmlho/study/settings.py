@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
+import cpmlho.study.networks  # noqa: F401  (registers the paper's)
 from cpmlho.study.methods import METHODS
-from cpmlho.study.strict import Strict
+from cpmlho.study.options import parse_options
+from cpmlho.study.registry import CUTOUT, NETWORKS, READERS, NetworkOptions
+from cpmlho.study.strict import Strict, setting_error
 
 
 def _known(name: str) -> str:
@@ -16,18 +22,44 @@ def _known(name: str) -> str:
     return name
 
 
+def _known_network(kind: str) -> str:
+    if kind not in NETWORKS:
+        raise ValueError(f"unknown network {kind}; known: {', '.join(NETWORKS)}")
+    return kind
+
+
+def _known_reader(name: str | None) -> str | None:
+    if name is not None and name not in READERS:
+        raise ValueError(f"unknown reader {name}; known: {', '.join(READERS) or 'none'}, of files named in plugins")
+    return name
+
+
+def _numbers(value: Any) -> Any:
+    """A number, or a list with one for each channel."""
+    each = value if isinstance(value, list) else [value]
+    if not each or not all(type(number) in (int, float) and math.isfinite(number) for number in each):
+        raise ValueError(f"must be a number, or a list with one for each channel, got {value!r}")
+    return [*map(float, value)] if isinstance(value, list) else float(value)
+
+
+def _positive(value: Any) -> Any:
+    if min(value if isinstance(value, list) else [value]) <= 0:
+        raise ValueError(f"must be greater than 0, got {value!r}")
+    return value
+
+
+Numbers = Annotated[float | list[float], PlainValidator(_numbers)]
 MethodName = Annotated[str, AfterValidator(_known)]
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["last", "random"]  # the last part of the training file validates, or a random one of the seed (R20)
 Precision = Literal["auto", "float32", "bfloat16"]
-HyperparameterName = Literal["dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes"]
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-CUTOUT = ("cutout_length", "cutout_holes")
+ARRAYS = "arrays"  # what the checksum of a registered reader's data is of
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,25 +70,31 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$")]
 
 
 class Network(Strict):
-    """The network of a dataset: an MLP with three linear layers, or a CNN with two convolutions."""
+    """The network of a dataset: a registered kind, and its options, which stand beside it."""
 
-    kind: Literal["mlp", "cnn"]
-    hidden_units: Annotated[int, Field(ge=0)]
-    output_units: Annotated[int, Field(ge=10)] = 10
+    model_config = ConfigDict(extra="allow")
 
-    @model_validator(mode="after")
-    def _mlp_needs_hidden_units(self) -> Self:
-        if self.kind == "mlp" and self.hidden_units == 0:
-            raise ValueError("hidden_units of an mlp must be at least 1")
-        return self
+    kind: Annotated[str, AfterValidator(_known_network)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_options(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("kind") not in NETWORKS:
+            return content
+        given = {name: value for name, value in content.items() if name != "kind"}
+        options = asdict(parse_options(NETWORKS[content["kind"]].options, given))
+        outputs = options.pop("output_units")
+        return {"kind": content["kind"], **options, "output_units": outputs}
+
+    @property
+    def options(self) -> NetworkOptions:
+        """Its options, typed."""
+        return NETWORKS[self.kind].options(**(self.model_extra or {}))
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:
         """Names of the hyperparameters that this network has a place for."""
-        dropouts = ("dropout0", "dropout1", "dropout2")
-        if self.kind == "mlp":
-            return dropouts
-        return (*dropouts, *(("dropout_fc",) if self.hidden_units else ()), *CUTOUT)
+        return NETWORKS[self.kind].hyperparameters(self.options)
 
 
 class Hyperparameter(Strict):
@@ -83,31 +121,43 @@ class Package(Strict):
 
 
 class Dataset(Strict):
-    """One dataset with its network, hyperparameters and budget."""
+    """One dataset with its network, hyperparameters and budget.
 
+    It is read by a registered reader, or from IDX files, of which then everything must be said.
+    """
+
+    reader: Annotated[str | None, AfterValidator(_known_reader)] = Field(default=None, exclude_if=lambda it: it is None)
     folder: str
     epochs: PositiveInt
     examples: Annotated[int, Field(ge=100)] | None
-    mean: Annotated[float, Field(allow_inf_nan=False)]
-    std: PositiveFloat
+    mean: Numbers
+    std: Annotated[Numbers, AfterValidator(_positive)]
     network: Network
-    hyperparameters: Annotated[dict[HyperparameterName, Hyperparameter], Field(min_length=1)]
+    hyperparameters: Annotated[dict[Identifier, Hyperparameter], Field(min_length=1)]
     package: Package | None
     sha256: dict[str, Sha256]
 
-    @field_validator("sha256")
+    @model_validator(mode="before")
     @classmethod
-    def _all_files(cls, value: dict[str, str]) -> dict[str, str]:
-        if set(value) != set(IDX_FILES):
-            raise ValueError(f"must name exactly the files {', '.join(IDX_FILES)}")
-        return value
+    def _defaults_of_a_reader(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and (reader := READERS.get(str(content.get("reader")))):
+            return {"folder": reader.label, "examples": None, "package": None, "sha256": {}, **content}
+        return content
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> Self:
+        if self.reader and (self.package or set(self.sha256) - {ARRAYS}):
+            raise ValueError(f"a dataset with a reader has no package, and no checksum but that of its {ARRAYS}")
+        if not self.reader and set(self.sha256) != set(IDX_FILES):
+            raise setting_error("sha256", f"must name exactly the files {', '.join(IDX_FILES)}")
+        return self
 
     @model_validator(mode="after")
     def _network_has_them(self) -> Self:
         for name, range_ in self.hyperparameters.items():
             if name not in self.network.hyperparameters:
                 raise ValueError(f"the {self.network.kind} network has no {name}")
-            limit = 0.99 if name.startswith("dropout") else 28.0
+            limit = 28.0 if name in CUTOUT else 0.99
             if range_.high > limit:
                 raise ValueError(f"hyperparameters.{name}.high must be at most {limit}, got {range_.high}")
         if len({name for name in self.hyperparameters if name in CUTOUT}) == 1:
@@ -133,7 +183,7 @@ class Variant(Strict):
     datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
     seeds: Seeds | None = None
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
-    start: Annotated[dict[HyperparameterName, float], Field(default_factory=dict)]
+    start: Annotated[dict[Identifier, float], Field(default_factory=dict)]
     network: Annotated[dict[str, Any], Field(default_factory=dict)]
     epochs: PositiveInt | None = None
     precision: Precision | None = None

@@ -22,15 +22,15 @@ import yaml
 
 from cpmlho.study import protocol as configuration
 from cpmlho.study.files import held, write_text
-from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.harness.provenance import code_digest, digest_of_files, plugged
 from cpmlho.study.protocol import load
+from cpmlho.study.registry import NETWORKS
 from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import Tracking
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import TRACKING_URI, shown
 
-NETWORK_COST = {"mlp": 1, "cnn": 3}  # of a step, roughly
 DIGITS = 16  # of a digest that a person may have to compare
 
 
@@ -175,7 +175,13 @@ class Plan:
 
     def code(self, wildcards: Wildcards) -> str:
         """A digest of the code that decides the run's numbers."""
-        return code_digest(self.spec(key_of(wildcards)).algorithm)[:DIGITS]
+        spec = self.spec(key_of(wildcards))
+        return code_digest(spec.algorithm, plugged(spec.data))[:DIGITS]
+
+    def wanted(self, wildcards: Wildcards) -> Sequence[object]:
+        """What of a dataset must be there, not where: another place with the same files must repeat no run."""
+        dataset = self.protocol.datasets[wildcards.dataset]
+        return (dataset.folder, dataset.sha256, *([digest_of_files(plugged(dataset))] if dataset.reader else []))
 
     def values(self, wildcards: Wildcards) -> list[str]:
         """The result that the run takes its hyperparameter values from, if it takes any."""
@@ -202,7 +208,7 @@ class Plan:
     def epochs(self, key: RunKey) -> int:
         """A run's length in epochs of an MLP without tuning, roughly."""
         spec = self.spec(key)
-        return (spec.trials or 2) * spec.data.epochs * NETWORK_COST[spec.data.network.kind]
+        return round((spec.trials or 2) * spec.data.epochs * NETWORKS[spec.data.network.kind].cost)
 
 
 def key_of(wildcards: Wildcards) -> RunKey:

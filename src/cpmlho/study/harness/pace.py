@@ -19,11 +19,14 @@ import torch
 from cpmlho.core.events import FRESH, Snapshot
 from cpmlho.core.options import Fixed
 from cpmlho.core.problem import EVALUATION_BATCH
-from cpmlho.study.data import Arrays
+from cpmlho.study.arrays import Arrays
+from cpmlho.study.data import load as load_data
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
 from cpmlho.study.methods import METHODS
+from cpmlho.study.networks import GREY
 from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import Protocol, load
+from cpmlho.study.registry import Shape
 from cpmlho.study.spec import RunKey, RunSpec
 
 STEPS = 5  # of an epoch, a cycle of the methods that tune
@@ -37,14 +40,19 @@ class Pace(NamedTuple):
     example: float
 
 
-def measure(spec: RunSpec) -> Pace:
-    """The pace of a run that is no search: of the second of two short epochs, and of an evaluation."""
+def measure(spec: RunSpec, shape: Shape) -> Pace:
+    """The pace of a run that is no search: of the second of two short epochs, and of an evaluation.
+
+    Args:
+        spec: of the run.
+        shape: of an example.
+    """
     device = choose_device(spec.device, lambda line: None)
     dtype = DTYPES[choose_precision(spec.precision, device)]
     clock = time.process_time if device.type == "cpu" else time.perf_counter  # of a core, whatever else is going on
     spec = spec.model_copy(update={"valid_fraction": 0.5, "data": spec.data.model_copy(update={"epochs": 2})})
     noise = np.random.default_rng(0)
-    images = noise.integers(0, 256, (2 * STEPS * spec.training.batch_size, 28, 28), dtype=np.uint8)
+    images = noise.integers(0, 256, (2 * STEPS * spec.training.batch_size, *shape), dtype=np.uint8)
     labels = np.zeros(len(images), np.int64)
     test = slice(EVALUATION_BATCH)
     problem = problem_of(spec, Arrays(images, labels, images[test], labels[test]), device)
@@ -73,10 +81,15 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
         trials = spec.trials or 1
         if METHODS[spec.algorithm].kind != "schedule":  # a trial trains as no tuning does
             spec = spec.model_copy(update={"algorithm": "fixed", "settings": Fixed()})
-        alike = f"{spec.data.network} {spec.settings} {spec.precision}"
+        shape: Shape = GREY
+        examples, tested = EXAMPLES
+        if spec.data.reader:
+            arrays = load_data(spec.data, spec.data_dir)
+            examples, tested, shape = len(arrays.train_labels), len(arrays.test_labels), arrays.shape
+        alike = f"{spec.data.network} {shape} {spec.settings} {spec.precision}"
         if alike not in paces:
-            paces[alike] = measure(spec)
-        examples, tested = spec.data.examples or EXAMPLES[0], EXAMPLES[1]
+            paces[alike] = measure(spec, shape)
+        examples = spec.data.examples or examples
         valid = examples * spec.valid_fraction
         steps = (examples - valid) // spec.training.batch_size
         epoch = steps * paces[alike].step + (valid + tested) * paces[alike].example

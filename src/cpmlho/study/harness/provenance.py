@@ -6,23 +6,27 @@ import ast
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cpmlho.study.harness.syntax import digest_of, imported
 from cpmlho.study.methods import METHODS
+from cpmlho.study.registry import NETWORKS, READERS
 
 if TYPE_CHECKING:
     import torch
 
+    from cpmlho.study.settings import Dataset
+
 HERE = Path(__file__).resolve().parents[2]  # the package's folder
-SHARED = ("study.data", "study.problem", "study.harness.record")
+SHARED = ("study.data", "study.networks", "study.problem", "study.harness.record")
 DECIDE_NOTHING = {  # beyond what each result itself records
     *("study.settings", "study.spec", "study.strict", "study.results", "study.options", "core.options"),
-    "study.methods.registry",
+    *("study.registry", "study.methods.registry"),
 }
 PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
 
@@ -53,21 +57,33 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
+def plugged(data: Dataset) -> tuple[Path, ...]:
+    """The files of a user's own that read a dataset and build its network."""
+    functions = [NETWORKS[data.network.kind].build, *([READERS[data.reader].read] if data.reader else [])]
+    files = {_file(function) for function in functions}
+    return tuple(sorted(file for file in files if not file.is_relative_to(HERE)))
+
+
 @cache
-def modules(algorithm: str) -> tuple[Path, ...]:
+def modules(algorithm: str, further: tuple[Path, ...] = ()) -> tuple[Path, ...]:
     """The modules that a run of this method executes and that decide its numbers.
 
-    They are the method's own file, wherever it lies, and what it, the reading of the data and the record import of
-    this package, and what that imports; settings are not among them, as each result holds its own.
+    They are the method's own file, wherever it lies, the further ones, and what they, the reading of the data, the
+    networks and the record import of this package, and what that imports; settings are not among them, as each result
+    holds its own.
     """
-    own = Path(METHODS[algorithm].train.__code__.co_filename).resolve()
-    left, found = [*SHARED, *_imports(own)], set[str]()
+    own = {_file(METHODS[algorithm].train), *further}
+    left, found = [*SHARED, *(name for file in own for name in _imports(file))], set[str]()
     while left:
         name = left.pop()
         if name not in found | DECIDE_NOTHING and _path(name).is_file():
             found.add(name)
             left.extend(_imports(_path(name)))
-    return tuple(sorted({own, *map(_path, found)}))
+    return tuple(sorted({*own, *map(_path, found)}))
+
+
+def _file(function: Any) -> Path:
+    return Path(function.__code__.co_filename).resolve()
 
 
 def _imports(path: Path) -> list[str]:
@@ -79,9 +95,14 @@ def _path(module: str) -> Path:
 
 
 @cache
-def code_digest(algorithm: str) -> str:
-    """SHA-256 of what decides the numbers of a method's runs, commit or no commit, as `digest_of` takes it."""
-    return digest_of([path.read_text(encoding="utf-8") for path in modules(algorithm)])
+def code_digest(algorithm: str, further: tuple[Path, ...] = ()) -> str:
+    """SHA-256 of what decides the numbers of a method's runs, commit or no commit; arguments as `modules`."""
+    return digest_of_files(modules(algorithm, further))
+
+
+def digest_of_files(files: Iterable[Path]) -> str:
+    """SHA-256 of what the code in files does, as `digest_of` takes it."""
+    return digest_of([path.read_text(encoding="utf-8") for path in files])
 
 
 def git_commit() -> str:

@@ -15,7 +15,7 @@ from cpmlho.study.data import load
 from cpmlho.study.files import held
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
-from cpmlho.study.harness.provenance import code_digest, environment, git_commit, utc, versions
+from cpmlho.study.harness.provenance import code_digest, environment, git_commit, plugged, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
@@ -85,7 +85,7 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
     """What must be the same for an interrupted run to go on to the same bits."""
     return {
         "settings": spec.model_dump(mode="json", exclude=PLACE),
-        "code": code_digest(spec.algorithm),
+        "code": code_digest(spec.algorithm, plugged(spec.data)),
         "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
@@ -160,7 +160,7 @@ def summarise(
         precision=precision,
         versions=versions(),
         git_commit=git_commit(),
-        code=code_digest(spec.algorithm),
+        code=code_digest(spec.algorithm, plugged(spec.data)),
         data_sha256=spec.data.sha256,
         started=utc(started),
         ended=utc(time.time()),

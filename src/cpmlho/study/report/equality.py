@@ -56,10 +56,17 @@ def changes_after(algorithm: str, code: str, dataset: str) -> list[Change]:
     return passed
 
 
-def outdated(algorithm: str, code: str, dataset: str) -> bool:
-    """Whether other code lies between the one with this digest and the present one than the known changes."""
+def outdated(algorithm: str, code: str, dataset: str, further: tuple[Path, ...] = ()) -> bool:
+    """Whether other code lies between the one with this digest and the present one than the known changes.
+
+    Args:
+        algorithm: of the run.
+        code: its digest.
+        dataset: of the run.
+        further: the files of a user's own behind the dataset and its network.
+    """
     passed = changes_after(algorithm, code, dataset)
-    return (passed[-1].codes[algorithm][1] if passed else code) != code_digest(algorithm)
+    return (passed[-1].codes[algorithm][1] if passed else code) != code_digest(algorithm, further)
 
 
 def numbers(folder: Path) -> str:

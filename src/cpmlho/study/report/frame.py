@@ -7,17 +7,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from cpmlho.study.files import unsealed
+from cpmlho.study.harness.provenance import plugged
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.along import KEY, read_along
 from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir, with_values
-from cpmlho.study.settings import HyperparameterName
+from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, as_run, read_result, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 
@@ -28,6 +28,7 @@ _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "code", "precision", "train_loss"),
 )
+_PAPERS = ("dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes")  # hyperparameters
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 # The runs of one dataset are compared with each other; they should agree in these columns.
 _SHARED = {
@@ -142,7 +143,7 @@ def _asked(protocol: Protocol, key: RunKey) -> RunSpec:
     """What the protocol asks for, with another run's values where it names one that has ended."""
     asked = protocol.resolve(key)
     try:
-        return with_values(asked, protocol.results_dir)
+        return as_run(asked, protocol.results_dir)
     except (ConfigError, ResultError):
         return asked
 
@@ -161,7 +162,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "trials": spec.trials,
         "config_digest": _digest(spec.model_dump(mode="json", exclude=PLACE)),
         "stale": spec.model_dump(exclude=PLACE) != asked.model_dump(exclude=PLACE),
-        "outdated": result is not None and outdated(spec.algorithm, result.code, spec.dataset),
+        "outdated": result is not None and outdated(spec.algorithm, result.code, spec.dataset, plugged(spec.data)),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
@@ -176,7 +177,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
 def columns(protocol: Protocol) -> list[str]:
     """The columns of all runs, with those of every hyperparameter that a dataset tunes."""
     tuned = [name for dataset in protocol.datasets.values() for name in dataset.hyperparameters]
-    names = dict.fromkeys([*get_args(HyperparameterName), *tuned])
+    names = dict.fromkeys([*_PAPERS, *tuned])
     return [
         *("dataset", "method", "algorithm", "seed", "status", *_METRICS),
         *(f"hyperparameter_{name}" for name in names),

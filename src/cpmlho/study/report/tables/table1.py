@@ -6,6 +6,7 @@ from itertools import product
 
 import pandas as pd
 
+from cpmlho.study.registry import NETWORKS
 from cpmlho.study.report.frame import LOSS, Study, finished
 from cpmlho.study.report.paper import SUMMARY, beside_paper, cells, paper_grid
 from cpmlho.study.report.render import Grid, Line, Linked, interval, number
@@ -30,9 +31,8 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     rows: list[Line] = []
     for name in protocol.run.datasets:
         dataset = protocol.datasets[name]
-        rows.append(
-            [dataset.folder, dataset.network.kind.upper(), *(cell for key, cell in made.items() if key[0] == name)]
-        )
+        network = NETWORKS[dataset.network.kind].label
+        rows.append([dataset.folder, network, *(cell for key, cell in made.items() if key[0] == name)])
     header = ["Dataset", "Network", *map(label_of, protocol.run.methods)]
     first = paper_grid(study, 1, TITLE, header, rows, protocol.run.datasets, best=True)
     return [first, differences(study)] if readings(study) else [first]

@@ -1,0 +1,327 @@
+"""Datasets and networks from files of a user's own: read, checked, pinned, in the digest, trained on."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cpmlho.study import plugins
+from cpmlho.study.arrays import Arrays, DataError
+from cpmlho.study.data import load as load_arrays
+from cpmlho.study.grids import merge
+from cpmlho.study.harness.provenance import code_digest, modules, plugged
+from cpmlho.study.harness.run import execute
+from cpmlho.study.protocol import ConfigError, RunKey, load
+from cpmlho.study.provision import provide
+from cpmlho.study.results import ResultError, as_run, data_file, run_dir
+from cpmlho.study.workflow import Plan
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples/plugins"
+DROPOUT = {"low": 0.0, "high": 0.9, "start": 0.1}
+DIGITS = """
+import numpy as np
+from cpmlho.study.arrays import Arrays
+from cpmlho.study.registry import dataset
+
+@dataset(label="Mine")
+def mine(folder):
+    rng = np.random.default_rng(0)
+    examples, labels = rng.normal(size=(120, 5)), rng.integers(0, 3, 120)
+    return Arrays(examples[:100], labels[:100], examples[100:], labels[100:])
+"""
+NETWORK = """
+from cpmlho.study.registry import NetworkOptions, network
+
+@network(NetworkOptions, hyperparameters=lambda options: ("dropout0",), label="Line")
+def line(inputs, output_units):
+    from cpmlho.core.layers import Dropout, Linear
+    from cpmlho.core.response import ResponseNetwork
+    return ResponseNetwork((Dropout("dropout0"), Linear(inputs[0], output_units)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch, tmp_path):
+    """What a test registers is forgotten after it, and each works in a folder of its own."""
+    before = [dict(each) for each in plugins.REGISTRIES]
+    monkeypatch.setattr(plugins, "_LOADED", set())
+    monkeypatch.chdir(tmp_path)
+    yield
+    forget(before)
+
+
+def forget(before):
+    plugins._LOADED.clear()
+    for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
+        each.clear()
+        each.update(earlier)
+    for cached in (modules, code_digest):
+        cached.cache_clear()
+
+
+def settings(files, name, **dataset):
+    """An overlay with one dataset of a user's own, on a small protocol."""
+    mine = {"epochs": 1, "mean": 0.0, "std": 1.0, "hyperparameters": {"dropout0": DROPOUT}, **dataset}
+    return {
+        "plugins": [str(file) for file in files],
+        "results_dir": "results",
+        "device": "cpu",
+        "precision": "float32",
+        "data": {"dir": "data"},
+        "run": {"datasets": [name], "methods": ["delta_stn", "cpmlho"], "variants": [], "seeds": [0]},
+        "training": {"batch_size": 20},
+        "datasets": {name: mine},
+    }
+
+
+def protocol(text=DIGITS + NETWORK, network=None, **dataset):
+    Path("own.py").write_text(text)
+    network = network or {"kind": "line", "output_units": 3}
+    return load([ROOT / "config.yaml"], settings(["own.py"], "mine", reader="mine", network=network, **dataset))
+
+
+def run(read, dataset, method="cpmlho"):
+    provide(read, dataset, lambda line: None)
+    key = RunKey(dataset, method, 0)
+    return execute(as_run(read.resolve(key), read.results_dir), run_dir("results", key), [], print, 0.0)
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(size.to_bytes(4) for size in array.shape)
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()))
+
+
+def test_kmnist_is_read_from_torchvisions_layout_and_pinned():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (140, 28, 28)), np.arange(140) % 10
+    for part, kept in (("train", slice(100)), ("t10k", slice(100, None))):
+        write_idx(Path(f"data/KMNIST/raw/{part}-images-idx3-ubyte.gz"), images[kept])
+        write_idx(Path(f"data/KMNIST/raw/{part}-labels-idx1-ubyte.gz"), labels[kept])
+    network = {"kind": "mlp", "hidden_units": 8, "output_units": 10}
+    read = load([ROOT / "config.yaml"], settings([EXAMPLES / "kmnist.py"], "kmnist", reader="kmnist", network=network))
+    arrays = load_arrays(read.datasets["kmnist"], "data")
+    assert (arrays.train_images == images[:100]).all()
+    assert (arrays.test_labels == labels[100:]).all()
+    result = run(read, "kmnist")
+    assert result.data_sha256 == {"arrays": arrays.sha256()}
+    assert json.loads(data_file("results", "kmnist").read_text())["sha256"] == result.data_sha256
+    images[3, 4, 5] ^= 1
+    write_idx(Path("data/KMNIST/raw/train-images-idx3-ubyte.gz"), images[:100])
+    spec = as_run(read.resolve(RunKey("kmnist", "cpmlho", 0)), "results")
+    for act in (lambda: provide(read, "kmnist", print), lambda: load_arrays(spec.data, "data")):
+        with pytest.raises(DataError, match=r"^KMNIST \(reader kmnist of .*\.py\): the arrays have SHA-256 .*pinned"):
+            act()
+    data_file("results", "kmnist").unlink()
+    provide(read, "kmnist", print)
+
+
+def test_cifar10_is_read_from_its_binary_version_and_trains_a_residual_network():
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 256, (6, 20, 3073)).astype(np.uint8)
+    records[..., 0] %= 10
+    folder = Path("data/CIFAR10/cifar-10-batches-bin")
+    folder.mkdir(parents=True)
+    for name, batch in zip(["test_batch", *(f"data_batch_{i}" for i in range(1, 6))], records, strict=True):
+        (folder / f"{name}.bin").write_bytes(batch.tobytes())
+    changes = settings(
+        [EXAMPLES / "cifar10.py", EXAMPLES / "residual.py"],
+        "cifar10",
+        reader="cifar10",
+        mean=[0.49, 0.48, 0.45],
+        std=[0.25, 0.24, 0.26],
+        network={"kind": "residual", "width": 4, "blocks": 1},
+        hyperparameters={
+            "dropout0": DROPOUT,
+            "cutout_length": {"low": 2.0, "high": 24.0, "start": 4.0},
+            "cutout_holes": {"low": 0.0, "high": 2.0, "start": 1.0},
+        },
+    )
+    read = load([ROOT / "config.yaml"], changes)
+    arrays = load_arrays(read.datasets["cifar10"], "data")
+    assert arrays.train_images[20, 2, 31, 30] == records[2, 0, 3071]
+    assert arrays.test_labels.tolist() == records[0, :, 0].tolist()
+    result = run(read, "cifar10")
+    assert result.status == "done"
+    assert result.spec.data.network.options.width == 4
+
+
+def test_a_table_of_two_classes_is_learned():
+    changes = settings(
+        [EXAMPLES / "breast_cancer.py"],
+        "breast_cancer",
+        reader="breast_cancer",
+        epochs=20,
+        network={"kind": "mlp", "hidden_units": 16, "output_units": 2},
+    )
+    result = run(load([ROOT / "config.yaml"], changes), "breast_cancer", "delta_stn")
+    assert result.final.test_acc > 0.85  # two in three are benign
+    assert result.hyperparameters.keys() == {"dropout0"}
+
+
+def test_examples_to_validate_on_may_be_given():
+    text = DIGITS.replace("labels[100:])", "labels[100:], examples[:7], labels[:7])")
+    read = protocol(text + NETWORK)
+    from cpmlho.study.problem import parts
+
+    arrays = load_arrays(read.datasets["mine"], "data")
+    train, valid = parts(read.resolve(RunKey("mine", "cpmlho", 0)), arrays)
+    assert (len(train[1]), len(valid[1])) == (100, 7)
+    assert run(read, "mine").status == "done"
+
+
+def test_bytes_are_scaled_and_other_numbers_are_not():
+    import torch
+
+    from cpmlho.study.problem import problem_of
+
+    read = protocol(mean=[1.0, 0.0, 0.0, 0.0, 0.0], std=[2.0, 1.0, 1.0, 1.0, 1.0])
+    spec = read.resolve(RunKey("mine", "cpmlho", 0))
+    examples = np.arange(500).reshape(100, 5)
+    labels = np.zeros(100, int)
+    for dtype, scale in ((np.uint8, 255), (np.int16, 1), (np.float64, 1)):
+        stored = (examples % 200).astype(dtype)
+        part = problem_of(spec, Arrays(stored, labels, stored, labels), torch.device("cpu")).test
+        expected = (stored / scale - np.array([1, 0, 0, 0, 0])) / np.array([2, 1, 1, 1, 1])
+        for _ in range(2):  # what is stored stays as it is
+            np.testing.assert_allclose(part.prepare(part.images).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+WRONG = [
+    ("rng.integers(0, 3, 120)", "rng.integers(1, 4, 120)", "from 0 to 2 or network.output_units: 4, got 1 to 3"),
+    ("rng.integers(0, 3, 120)", "rng.integers(0, 3, 120) - 1", r"labels must be from 0 to 2, got -1 to 1"),
+    ("rng.integers(0, 3, 120)", "rng.uniform(0, 3, 120)", r"must be whole numbers .*, got float64 of shape \(100,\)$"),
+    ("rng.integers(0, 3, 120)", "np.eye(3)[rng.integers(0, 3, 120)]", r"got float64 of shape \(100, 3\)"),
+    ("rng.integers(0, 3, 120)", "rng.integers(0, 3, (120, 1))", r"got int64 of shape \(100, 1\)"),
+    ("labels[:100], ", "labels[:99], ", "each example needs one label, got 100 training examples and 99 labels"),
+    ("examples[100:], labels[100:]", "examples[:0], labels[:0]", "there are no test examples"),
+    ("examples[100:]", "examples[100:, :4]", r"must be as those to train on, float64 of shape \(5,\), got .*\(4,\)"),
+    ("size=(120, 5)", "size=120", "training examples must be numbers of shape"),
+    ("examples, labels =", "examples, labels = np.full((120, 5), np.nan), np.zeros(120, int) #", "500 values"),
+    ("return Arrays(", "return (", "must return Arrays, got tuple"),
+    ("rng = ", "1 / 0; rng = ", "ZeroDivisionError: division by zero"),
+    ("rng = ", "(folder / 'a').read_bytes(); rng = ", "FileNotFoundError: .*data/Mine/a"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), WRONG)
+def test_data_that_cannot_be_trained_on_is_one_line_with_its_file(old, new, says):
+    read = protocol(DIGITS.replace(old, new) + NETWORK)
+    with pytest.raises(DataError, match=says) as error:
+        provide(read, "mine", print)
+    assert str(error.value).startswith("Mine (reader mine of own.py): ")
+    assert "\n" not in str(error.value)
+    assert not data_file("results", "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training": {"batch_size": 86}}, "mine: 85 training examples are less than a batch of 86"),
+        ({"datasets": {"mine": {"mean": [1.0, 2.0]}}}, "mine: mean must be a number, or a list of 5, one for each"),
+        ({"datasets": {"mine": {"network": {"kind": "cnn", "hidden_units": 0}}}}, r"cnn, on .*\(5,\): takes images"),
+        ({"datasets": {"mine": {"examples": 101}}}, "examples must be at most 100"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_one_line(changes, says):
+    Path("own.py").write_text(DIGITS + NETWORK)
+    own = settings(["own.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
+    if "network" in changes.get("datasets", {}).get("mine", {}):
+        own["datasets"]["mine"].pop("network")
+    with pytest.raises(DataError, match=says):
+        run(load([ROOT / "config.yaml"], merge(own, changes)), "mine")
+    assert not run_dir("results", RunKey("mine", "cpmlho", 0)).exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        ({"network": {"kind": "lin"}}, "datasets.mine.network.kind: unknown network lin; known: mlp, cnn, line"),
+        ({"network": {"kind": "line", "output_units": 1}}, "network.output_units: must be a number of at least 2"),
+        ({"network": {"kind": "line", "width": 1}}, "datasets.mine.network.width: unknown setting"),
+        ({"network": {"kind": "mlp"}}, "datasets.mine.network.hidden_units: Field required"),
+        ({"hyperparameters": {"dropout1": DROPOUT}}, "datasets.mine: the line network has no dropout1"),
+        ({"mean": []}, "datasets.mine.mean: must be a number, or a list with one for each channel, got []"),
+        ({"std": [1.0, 0.0]}, "datasets.mine.std: must be greater than 0, got [1.0, 0.0]"),
+        ({"sha256": {"labels": "0" * 64}}, "datasets.mine: a dataset with a reader has no package"),
+    ],
+)
+def test_wrong_settings_are_one_line(dataset, says):
+    with pytest.raises(ConfigError) as error:
+        protocol(**dataset)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_reader_is_one_line():
+    with pytest.raises(ConfigError, match=r"datasets\.mine\.reader: unknown reader mine; known: none"):
+        load([ROOT / "config.yaml"], settings([], "mine", reader="mine", network={"kind": "mlp", "hidden_units": 3}))
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(ConfigError, match="mlp: there is a network of this name already"):
+        protocol(DIGITS + NETWORK.replace("def line", "def mlp"))
+
+
+def test_a_damaged_record_is_one_line():
+    read = protocol()
+    data_file("results", "mine").parent.mkdir(parents=True)
+    data_file("results", "mine").write_text("{")
+    with pytest.raises(ResultError, match=r"results/data/mine\.json: damaged; remove it to pin"):
+        provide(read, "mine", print)
+
+
+def test_files_are_in_the_digest_of_the_runs_that_use_them_and_of_no_other():
+    before = [dict(each) for each in plugins.REGISTRIES]
+
+    def codes(data, network):
+        forget(before)
+        Path("data.py").write_text(data)
+        Path("net.py").write_text(network)
+        mine = settings(["data.py", "net.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
+        of_mlp = {**mine["datasets"]["mine"], "network": {"kind": "mlp", "hidden_units": 4}}
+        of_line = {"network": {"kind": "line", "output_units": 10}, "hyperparameters": {"dropout0": DROPOUT}}
+        read = load([ROOT / "config.yaml"], mine | {"datasets": {"mine": mine["datasets"]["mine"], "mixed": of_mlp}})
+        line = json.loads(read.model_dump_json())["datasets"]["mnist"]
+        line["network"], line["hyperparameters"] = of_line["network"], of_line["hyperparameters"]
+        read = load([ROOT / "config.yaml"], mine | {"datasets": {**mine["datasets"], "mixed": of_mlp, "grey": line}})
+        datas = {name: read.datasets[name] for name in ("mine", "mixed", "grey", "mnist")}
+        return [code_digest("cpmlho", plugged(data)) for data in datas.values()]
+
+    first = codes(DIGITS, NETWORK)
+    assert len(set(first)) == 4
+    assert first[3] == code_digest("cpmlho")
+    assert codes(DIGITS.replace("Mine", "Other") + "# more", NETWORK.replace('"Line"', '"Row"')) == first
+    changed = [a != b for a, b in zip(first, codes(DIGITS.replace("rng(0)", "rng(1)"), NETWORK), strict=True)]
+    assert changed == [True, True, False, False]
+    other = NETWORK.replace('Dropout("dropout0"), ', "")
+    changed = [a != b for a, b in zip(first, codes(DIGITS, other), strict=True)]
+    assert changed == [True, False, True, False]
+
+
+def test_the_plan_reads_a_dataset_anew_when_its_file_changes():
+    before = [dict(each) for each in plugins.REGISTRIES]
+
+    class Wildcards:
+        dataset = "mine"
+
+    first = Plan(protocol()).wanted(Wildcards)
+    forget(before)
+    assert Plan(protocol(DIGITS.replace("rng(0)", "rng(1)") + NETWORK)).wanted(Wildcards) != first
+
+
+def test_a_run_by_hand_pins_its_dataset():
+    Path("own.py").write_text(DIGITS + NETWORK)
+    changes = settings(["own.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
+    Path("mine.json").write_text(json.dumps(changes))
+    command = [sys.executable, "-m", "cpmlho", "run", "mine", "delta_stn", "0"]
+    command += ["--config", str(ROOT / "config.yaml"), "--config", "mine.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_dir("results", RunKey("mine", "delta_stn", 0)) / "result.json").read_text())
+    assert result["data_sha256"] == json.loads(data_file("results", "mine").read_text())["sha256"]
