@@ -23,7 +23,12 @@ class Halving(Search):
             raise ValueError(f"trials must be 1, 3, 7, 15 and so on, got {self.trials}")
 
 
-@method(Halving, kind="search", label="SHA", colour="#CC79A7", line="--")
+def rungs(options):
+    """Of 1, 2, 4 and so on points, each with as much training in all as one point for the whole budget."""
+    return (options.trials + 1).bit_length() - 1
+
+
+@method(Halving, kind="search", label="SHA", colour="#CC79A7", line="--", trainings=rungs)
 def successive_halving(problem, conditions, options, past=FRESH):
     """Double the training of the half with the lower validation loss until one point has trained for the budget."""
     from cpmlho.core.trials import Training, fraction, predictor, score, values_at

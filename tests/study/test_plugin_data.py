@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import re
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +165,12 @@ def test_a_table_of_two_classes_is_learned():
     result = run(load([ROOT / "config.yaml"], changes), "breast_cancer", "delta_stn")
     assert result.final.test_acc > 0.85  # two in three are benign
     assert result.hyperparameters.keys() == {"dropout0"}
+    assert result.environment["scikit-learn"] == version("scikit-learn")
+
+
+def test_a_run_records_the_version_of_what_its_file_imports():
+    result = run(protocol("import yaml\n" + DIGITS + NETWORK), "mine")
+    assert result.environment["PyYAML"] == version("PyYAML")
 
 
 def test_examples_to_validate_on_may_be_given():
@@ -325,3 +334,22 @@ def test_a_run_by_hand_pins_its_dataset():
     assert done.returncode == 0, done.stderr
     result = json.loads((run_dir("results", RunKey("mine", "delta_stn", 0)) / "result.json").read_text())
     assert result["data_sha256"] == json.loads(data_file("results", "mine").read_text())["sha256"]
+
+
+def test_the_documents_examples_run():
+    text = (ROOT / "docs/plugins.md").read_text()
+    python, overlays = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yaml"))
+    for name, block in zip(("halving", "rings", "bottleneck"), python, strict=True):
+        Path(f"{name}.py").write_text(block)
+    small = {"results_dir": "results", "device": "cpu", "precision": "float32", "data": {"dir": "data"}}
+    files = []
+    for i, overlay in enumerate(overlays[1:]):
+        files.append(Path(f"{i}.yaml"))
+        files[-1].write_text(overlay)
+        results = []
+        read = load([ROOT / "config.yaml", *files], small)
+        for method in ("delta_stn", "cpmlho"):
+            results.append(run(read, "rings", method))
+            assert results[-1].status == "done"
+        shutil.rmtree("results")
+    assert results[-1].spec.data.network.kind == "bottleneck"

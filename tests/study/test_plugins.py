@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cpmlho.study import plugins
+from cpmlho.study.harness.progress import Progress
 from cpmlho.study.harness.provenance import HERE, code_digest, modules
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import ConfigError, RunKey, load
@@ -146,6 +147,16 @@ def test_halving_takes_only_numbers_that_end_at_one_point():
         )
 
 
+def test_halvings_trials_are_of_unlike_length():
+    files = {"plugins": [str(EXAMPLES / "successive_halving.py")], "methods": {"successive_halving": {"trials": 7}}}
+    spec = load([ROOT / "config.yaml"], files).resolve(RunKey("mnist", "successive_halving", 0))
+    assert spec.trainings == 3  # of 4 points, 2 and 1
+    lines = []
+    Progress(spec, lines.append).started(spec, {"history.csv": [{"epoch": 5}]})
+    assert lines[0].endswith("started, 7 trials over 21 epochs")
+    assert lines[1].endswith("resuming after epoch 5/21")
+
+
 def snakemake(overlay, folder):
     """The whole workflow from another folder than the project's."""
     command = ["snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2", "report", "--config", f"overlay={overlay}"]
@@ -173,6 +184,7 @@ def test_the_examples_through_the_whole_pipeline(tmp_path):
     page = (tmp_path / "results/report.html").read_text()
     assert "SHA" in tables
     assert "TPE" in tables
+    assert "each one such training, of: TPE 2. The 3 trials of SHA take 2 such trainings together." in tables
     assert "TPE" in page
     folder = run_dir(tmp_path / "results", RunKey("mnist", "successive_halving", 0))
     plugins.load_plugins(changes["plugins"])

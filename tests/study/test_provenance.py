@@ -95,6 +95,20 @@ def test_what_a_method_is_called_and_how_it_is_drawn_changes_nothing():
     assert digest_of([code]) != digest_of([code.replace("@method(", "@torch.no_grad(")])
 
 
+@pytest.mark.parametrize("name", ["method", "dataset", "network"])
+@pytest.mark.parametrize("module", ["", "cpmlho.", "registry.", "cpmlho.study.methods."])
+def test_a_registration_is_known_by_whatever_name_its_module_has(module, name):
+    code = f'@{module}{name}(label="A")\ndef f(x):\n    return x\n'
+    assert digest_of([code]) == digest_of([code.replace('"A"', '"B"')]) == digest_of([code.partition("\n")[2]])
+    assert digest_of([code]) != digest_of([code.replace(f"{name}(", f"{name}s(")])
+
+
+def test_what_a_file_imports_from_elsewhere():
+    code = "import os, numpy.linalg as la\nfrom cpmlho.core.x import A\nfrom .own import B\n"
+    code += "def f():\n    from sklearn.svm import SVC\n"
+    assert syntax.foreign(ast.parse(code)) == {"numpy", "sklearn"}
+
+
 def test_imports_for_the_type_checker_are_none():
     code = "if TYPE_CHECKING:\n    from cpmlho.core.x import A\nfrom cpmlho.core.y import B\nimport torch\n"
     assert list(imported(ast.parse(code))) == ["core.y", "core.y.B"]

@@ -75,6 +75,12 @@ class RunSpec(Strict):
         return self.settings.trials if isinstance(self.settings, Search) else None
 
     @property
+    def trainings(self) -> float:
+        """How many whole trainings the run takes, over all trials."""
+        own = METHODS[self.algorithm].trainings
+        return own(self.settings) if own else self.trials or 1
+
+    @property
     def values_of(self) -> str | None:
         """The method whose run of the same seed gives this one its fixed values, if one does."""
         return self.settings.values_of if isinstance(self.settings, Fixed) else None

@@ -208,7 +208,7 @@ class Plan:
     def epochs(self, key: RunKey) -> int:
         """A run's length in epochs of an MLP without tuning, roughly."""
         spec = self.spec(key)
-        return round((spec.trials or 2) * spec.data.epochs * NETWORKS[spec.data.network.kind].cost)
+        return round((spec.trainings if spec.trials else 2) * spec.data.epochs * NETWORKS[spec.data.network.kind].cost)
 
 
 def key_of(wildcards: Wildcards) -> RunKey:

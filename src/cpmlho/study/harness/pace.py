@@ -78,7 +78,7 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
     seconds = {}
     for dataset, method in kinds:
         spec = protocol.resolve(RunKey(dataset, method, 0))
-        trials = spec.trials or 1
+        trainings = spec.trainings
         if METHODS[spec.algorithm].kind != "schedule":  # a trial trains as no tuning does
             spec = spec.model_copy(update={"algorithm": "fixed", "settings": Fixed()})
         shape: Shape = GREY
@@ -93,7 +93,7 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
         valid = examples * spec.valid_fraction
         steps = (examples - valid) // spec.training.batch_size
         epoch = steps * paces[alike].step + (valid + tested) * paces[alike].example
-        seconds[f"{dataset}/{method}"] = trials * spec.data.epochs * epoch
+        seconds[f"{dataset}/{method}"] = trainings * spec.data.epochs * epoch
     return seconds
 
 

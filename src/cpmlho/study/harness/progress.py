@@ -21,8 +21,9 @@ class Progress:
     def __init__(self, spec: RunSpec, say: Callable[[str], None]) -> None:
         self._name = str(RunKey(spec.dataset, spec.method, spec.seed))
         self._trials = spec.trials
-        self._epochs = spec.data.epochs * (self._trials or 1)
+        self._epochs = round(spec.data.epochs * spec.trainings)
         self._per_trial = spec.data.epochs
+        self._alike = spec.trainings == self._trials  # each trial is one whole training
         self._say = say
         self._start = time.monotonic()
         self._before = 0  # epochs that an interrupted attempt had done
@@ -30,8 +31,8 @@ class Progress:
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
         """Start the clock."""
         self._start = time.monotonic()
-        trials = f"{self._trials} trials of " if self._trials else ""
-        self._line(f"started, {trials}{self._per_trial} epochs")
+        trials = f"{self._trials} trials {'of' if self._alike else 'over'} " if self._trials else ""
+        self._line(f"started, {trials}{self._per_trial if self._alike else self._epochs} epochs")
         for row in tables.get(HISTORY, ())[-1:]:
             self._before = int(row["epoch"])
             self._line(f"resuming after {self._where(self._before)}")
@@ -58,7 +59,7 @@ class Progress:
         self._line(f"stopped: {reason}")
 
     def _where(self, epoch: int) -> str:
-        if self._trials is None:
+        if not self._alike:
             return f"epoch {epoch}/{self._epochs}"
         before = max(epoch - 1, 0) // self._per_trial  # complete trials; an evaluation may come before the first epoch
         return f"trial {before + 1}/{self._trials} epoch {epoch - before * self._per_trial}/{self._per_trial}"

@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpmlho.study.harness.syntax import digest_of, imported
+from cpmlho.study.harness.syntax import digest_of, foreign, imported
 from cpmlho.study.methods import METHODS
 from cpmlho.study.registry import NETWORKS, READERS
 
@@ -50,6 +50,14 @@ def environment(device: torch.device) -> dict[str, str]:
         "cuda": str(torch.version.cuda) if device.type == "cuda" else "",
         **{name: version(name) for name in ("scipy", "scikit-learn")},
     }
+
+
+def libraries(algorithm: str, data: Dataset) -> dict[str, str]:
+    """Versions of the libraries that the files of a user's own behind a run import, beyond those in `versions`."""
+    own = [file for file in modules(algorithm, plugged(data)) if not file.is_relative_to(HERE)]
+    names = {name for file in own for name in foreign(ast.parse(file.read_text(encoding="utf-8")))}
+    found = packages_distributions() if names else {}
+    return {each: version(each) for name in sorted(names) for each in found.get(name, ()) if each not in PACKAGES}
 
 
 def utc(seconds: float) -> str:

@@ -15,7 +15,7 @@ from cpmlho.study.data import load
 from cpmlho.study.files import held
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
-from cpmlho.study.harness.provenance import code_digest, environment, git_commit, plugged, utc, versions
+from cpmlho.study.harness.provenance import code_digest, environment, git_commit, libraries, plugged, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
@@ -86,7 +86,7 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
     return {
         "settings": spec.model_dump(mode="json", exclude=PLACE),
         "code": code_digest(spec.algorithm, plugged(spec.data)),
-        "versions": versions(),
+        "versions": versions() | libraries(spec.algorithm, spec.data),
         "device or precision": [device_name(device), precision],
     }
 
@@ -164,5 +164,5 @@ def summarise(
         data_sha256=spec.data.sha256,
         started=utc(started),
         ended=utc(time.time()),
-        environment=environment(device),
+        environment=environment(device) | libraries(spec.algorithm, spec.data),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 
 PACKAGE = "cpmlho"
@@ -29,6 +30,17 @@ def imported(tree: ast.Module) -> Iterator[str]:
             module = node.module.removeprefix(f"{PACKAGE}.")
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def foreign(tree: ast.Module) -> set[str]:
+    """The packages outside of Python's own library that a module imports, anywhere."""
+    names = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, PACKAGE}
 
 
 def canonical(node: object) -> object:
@@ -72,5 +84,7 @@ class _Stripped(ast.NodeTransformer):
 
 
 def _registers(decorator: ast.expr) -> bool:
+    """Whether a decorator is `method(...)`, or `registry.method(...)` and the like."""
     called = decorator.func if isinstance(decorator, ast.Call) else None
-    return isinstance(called, ast.Name) and called.id in REGISTRATION
+    name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+    return name in REGISTRATION

@@ -27,6 +27,7 @@ class Method:
         colour: of its lines.
         line: their style, as matplotlib writes it.
         gradients: gradients of a batch's loss for each training iteration, given its options.
+        trainings: whole trainings that a run takes, given its options; None: one a trial, or one.
     """
 
     train: Callable[..., Training]
@@ -36,6 +37,7 @@ class Method:
     colour: str
     line: str
     gradients: Callable[[Any], float]
+    trainings: Callable[[Any], float] | None
 
     @property
     def name(self) -> str:
@@ -60,6 +62,7 @@ def method(
     colour: str,
     line: str = "-",
     gradients: Callable[[Any], float] = lambda options: 1.0,
+    trainings: Callable[[Any], float] | None = None,
 ) -> Callable[[Callable[..., Training]], Callable[..., Training]]:
     """Register the decorated generator function under its own name; arguments as `Method`.
 
@@ -72,7 +75,7 @@ def method(
             raise ValueError(f"{train.__name__}: there is a method of this name already")
         if (kind == "search") != issubclass(options, Search):
             raise ValueError(f"{train.__name__}: the options of a search, and of no other, are a `Search`")
-        METHODS[train.__name__] = Method(train, options, kind, label, colour, line, gradients)
+        METHODS[train.__name__] = Method(train, options, kind, label, colour, line, gradients, trainings)
         return train
 
     return register

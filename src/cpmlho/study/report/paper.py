@@ -115,9 +115,16 @@ def _budget(study: Study, chosen: pd.DataFrame) -> str:
     epochs = ", ".join(f"{datasets[name].epochs} on {datasets[name].folder}" for name in chosen["dataset"].unique())
     text = f"Epochs: {epochs}; values at the last step."
     searches = chosen[chosen["trials"].notna()].drop_duplicates("method")
-    if len(searches):
-        trials = ", ".join(f"{label_of(str(row.method))} {row.trials}" for row in searches.itertuples())
-        text += f" A search counts with its best trial by validation loss, each one such training, of: {trials}."
+    specs = [study.spec(str(row.dataset), str(row.method)) for row in searches.itertuples()]
+    alike = ", ".join(f"{label_of(spec.method)} {spec.trials}" for spec in specs if spec.trainings == spec.trials)
+    if specs:
+        text += " A search counts with its best trial by validation loss"
+        text += f", each one such training, of: {alike}." if alike else "."
+    for spec in specs:
+        if spec.trainings != spec.trials:
+            text += (
+                f" The {spec.trials} trials of {label_of(spec.method)} take {spec.trainings:g} such trainings together."
+            )
     return text
 
 
