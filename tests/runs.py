@@ -1,6 +1,10 @@
 """What the tests of runs share."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from cpmlho.study.report.equality import TIMES
 from cpmlho.study.results import RESULT, read_rows
@@ -14,3 +18,12 @@ def content(folder):
     }
     result = json.loads((folder / RESULT).read_text())
     return tables, {k: v for k, v in result.items() if k not in TIMES}
+
+
+def snakemake(folder, target, *config, options=()):
+    """The workflow from another folder than the project's, with a tracking store there."""
+    snakefile = Path(__file__).parents[1] / "Snakefile"
+    command = ["snakemake", "-s", str(snakefile), "--cores", "2", target, *options, "--config", *config]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)

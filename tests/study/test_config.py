@@ -271,6 +271,9 @@ def test_merging_is_by_key_and_lists_are_replaced():
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     assert merge(base, {"a": {"c": [9]}, "e": 4}) == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    base = {"network": {"kind": "mlp", "hidden_units": 3}}
+    assert merge(base, {"network": {"kind": "mlp", "x": 1}}) == {"network": {"kind": "mlp", "hidden_units": 3, "x": 1}}
+    assert merge(base, {"network": {"kind": "own", "width": 3}}) == {"network": {"kind": "own", "width": 3}}
 
 
 def test_a_specification_holds_what_decides_the_run_and_nothing_else():

@@ -22,6 +22,7 @@ from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import provide
 from cpmlho.study.results import ResultError, as_run, data_file, run_dir
 from cpmlho.study.workflow import Plan
+from runs import snakemake
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/plugins"
@@ -353,3 +354,38 @@ def test_the_documents_examples_run():
             assert results[-1].status == "done"
         shutil.rmtree("results")
     assert results[-1].spec.data.network.kind == "bottleneck"
+
+
+@pytest.mark.slow
+def test_a_table_through_the_whole_pipeline(tmp_path):
+    """All of it, from a table and a network of a user's own; then again, and after an edit of the table's file."""
+    shutil.copy(EXAMPLES / "breast_cancer.py", "table.py")
+    Path("net.py").write_text(NETWORK)
+    own = settings(
+        ["table.py", "net.py"], "breast_cancer", reader="breast_cancer", network={"kind": "line", "output_units": 2}
+    )
+    own["run"]["methods"] = ["random_search", "delta_stn", "cpmlho"]
+    own["methods"] = {"random_search": {"trials": 2}}
+    Path("mine.yaml").write_text(json.dumps(own))
+    done = snakemake(tmp_path, "all", "overlay=mine.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "Breast cancer | Line |" in Path("results/tables/table1.md").read_text()
+    assert "breast_cancer/delta_stn" in Path("results/report.html").read_text()
+    assert "breast_cancer" in Path("results/tables/runs.csv").read_text()
+    record = data_file("results", "breast_cancer").read_text()
+
+    def planned():
+        said = snakemake(tmp_path, "all", "overlay=mine.yaml", options=["--dry-run", "--quiet", "rules"])
+        assert said.returncode == 0, said.stderr
+        return "results/runs/breast_cancer" in said.stdout + said.stderr
+
+    assert not planned()
+    text = Path("table.py").read_text()
+    Path("table.py").write_text(text + "# a comment\n")
+    assert not planned()
+    Path("table.py").write_text(text.replace("default_rng(0)", "default_rng(1)"))
+    assert planned()
+    done = snakemake(tmp_path, "all", "overlay=mine.yaml")
+    assert done.returncode != 0
+    assert "pinned" in done.stdout + done.stderr
+    assert data_file("results", "breast_cancer").read_text() == record

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.report.style import style_of
 from cpmlho.study.results import RESULT, read_result, read_rows, run_dir
 from cpmlho.study.workflow import Plan
+from runs import snakemake
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/plugins"
@@ -157,14 +156,6 @@ def test_halvings_trials_are_of_unlike_length():
     assert lines[1].endswith("resuming after epoch 5/21")
 
 
-def snakemake(overlay, folder):
-    """The whole workflow from another folder than the project's."""
-    command = ["snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2", "report", "--config", f"overlay={overlay}"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
 def test_the_examples_through_the_whole_pipeline(tmp_path):
     changes = {
@@ -178,7 +169,7 @@ def test_the_examples_through_the_whole_pipeline(tmp_path):
     smoke = (ROOT / "tests/smoke.yaml").read_text()
     (tmp_path / "smoke.yaml").write_text(smoke)
     overlay.write_text(json.dumps(changes))
-    done = snakemake(f"[{tmp_path / 'smoke.yaml'},{overlay}]", tmp_path)
+    done = snakemake(tmp_path, "report", f"overlay=[{tmp_path / 'smoke.yaml'},{overlay}]")
     assert done.returncode == 0, done.stderr
     tables = (tmp_path / "results/tables/table1.md").read_text()
     page = (tmp_path / "results/report.html").read_text()

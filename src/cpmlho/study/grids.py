@@ -61,9 +61,10 @@ def made_by(grids: Mapping[str, Grid], declared: Collection[str]) -> dict[str, d
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings key by key; anything else is replaced."""
+    """Merge mappings key by key; anything else is replaced, and so is what is of another `kind`."""
     result = copy.deepcopy(dict(base))
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        both = both and value.get("kind", result[key].get("kind")) == result[key].get("kind")
         result[key] = merge(result[key], value) if both else copy.deepcopy(value)
     return result

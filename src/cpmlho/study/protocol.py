@@ -156,9 +156,7 @@ class Protocol(Strict):
     def _varied(self, name: str, data: Dataset) -> dict[str, Any]:
         """What a variant makes other than its base has it."""
         variant = self.variants[name]
-        changed = data.model_dump()
-        changed["network"].update(variant.network)
-        changed["epochs"] = variant.epochs or data.epochs
+        changed = merge(data.model_dump(), {"network": variant.network, "epochs": variant.epochs or data.epochs})
         for parameter, start in variant.start.items():
             if parameter not in changed["hyperparameters"]:
                 raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
