@@ -25,9 +25,9 @@ from cpmlho.study.results import RESULT, run_dir
 
 SIZES = (100, 1_000, 10_000)
 TRACKED = 100  # runs at most that are logged: each takes as long as the one before
-PUBLISHED = Path("docs/results")
+PUBLISHED = Path("docs/first_edition")
 SEEDS = 10  # that the published runs of each method have
-FILES = [Path("config.yaml"), Path("workflow/published.yaml")]
+FILES = [Path("config.yaml"), Path("workflow/first_edition.yaml")]
 # A small process of its own: what a child is said to have taken begins with what its parent had.
 LAUNCHER = """import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stdout=sys.stderr)

@@ -27,11 +27,21 @@ def small(tmp_path_factory):
     return protocol
 
 
-@pytest.fixture(scope="session")
-def published(tmp_path_factory):
-    """The results of the published protocol, with its runs unpacked and without what was made of them."""
-    folder = tmp_path_factory.mktemp("published")
+def unpacked(edition, folder):
+    """A folder with the runs of a published edition, and without what was made of them."""
     for name in (ARCHIVE, CHECKSUM):
-        (folder / name).symlink_to(ROOT / "docs" / "results" / name)
+        (folder / name).symlink_to(ROOT / "docs" / edition / name)
     unpack(str(folder), lambda line: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """The published runs."""
+    return unpacked("results", tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def first_edition(tmp_path_factory):
+    """Those of the first edition."""
+    return unpacked("first_edition", tmp_path_factory.mktemp("first_edition"))
