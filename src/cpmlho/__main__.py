@@ -67,6 +67,7 @@ def parser() -> Parser:
             metavar="FILE",
             help="configuration file, default config.yaml; each further one is merged over those before",
         )
+    verb("schema", print_schema, "print the JSON Schema of result.json, as docs/result.schema.json holds it")
     verbs.choices["crate"].add_argument(
         "--out", type=path, default=Path("results", "crate"), help="folder of the crate; default: results/crate"
     )
@@ -223,6 +224,13 @@ def write_crate(arguments: argparse.Namespace) -> None:
     from cpmlho.study.crate import write_crate
 
     write_crate(protocol_of(arguments), arguments.config or [Path("config.yaml")], arguments.out, say)
+
+
+def print_schema(arguments: argparse.Namespace) -> None:
+    """Verb `schema`."""
+    from cpmlho.study.results import schema
+
+    print(schema(), end="")
 
 
 def serve_page(arguments: argparse.Namespace) -> None:

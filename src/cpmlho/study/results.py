@@ -66,6 +66,16 @@ class RunResult(BaseModel):
         return RunKey(self.spec.dataset, self.spec.method, self.spec.seed)
 
 
+def schema() -> str:
+    """The JSON Schema of a run's result, as it is written."""
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Result of one run",
+        **{name: part for name, part in RunResult.model_json_schema(mode="serialization").items() if name != "title"},
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 class ResultError(Exception):
     """A result file is missing or damaged; the message names it."""
 
