@@ -88,7 +88,7 @@ def test_runs_before_a_declared_change_are_not_flagged(
     pair: tuple[Protocol, Protocol], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(pair[0], RunKey("mnist", "cpmlho", 1), 0.3, code="earlier")
-    flag = ["mnist: made by other code than the present: cpmlho/seed1"]
+    flag = [("mnist: made by other code than the present: cpmlho/seed1", [])]
     assert frame.flags(frame.read_runs(pair[0])) == flag
     declared = changed("nothing", "earlier", code_digest("cpmlho"))
     monkeypatch.setattr(equality, "known_changes", lambda: [declared])

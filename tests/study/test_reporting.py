@@ -294,6 +294,25 @@ def test_mixtures_are_flagged_under_the_tables(tmp_path: Path, changes: dict[str
     assert "Caution" not in text(protocol, "tables/table2.md")  # it compares runs on FashionMNIST alone
 
 
+def test_a_caution_of_many_runs_counts_them_and_the_page_names_them(tmp_path: Path) -> None:
+    protocol = fill(load(tmp_path, run={"datasets": ["mnist"], "variants": []}))
+    for seed, method in (
+        (1, "cpmlho"),
+        (2, "cpmlho"),
+        (0, "delta_stn"),
+        *((seed, "random_search") for seed in range(3)),
+    ):
+        write(protocol, RunKey("mnist", method, seed), 0.3, code="beef")
+    for make in (write_tables, write_figures, write_page):
+        make(protocol)
+    said = "mnist: made by other code than the present: 6 of 12 runs, of 3 methods."
+    assert said in text(protocol, "tables/table1.md")
+    page = text(protocol, "report.html")
+    assert said in page
+    names = "random_search (all 3 seeds), delta_stn/seed0, cpmlho/seed1, cpmlho/seed2"
+    assert f"<summary>Which runs</summary><p>{names}</p></details>" in page
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 

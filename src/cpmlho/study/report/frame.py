@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -24,6 +24,7 @@ from cpmlho.study.strict import ConfigError
 MISSING = "missing"
 LOSS = "final_val_loss"
 RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
+FEW = 3  # names that a caution has room for
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "code", "precision", "train_loss"),
@@ -225,7 +226,14 @@ def incomplete(runs: pd.DataFrame) -> str:
     return ", ".join([f"n={len(finished(runs))}/{len(runs)}", *left_out]) if left_out else ""
 
 
-def flags(runs: pd.DataFrame) -> list[str]:
+class Caution(NamedTuple):
+    """What must be said of some runs, and which they are where the text only counts them."""
+
+    text: str
+    runs: list[str]
+
+
+def flags(runs: pd.DataFrame) -> list[Caution]:
     """What makes the runs of a dataset unlike each other, or unlike what the protocol asks for; one line each."""
     found = []
     for dataset, group in runs[runs["status"] != MISSING].groupby("dataset", sort=False):
@@ -233,13 +241,17 @@ def flags(runs: pd.DataFrame) -> list[str]:
             counts = group[column].value_counts().sort_index()
             if len(counts) > 1:
                 values = ", ".join(f"{value} ({count})" for value, count in counts.items())
-                found.append(f"{dataset}: runs of different {name} are compared: {values}")
+                found.append(Caution(f"{dataset}: runs of different {name} are compared: {values}", []))
         for column, said in _UNLIKE_THE_PRESENT.items():
             runs_so = [
                 name for method, own in group.groupby("method", sort=False) for name in _named(method, own, column)
             ]
-            if runs_so:
-                found.append(f"{dataset}: made {said}: {', '.join(runs_so)}")
+            if len(runs_so) > FEW:
+                marked = group[group[column]]
+                count = f"{len(marked)} of {len(group)} runs, of {marked['method'].nunique()} methods"
+                found.append(Caution(f"{dataset}: made {said}: {count}", runs_so))
+            elif runs_so:
+                found.append(Caution(f"{dataset}: made {said}: {', '.join(runs_so)}", []))
     return found
 
 

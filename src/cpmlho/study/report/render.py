@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.frame import Caution
 from cpmlho.study.report.style import label_of
 
 _TEX = {
@@ -66,7 +67,7 @@ class Grid:
     rows: list[Line]
     caption: str
     note: str = ""
-    flags: list[str] = field(default_factory=list)
+    flags: list[Caution] = field(default_factory=list)
 
     def texts(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> list[list[str]]:
         """Header and rows, formatted."""
@@ -150,7 +151,7 @@ def markdown(grid: Grid) -> str:
     """Caption, cells, flags."""
     note = f"**{escape_markdown(grid.note)}** " if grid.note else ""
     parts = [f"{note}{grid.label}. {escape_markdown(grid.caption)}\n", markdown_table(grid)]
-    parts += [f"**Caution:** {escape_markdown(flag)}.\n" for flag in grid.flags]
+    parts += [f"**Caution:** {escape_markdown(flag.text)}.\n" for flag in grid.flags]
     return "\n".join(parts)
 
 
@@ -169,7 +170,7 @@ def latex(grid: Grid) -> str:
         *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\textbf{{Caution:}} {escape_latex(flag)}." for flag in grid.flags),
+        *(rf"\par\textbf{{Caution:}} {escape_latex(flag.text)}." for flag in grid.flags),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
