@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -123,8 +124,9 @@ def protocol_of(arguments: argparse.Namespace) -> Protocol:
 
 
 def say(line: str) -> None:
-    """One line to the terminal and the log."""
-    print(line, file=sys.stderr, flush=True)
+    """One line to the terminal and the log; that nobody can read it any more is no reason to end."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def fetch_data(arguments: argparse.Namespace) -> None:
@@ -263,6 +265,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook exports a backend of its own
+    try:
+        os.getcwd()
+    except OSError:
+        sys.exit(_fail("the working directory is gone; change to one that is there"))
     try:
         _act(parser().parse_args())
     except KeyboardInterrupt:

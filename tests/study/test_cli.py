@@ -109,6 +109,21 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, arguments, says):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_terminal_that_is_gone_changes_no_status(tmp_path):
+    command = [sys.executable, "-m", "cpmlho", "tables"]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == 2
+
+
+def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-c", "import os; os.rmdir(os.getcwd()); from cpmlho.__main__ import main; main()"]
+    done = subprocess.run([*command, "tables"], cwd=gone, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "cpmlho: error: the working directory is gone; change to one that is there\n"
+
+
 def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
     done = cpmlho("run", "mnist", "delta_stn", "0", *overlay, cwd=tmp_path)
     assert done.returncode == 2

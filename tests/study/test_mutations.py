@@ -7,10 +7,14 @@ import copy
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from test_tracking import GRADIENT, SEARCH
 
 import cpmlho.__main__ as command
 from cpmlho.core.events import Metrics
-from cpmlho.study.files import write_text
+from cpmlho.study.files import LOCK, write_text
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import load
 from cpmlho.study.results import (
@@ -252,6 +256,57 @@ def test_what_killed_processes_left_goes_with_the_next_write(tmp_path: Path) -> 
         path.write_text("half")
     write_text(tmp_path / "a.txt", "whole")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.txt", *others])
+
+
+# Kills
+
+
+def killed(act: Callable[[], object], seconds: float) -> bool:
+    """Do something in a process of its own that is ended, wherever it is, after so many seconds of CPU time."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, max(seconds, 1e-4))
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            act()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that can be seen."""
+    every = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in every}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*") if path.name != LOCK]
+
+
+def test_a_verb_killed_at_any_moment_leaves_whole_files_and_ends_at_the_same_bytes(
+    results: Path, cpmlho: Callable[..., Outcome]
+) -> None:
+    over = ["--config", CONFIG, "--config", results.parent / "over.yaml"]
+    generator, kills = random.Random(6), Counter[str]()
+    took = {}
+    for verb in ("tables", "tables", "figures", "report"):  # first what is imported
+        began = time.process_time()
+        assert cpmlho(verb, *over)[0] == 0
+        took[verb] = time.process_time() - began
+    whole = files(results)
+    for verb, made in (("tables", "tables"), ("figures", "figures"), ("report", "report.html")):
+        for attempt in range(4):
+            if attempt % 2:  # what is there is replaced, or made for the first time
+                shutil.rmtree(results / made, ignore_errors=True)
+                (results / "report.html").unlink(missing_ok=True)
+            kills[verb] += killed(lambda verb=verb: cpmlho(verb, *over), generator.uniform(0, took[verb]))
+            found = files(results)
+            assert {name: whole[name] for name in found} == found
+        assert cpmlho(verb, *over)[0] == 0
+        assert cpmlho("report", *over)[0] == 0
+        assert files(results) == whole
+        assert leftovers(results) == []
+    assert all(kills.values())
 
 
 # Configurations and command lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import sqlite3
 import subprocess
@@ -182,6 +183,27 @@ def test_secrets_are_in_no_message(address: str, public: str, secret: str) -> No
     said = place.one_line(f"API request to {address}/api failed: '{address}' and '{secret}' are wrong", address)
     assert public in said
     assert secret not in said
+
+
+def test_a_containers_user_without_a_name_and_a_home_is_tracked(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
+    assert [run.info.status for run in live(uri)] == ["FINISHED"]
+
+
+def test_an_address_that_ends_with_a_line_break_is_taken_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000\n")
+    assert place.tracking_uri(None, Path()) == "http://host:5000"
 
 
 def test_a_path_is_no_secret() -> None:

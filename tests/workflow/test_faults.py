@@ -21,6 +21,7 @@ from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
+from cpmlho.study.report.equality import numbers
 from cpmlho.study.results import RESULT, run_dir
 from runs import content
 
@@ -48,12 +49,13 @@ class Workflow:
         self.files = [ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml", folder / "overlay.yaml"]
         self.protocol = load(self.files)
 
-    def start(self, *targets, background=False):
+    def start(self, *targets, background=False, **exported):
         """Begin the workflow in a process group of its own; in the background of a script it ignores SIGINT."""
         shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
         command = [*shell, sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("MLFLOW_TRACKING_URI", None)
+        environment |= exported
         options = {"cwd": self.folder, "env": environment, "text": True, "start_new_session": True}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen([*command, *targets, "--configfile", *self.files[1:]], **options, **pipes)
@@ -164,6 +166,33 @@ def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(small, tmp
     ]
     first.send_signal(signal.SIGTERM)
     first.communicate()
+
+
+def test_what_a_notebook_or_a_cluster_exports_changes_nothing_and_secrets_are_nowhere(small, tmp_path):
+    run = {"datasets": ["mnist"], "methods": ["delta_stn"], "variants": [], "seeds": [0]}
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 1}}, run=run)
+    exported = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MLFLOW_TRACKING_URI": "http://user:s3/cr@et@127.0.0.1:9/",  # nobody answers there
+        "MLFLOW_TRACKING_USERNAME": "user",
+        "MLFLOW_TRACKING_PASSWORD": "pa55word",
+        "OMP_NUM_THREADS": "64",
+        "OMP_PROC_BIND": "close",
+        "LC_ALL": "C",
+    }
+    process = workflow.start("all", **exported)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    [key] = workflow.protocol.keys()
+    execute(workflow.protocol.resolve(key), run_dir(tmp_path / "plain", key), [], print, 0.0)
+    assert numbers(run_dir(tmp_path / "results", key)) == numbers(run_dir(tmp_path / "plain", key))
+    assert (tmp_path / "results" / "figures" / "figure1.png").stat().st_size > 1000
+    assert "MLflow at http://127.0.0.1:9/ fails" in said
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(".snakemake" in path.parts for path in written)
+    for secret in ("s3/cr", "cr@et", "pa55word"):
+        assert secret not in said
+        assert [path for path, text in written.items() if secret.encode() in text] == []
 
 
 @pytest.fixture

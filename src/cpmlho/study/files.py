@@ -24,6 +24,9 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
     """Write a file from its parts so that it is never seen half-written: a temporary name, fsync, rename.
 
     What a killed process left under such a name goes.
+
+    Raises:
+        OSError: it cannot be written; the error names a file, and what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*"):
@@ -36,6 +39,9 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk or a limit names none, and the temporary name says little
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -29,7 +29,7 @@ from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import Tracking
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
-from cpmlho.study.tracking.place import TRACKING_URI, shown
+from cpmlho.study.tracking.place import exported, shown
 
 DIGITS = 16  # of a digest that a person may have to compare
 
@@ -153,7 +153,7 @@ class Plan:
     @property
     def store(self) -> str | None:
         """The tracking store as it may be shown; None: the one beside the configuration."""
-        uri = self.protocol.tracking.uri or os.environ.get(TRACKING_URI)
+        uri = self.protocol.tracking.uri or exported()
         return shown(uri) if uri else None
 
     def write(self) -> None:

@@ -17,7 +17,12 @@ PAGE = "http://127.0.0.1:5000"  # where `mlflow ui` serves
 
 def tracking_uri(configured: str | None, root: Path) -> str:
     """The store to log to: the configured one, else $MLFLOW_TRACKING_URI, else `mlflow.db` under the project's root."""
-    return configured or os.environ.get(TRACKING_URI) or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+    return configured or exported() or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+
+
+def exported() -> str:
+    """The store that the environment names, if any; a secret of a CI often ends with a line break."""
+    return os.environ.get(TRACKING_URI, "").strip()
 
 
 def database(uri: str) -> Path | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from cpmlho.study.tracking.place import TRACKING_URI, command, database, page, shown
@@ -55,6 +57,10 @@ class Store:
     def __init__(self, uri: str) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        try:
+            Path.home()
+        except RuntimeError:  # MLflow asks for it too, and a container's user without a name has none
+            os.environ["HOME"] = tempfile.gettempdir()
         from mlflow import MlflowClient  # takes a second, and must come after the settings
 
         self.uri = uri
