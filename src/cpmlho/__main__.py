@@ -145,12 +145,11 @@ def run_one(arguments: argparse.Namespace) -> None:
     spec, results_dir = protocol.resolve(key), arguments.results_dir or protocol.results_dir
 
     from cpmlho.study.harness.progress import Progress
-    from cpmlho.study.results import Observer, as_run, data_file, run_dir
+    from cpmlho.study.provision import as_run, provide
+    from cpmlho.study.results import Observer, data_file, run_dir
     from cpmlho.study.tracking import TrackerProcess, tracking_uri
 
     if spec.data.reader and not data_file(results_dir, key.dataset).exists():
-        from cpmlho.study.provision import provide
-
         provide(protocol.model_copy(update={"results_dir": str(results_dir)}), key.dataset, say)
     spec = as_run(spec, results_dir)
     folder = run_dir(results_dir, key)

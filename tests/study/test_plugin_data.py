@@ -1,5 +1,6 @@
 """Datasets and networks from files of a user's own: read, checked, pinned, in the digest, trained on."""
 
+import csv
 import gzip
 import json
 import re
@@ -19,8 +20,8 @@ from cpmlho.study.grids import merge
 from cpmlho.study.harness.provenance import code_digest, modules, plugged
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
-from cpmlho.study.provision import provide
-from cpmlho.study.results import ResultError, as_run, data_file, run_dir
+from cpmlho.study.provision import as_run, provide
+from cpmlho.study.results import ResultError, data_file, run_dir
 from cpmlho.study.workflow import Plan
 from runs import snakemake
 
@@ -340,9 +341,11 @@ def test_a_run_by_hand_pins_its_dataset():
 def test_the_documents_examples_run():
     text = (ROOT / "docs/plugins.md").read_text()
     python, overlays = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yaml"))
-    for name, block in zip(("halving", "rings", "bottleneck"), python, strict=True):
+    for name, block in zip(("halves", "rings", "bottleneck"), python, strict=True):
         Path(f"{name}.py").write_text(block)
     small = {"results_dir": "results", "device": "cpu", "precision": "float32", "data": {"dir": "data"}}
+    Path("method.yaml").write_text(overlays[0])
+    assert load([ROOT / "config.yaml", Path("method.yaml")]).resolve(RunKey("mnist", "halves", 0)).trials == 7
     files = []
     for i, overlay in enumerate(overlays[1:]):
         files.append(Path(f"{i}.yaml"))
@@ -371,13 +374,16 @@ def test_a_table_through_the_whole_pipeline(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Breast cancer | Line |" in Path("results/tables/table1.md").read_text()
     assert "breast_cancer/delta_stn" in Path("results/report.html").read_text()
-    assert "breast_cancer" in Path("results/tables/runs.csv").read_text()
+    rows = csv.DictReader(Path("results/tables/runs.csv").read_text().splitlines())
+    assert {(row["dataset"], row["status"], row["stale"], row["outdated"]) for row in rows} == {
+        ("breast_cancer", "done", "False", "False")
+    }
     record = data_file("results", "breast_cancer").read_text()
 
     def planned():
         said = snakemake(tmp_path, "all", "overlay=mine.yaml", options=["--dry-run", "--quiet", "rules"])
         assert said.returncode == 0, said.stderr
-        return "results/runs/breast_cancer" in said.stdout + said.stderr
+        return "Nothing to be done" not in said.stdout + said.stderr
 
     assert not planned()
     text = Path("table.py").read_text()

@@ -1,17 +1,47 @@
-"""A dataset put in place before its first run, and the record of it in the results."""
+"""What is found before a run: its dataset, put in place and recorded in the results, and values of another run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from cpmlho.study.arrays import DataError
 from cpmlho.study.data import fetch, load
 from cpmlho.study.files import write_text
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.results import data_file, pinned_at
+from cpmlho.study.results import ResultError, data_file, with_values
 from cpmlho.study.settings import ARRAYS
+from cpmlho.study.spec import RunSpec
 from cpmlho.study.strict import ConfigError
+
+
+def as_run(spec: RunSpec, results_dir: str | Path) -> RunSpec:
+    """The specification with what was found before the run: its data's pinned checksum, and another run's values.
+
+    Raises:
+        ResultError: a record is missing or damaged.
+        ConfigError: a value lies on the bound of its range.
+    """
+    pinned = pinned_at(results_dir, spec.dataset) if spec.data.reader and not spec.data.sha256 else None
+    if pinned:
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"sha256": pinned})})
+    return with_values(spec, results_dir)
+
+
+def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
+    """The checksums in a dataset's record; None if there is no record.
+
+    Raises:
+        ResultError: it is damaged.
+    """
+    path = data_file(results_dir, dataset)
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ResultError(f"{path}: damaged; remove it to pin the data that is there now") from None
 
 
 def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:

@@ -174,34 +174,6 @@ def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"constraint" if name == "wh_at" else name: value for name, value in settings.items()}
 
 
-def as_run(spec: RunSpec, results_dir: str | Path) -> RunSpec:
-    """The specification with what was found before the run: its data's pinned checksum, and another run's values.
-
-    Raises:
-        ResultError: a record is missing or damaged.
-        ConfigError: a value lies on the bound of its range.
-    """
-    pinned = pinned_at(results_dir, spec.dataset) if spec.data.reader and not spec.data.sha256 else None
-    if pinned:
-        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"sha256": pinned})})
-    return with_values(spec, results_dir)
-
-
-def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
-    """The checksums in a dataset's record; None if there is no record.
-
-    Raises:
-        ResultError: it is damaged.
-    """
-    path = data_file(results_dir, dataset)
-    try:
-        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ResultError(f"{path}: damaged; remove it to pin the data that is there now") from None
-
-
 def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
     """The specification, with the values that another run ended at as its own where it names one.
 

@@ -14,10 +14,11 @@ import pandas as pd
 from cpmlho.study.files import unsealed
 from cpmlho.study.harness.provenance import plugged
 from cpmlho.study.protocol import Protocol
+from cpmlho.study.provision import as_run
 from cpmlho.study.report.along import KEY, read_along
 from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, as_run, read_result, run_dir
+from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 
