@@ -16,7 +16,7 @@ from torch import nn
 
 import cpmlho
 from cpmlho.core.alternating import Alternation
-from cpmlho.core.options import Response, Training
+from cpmlho.core.options import ResponseOptions, Training
 from cpmlho.core.problem import Conditions, Problem, Split
 from cpmlho.core.response import ResponseNetwork
 from cpmlho.core.space import Space
@@ -130,7 +130,7 @@ def fused_cycle(network: ResponseNetwork, batch: Any, ranges: dict[str, Range]) 
     part = Split(*batch)
     problem = Problem(part, part, part, network, Space.of(ranges))
     conditions = Conditions(Training(batch_size=len(batch[1]), learning_rate=RATE), epochs=1, seed=0)
-    run = Alternation(problem, conditions, Response())
+    run = Alternation(problem, conditions, ResponseOptions())
 
     def cycle() -> None:
         for _ in range(CYCLE):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.steps import case_of, operations, steps_of
-from cpmlho.core.options import Response
+from cpmlho.core.options import ResponseOptions
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.harness.hardware import DTYPES
 
@@ -47,7 +47,7 @@ def model_of(case: str, container: Any, count: int) -> Any:
     return import_module("examples.simple_cnn.model").StnSimpleCNN(count, container)
 
 
-def cycle_of(case: str, problem: Problem, conditions: Conditions, options: Response) -> Callable[[], object]:
+def cycle_of(case: str, problem: Problem, conditions: Conditions, options: ResponseOptions) -> Callable[[], object]:
     """A cycle of the published code, in float32, on batches in memory.
 
     It is spared what slows it in use: the DataLoader, and cutout example by example. Its optimisers take plain SGD
@@ -99,7 +99,7 @@ def measure_published(folder: Path) -> Iterator[Row]:
     for case in ("MLP, 1200 outputs", "CNN, dropout_fc"):
         problem, conditions, methods = case_of(case, torch.float32, cpu)
         options = methods["delta_stn"]
-        assert isinstance(options, Response)
+        assert isinstance(options, ResponseOptions)
         acts = {"published": cycle_of(case, problem, conditions, options)}
         for precision, dtype in DTYPES.items():
             acts |= {f"{name}, {precision}": act for name, act in steps_of(case, dtype, cpu) if name != "plain step"}

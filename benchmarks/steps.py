@@ -12,11 +12,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpmlho.core.alternating import Alternation
-from cpmlho.core.options import CPMLHO, Options, Response
+from cpmlho.core.options import CPMLHO, Options, ResponseOptions
 from cpmlho.core.planes import CuttingPlanes
 from cpmlho.core.precision import operand
 from cpmlho.core.problem import Conditions, Problem
-from cpmlho.core.steps import Trained, general_gradients
+from cpmlho.core.steps import Trainable, general_gradients
 from cpmlho.study.data import load as load_data
 from cpmlho.study.grids import merge
 from cpmlho.study.harness.hardware import DTYPES, choose_device
@@ -79,7 +79,7 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
     """What is timed: a plain training step, and each method's cycle of iterations and one hyperparameter update."""
     problem, conditions, methods = case_of(case, dtype, device)
     streams = conditions.streams(problem)
-    general = Trained(problem.initialise(streams.host("init"))[0], dtype)
+    general = Trainable(problem.initialise(streams.host("init"))[0], dtype)
     batches = conditions.batches(problem.train, streams.host("train_order"))
     noise = streams.device("general_noise")
 
@@ -89,7 +89,7 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
 
     yield "plain step", step
     baseline, options = methods["delta_stn"], methods["cpmlho"]
-    assert isinstance(baseline, Response)
+    assert isinstance(baseline, ResponseOptions)
     assert isinstance(options, CPMLHO)
     planes = CuttingPlanes(options, len(problem.network.layers), device)
     for name, run in (

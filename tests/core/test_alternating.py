@@ -10,13 +10,13 @@ import torch
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.events import Snapshot
 from cpmlho.core.layers import Flatten, Linear, Relu
-from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred, Response, Training
+from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred, ResponseOptions, Training
 from cpmlho.core.planes import CuttingPlanes
 from cpmlho.core.problem import Conditions, Problem, Split
 from cpmlho.core.response import Displacement, General, ResponseNetwork
 from cpmlho.core.response import Response as Layer
 from cpmlho.core.space import Space
-from cpmlho.core.steps import Trained, flat, joint_gradients
+from cpmlho.core.steps import Trainable, flat, joint_gradients
 from cpmlho.study.methods.cpmlho import cpmlho
 
 Range = namedtuple("Range", ["low", "high", "start"])
@@ -81,7 +81,7 @@ def doubled(layers):
 
 
 def test_the_joint_step_is_autograds_of_the_network_written_out():
-    task, run = problem(), moved(alternation(Response()))
+    task, run = problem(), moved(alternation(ResponseOptions()))
     general, response = doubled(run.general.masters), doubled(run.response.masters)
     generator = torch.Generator().manual_seed(1)
     inputs, labels, raw = (
@@ -93,7 +93,12 @@ def test_the_joint_step_is_autograds_of_the_network_written_out():
     responding = [Layer(*leaves[i : i + 3]) for i in (4, 7)]
     expected = torch.autograd.grad(penalised(output(inputs, own, responding, raw), labels, values), leaves)
     found = joint_gradients(
-        task, Trained(general, torch.float64), (inputs, labels), values, torch.Generator(), Displacement(response, raw)
+        task,
+        Trainable(general, torch.float64),
+        (inputs, labels),
+        values,
+        torch.Generator(),
+        Displacement(response, raw),
     )
     assert [len(part) for part in found] == [4, 6]
     for ours, theirs in zip([*found[0], *found[1]], expected, strict=True):
@@ -118,7 +123,7 @@ def test_the_joint_iteration_steps_both_parts_along_one_gradient():
 
 @pytest.mark.parametrize("response", ["delta_stn", "stn", "stn_joint"])
 def test_the_rate_of_the_response_steps_it_alone(response):
-    runs = [moved(alternation(Response(response=response))) for _ in range(2)]
+    runs = [moved(alternation(ResponseOptions(response=response))) for _ in range(2)]
     before = [p.clone() for p in flat(runs[0].response.masters)]
     runs[1].options = replace(runs[1].options, response_learning_rate=0.2)  # four times the lower level's
     for run in runs:

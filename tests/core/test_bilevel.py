@@ -12,7 +12,7 @@ import torch
 
 from cpmlho.core.events import Snapshot
 from cpmlho.core.layers import Linear
-from cpmlho.core.options import CPMLHO, Response, Training
+from cpmlho.core.options import CPMLHO, ResponseOptions, Training
 from cpmlho.core.problem import Conditions, Problem, Split
 from cpmlho.core.response import ResponseNetwork
 from cpmlho.core.space import Space
@@ -54,7 +54,7 @@ def solve(method, options, start):
 
 @pytest.mark.parametrize("start", [0.2, 3.0])
 def test_delta_stn_reaches_the_optimum(start):
-    v, f = solve(delta_stn, Response(), start)
+    v, f = solve(delta_stn, ResponseOptions(), start)
     assert v == pytest.approx(1.0, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)  # the lower level is solved at the v that was found
 
@@ -74,5 +74,5 @@ def test_cutting_planes_alone_keep_the_bilevel_optimum(start):
 
 
 def test_stn_reaches_the_optimum():
-    v, _ = solve(delta_stn, Response(response="stn"), 0.2)
+    v, _ = solve(delta_stn, ResponseOptions(response="stn"), 0.2)
     assert v == pytest.approx(1.0, abs=0.15)

@@ -18,7 +18,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 from cpmlho.core.events import FRESH
 from cpmlho.core.streams import Streams
-from cpmlho.core.trials import Training, predictor
+from cpmlho.core.trials import FixedTraining, predictor
 from cpmlho.study.data import load
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
@@ -111,7 +111,7 @@ def go_round(run):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_the_trials_of_all_searches_train_without_waiting_for_the_device(build, dataset, dtype):
     problem, conditions, _ = build(dataset, "fixed", dtype)
-    training = Training(problem, conditions, problem.space.start)
+    training = FixedTraining(problem, conditions, problem.space.start)
     for _ in range(2):
         training.step()
     score(problem, predictor(problem, training.general.masters))

@@ -7,7 +7,7 @@ from torch.func import jvp
 from cpmlho.core import precision
 from cpmlho.core.layers import Conv2d, Linear
 from cpmlho.core.response import Displacement, General, Response
-from cpmlho.core.steps import CACHED, Trained, flat
+from cpmlho.core.steps import CACHED, Trainable, flat
 from cpmlho.study.networks import cnn, mlp
 
 BFLOAT16 = torch.bfloat16
@@ -99,7 +99,7 @@ def layers(seed):
 
 def test_descent_takes_rounded_gradients_and_leaves_rounded_copies(native):
     gradients, pulls = flat(layers(10)), flat(layers(20))
-    trained = Trained(layers(0), BFLOAT16)
+    trained = Trainable(layers(0), BFLOAT16)
     if native:
         gradients = [g.to(copy.dtype) for g, copy in zip(gradients, flat(trained.working), strict=True)]
     gradients[1] = gradients[1].to(BFLOAT16)  # r is no operand of a product
@@ -113,7 +113,7 @@ def test_descent_takes_rounded_gradients_and_leaves_rounded_copies(native):
 
 
 def test_copies_are_refreshed_rounded_and_the_map_stays_as_it_is(native):
-    trained = Trained(layers(0), BFLOAT16)
+    trained = Trainable(layers(0), BFLOAT16)
     torch._foreach_copy_(flat(trained.masters), flat(layers(30)))
     trained.refresh()
     R, r, H = layers(30)[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cpmlho.core.response import General
-from cpmlho.core.steps import CACHED, Trained, flat
+from cpmlho.core.steps import CACHED, Trainable, flat
 
 
 def layers(seed, dtype=torch.float32):
@@ -17,7 +17,7 @@ def layers(seed, dtype=torch.float32):
 def test_descent_is_the_step_along_all_gradients_in_float32(dtype):
     gradients = [flat(layers(1, dtype)), flat(layers(2))]
     expected = [p - 0.1 * a.float() - 0.1 * b for p, a, b in zip(flat(layers(0)), *gradients, strict=True)]
-    trained = Trained(layers(0), dtype)
+    trained = Trainable(layers(0), dtype)
     trained.descend(0.1, *gradients)
     torch.testing.assert_close(flat(trained.masters), expected)
     for working, master in zip(flat(trained.working), flat(trained.masters), strict=True):
@@ -26,7 +26,7 @@ def test_descent_is_the_step_along_all_gradients_in_float32(dtype):
 
 
 def test_a_transposed_gradient_is_taken_as_it_lies():
-    trained = Trained([General(torch.zeros(4, 6), torch.zeros(4))], torch.float32)
+    trained = Trainable([General(torch.zeros(4, 6), torch.zeros(4))], torch.float32)
     gradient = torch.arange(24.0).reshape(6, 4).t()
     trained.descend(1.0, [gradient, torch.ones(4)])
     assert torch.equal(trained.masters[0].W, -gradient)

@@ -8,7 +8,7 @@ import torch
 from cpmlho.core.events import Metrics, PlaneState, Snapshot
 from cpmlho.core.options import Search
 from cpmlho.core.response import General
-from cpmlho.core.steps import Trained, flat
+from cpmlho.core.steps import Trainable, flat
 from cpmlho.core.trials import fraction, start_point
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.record import Record
@@ -66,7 +66,7 @@ def test_momentum_is_torchs_own(pulled):
     generator = torch.Generator().manual_seed(0)
     layers = [General(torch.randn(4, 3, generator=generator), torch.randn(4, generator=generator))]
     theirs = [p.clone().requires_grad_() for p in flat(layers)]
-    trained, oracle = Trained(layers, torch.float32, 0.9), torch.optim.SGD(theirs, lr=0.1, momentum=0.9)
+    trained, oracle = Trainable(layers, torch.float32, 0.9), torch.optim.SGD(theirs, lr=0.1, momentum=0.9)
     for _ in range(20):
         gradients, pull = ([torch.randn(p.shape, generator=generator) for p in theirs] for _ in range(2))
         for p, g, f in zip(theirs, gradients, pull, strict=True):

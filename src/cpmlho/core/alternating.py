@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpmlho.core.events import Method, Past, PlaneState, Snapshot, State, Update
-from cpmlho.core.options import Response as Options
+from cpmlho.core.options import ResponseOptions as Options
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.problem import Batches, Conditions, Problem
 from cpmlho.core.response import Displacement
-from cpmlho.core.steps import Batch, RMSprop, Trained, flat, general_gradients, joint_gradients, response_gradients
+from cpmlho.core.steps import Batch, RMSprop, Trainable, flat, general_gradients, joint_gradients, response_gradients
 
 Part = tuple[Tensor, Tensor, str]  # inputs and labels of a batch of the upper level, and its stream of noise
 ENTROPY_CONSTANT = 0.5 * math.log(2 * math.pi * math.e)  # of a normal distribution, beside log sigma
@@ -46,8 +46,8 @@ class Alternation:
         self.streams = streams = conditions.streams(problem)
         general, response = problem.initialise(streams.host("init"))
         momentum = conditions.training.momentum
-        self.general = Trained(general, conditions.dtype, momentum)
-        self.response = Trained(response, conditions.dtype, momentum)
+        self.general = Trainable(general, conditions.dtype, momentum)
+        self.response = Trainable(response, conditions.dtype, momentum)
         self.raw = problem.space.raw(problem.space.start).requires_grad_()  # lambda
         spread = math.log(math.expm1(options.perturbation_scale))
         self.spread = torch.full_like(problem.space.start, spread).requires_grad_()  # sigma = softplus(spread)

@@ -17,7 +17,7 @@ from cpmlho.core.hooks import Layers, evaluating, still_statistics
 from cpmlho.core.loading import Endless, move
 from cpmlho.core.methods import CPMLHO
 from cpmlho.core.net import Net
-from cpmlho.core.options import Response as Method
+from cpmlho.core.options import ResponseOptions as Method
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.space import Space
 from cpmlho.core.spaces import Ranges, Uniform, Values

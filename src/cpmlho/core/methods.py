@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpmlho.core.options import CPMLHO, STN, Response
+from cpmlho.core.options import CPMLHO, STN, ResponseOptions
 
 __all__ = ["CPMLHO", "STN", "DeltaSTN"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeltaSTN(Response):
+class DeltaSTN(ResponseOptions):
     """Delta-STN (Bae and Grosse 2020): a response centred at the present hyperparameters, and linearised."""

@@ -85,7 +85,7 @@ class Fixed(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response(Options):
+class ResponseOptions(Options):
     """Options that the methods with a response hypernetwork share.
 
     Attributes:
@@ -111,14 +111,14 @@ class Response(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class STN(Response):
+class STN(ResponseOptions):
     """Options of STN: the response of eq. 3."""
 
     response: Literal["delta_stn", "stn", "stn_joint"] = "stn"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CPMLHO(Response):
+class CPMLHO(ResponseOptions):
     """Options of CPMLHO.
 
     Attributes:

@@ -30,7 +30,7 @@ def leaves(layers: Iterable[Iterable[Tensor]]) -> list[Tensor]:
     return [parameter.detach().requires_grad_() for parameter in flat(layers)]
 
 
-class Trained(Generic[Parameters]):
+class Trainable(Generic[Parameters]):
     """Parameters of all layers in training.
 
     Attributes:
@@ -108,7 +108,7 @@ class RMSprop:
 
 def general_gradients(
     problem: Problem,
-    general: Trained[General],
+    general: Trainable[General],
     batch: Batch,
     values: Tensor,
     noise: torch.Generator,
@@ -138,7 +138,7 @@ def general_gradients(
 
 def response_gradients(
     problem: Problem,
-    general: Trained[General],
+    general: Trainable[General],
     batch: Batch,
     values: Tensor,
     noise: torch.Generator,
@@ -168,7 +168,7 @@ def response_gradients(
 
 def joint_gradients(
     problem: Problem,
-    general: Trained[General],
+    general: Trainable[General],
     batch: Batch,
     values: Tensor,
     noise: torch.Generator,

@@ -18,7 +18,7 @@ from cpmlho.core.events import WORST_LOSS, Cost, Method, Metrics, Past, Snapshot
 from cpmlho.core.options import Search
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.response import General
-from cpmlho.core.steps import Trained, flat, general_gradients
+from cpmlho.core.steps import Trainable, flat, general_gradients
 
 # Proposes points (n,) of the unit cube; is sent each one's validation loss.
 Proposals = Generator[Tensor, float, None]
@@ -31,7 +31,7 @@ def search(problem: Problem, conditions: Conditions, proposals: Proposals, past:
     while True:
         metrics = next(done, None)
         if metrics is None:
-            training = Training(problem, conditions, values_at(problem, point))
+            training = FixedTraining(problem, conditions, values_at(problem, point))
             for epoch in range(1, conditions.epochs + 1):
                 for _ in range(conditions.iterations(problem)):
                     training.step()
@@ -106,7 +106,7 @@ def values_at(problem: Problem, point: Tensor) -> Tensor:
     return problem.space.from_unit(point.to(problem.device))
 
 
-class Training:
+class FixedTraining:
     """Training at fixed hyperparameter values (n,); the streams start anew with each.
 
     Attributes:
@@ -117,7 +117,7 @@ class Training:
         self._problem, self._values, self._rate = problem, values, conditions.training.learning_rate
         self._streams = streams = conditions.streams(problem)
         general, _ = problem.initialise(streams.host("init"))  # the response's, drawn after them, do not matter here
-        self.general = Trained(general, conditions.dtype, conditions.training.momentum)
+        self.general = Trainable(general, conditions.dtype, conditions.training.momentum)
         self._batches = conditions.batches(problem.train, streams.host("train_order"))
         self._noise = streams.device("general_noise")
 
@@ -159,7 +159,7 @@ def train_all(
         wall, cpu = time.perf_counter(), time.thread_time()
         cuda = torch.cuda.Stream(problem.device) if problem.device.type == "cuda" else None
         with torch.cuda.stream(cuda) if cuda else nullcontext():
-            training = Training(problem, conditions, values_at(problem, point))
+            training = FixedTraining(problem, conditions, values_at(problem, point))
             for _ in range(conditions.epochs * conditions.iterations(problem)):
                 if stopped.is_set():
                     break

@@ -16,7 +16,7 @@ from cpmlho.core.levels import Batch, Levels
 from cpmlho.core.loading import move, rows
 from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
-from cpmlho.core.options import Response as Method
+from cpmlho.core.options import ResponseOptions as Method
 from cpmlho.core.resuming import move_to, restore, state_of
 from cpmlho.core.spaces import Uniform, Values
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cpmlho.core.events import FRESH, Method, Past
-from cpmlho.core.options import Response
+from cpmlho.core.options import ResponseOptions
 from cpmlho.study.methods.registry import gradients_of_response, method
 
 if TYPE_CHECKING:
     from cpmlho.core.problem import Conditions, Problem
 
 
-@method(Response, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients_of_response)
-def delta_stn(problem: Problem, conditions: Conditions, options: Response, past: Past = FRESH) -> Method:
+@method(ResponseOptions, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients_of_response)
+def delta_stn(problem: Problem, conditions: Conditions, options: ResponseOptions, past: Past = FRESH) -> Method:
     """Train and tune by the validation loss alone."""
     from cpmlho.core.alternating import Alternation, alternate
 

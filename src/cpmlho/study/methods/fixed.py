@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 @method(Fixed, kind="fixed", label="No tuning", colour="#999999")
 def fixed(problem: Problem, conditions: Conditions, options: Fixed, past: Past = FRESH) -> Method:
     """Train at the start values, which `results.with_values` has set; a snapshot after each epoch."""
-    from cpmlho.core.trials import Training, predictor
+    from cpmlho.core.trials import FixedTraining, predictor
 
     values, iterations = problem.space.start, conditions.iterations(problem)
-    training = Training(problem, conditions, values)
+    training = FixedTraining(problem, conditions, values)
     if past.state is not None:
         training.restore(past.state)
     for epoch in range(len(past.metrics) + 1, conditions.epochs + 1):

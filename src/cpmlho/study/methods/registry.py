@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpmlho.core.options import CPMLHO, Options, Response, Search
+from cpmlho.core.options import CPMLHO, Options, ResponseOptions, Search
 
 if TYPE_CHECKING:
     from cpmlho.core.events import Method as Training
@@ -48,7 +48,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def gradients_of_response(options: Response) -> float:
+def gradients_of_response(options: ResponseOptions) -> float:
     """A general and a response step each iteration, or one of both, and each hyperparameter step's batches."""
     batches = 2 if isinstance(options, CPMLHO) and options.mixed_level else 1
     return (1 if options.response == "stn_joint" else 2) + options.valid_steps * batches / options.train_steps
