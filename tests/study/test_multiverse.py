@@ -34,7 +34,8 @@ def made(protocol: Protocol, method: str, losses: list[float], g: list[float] | 
         key = RunKey("mnist", method, seed)
         write(protocol, key, loss)
         if g:
-            rows = [{"epoch": i, "step": i, "plane": 1, "g": value} for i, value in enumerate(g, 1)]
+            whole = {"plane": 1, "phi": 0.0, "mu": 0.5, "gradient_share": 0.0}
+            rows = [{"epoch": i, "step": i, "g": value, **whole} for i, value in enumerate(g, 1)]
             write_text(run_dir(protocol.results_dir, key) / PLANES, to_csv(rows))
 
 
