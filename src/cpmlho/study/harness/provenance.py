@@ -94,8 +94,9 @@ def _file(function: Any) -> Path:
     return Path(function.__code__.co_filename).resolve()
 
 
-def _imports(path: Path) -> list[str]:
-    return list(imported(ast.parse(path.read_text(encoding="utf-8"))))
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _path(module: str) -> Path:

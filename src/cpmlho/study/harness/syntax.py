@@ -11,6 +11,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 PACKAGE = "cpmlho"
 TYPING = ("__future__", "typing", "collections.abc", PACKAGE)  # what is imported from here computes nothing by itself
@@ -19,8 +20,13 @@ REGISTRATION = ("method", "dataset", "network")  # decorators that give a name, 
 
 def digest_of(sources: Iterable[str]) -> str:
     """SHA-256 over the statements of several modules, given as text."""
-    statements = [repr(canonical(statement)) for source in sources for statement in _statements(ast.parse(source))]
+    statements = [statement for source in sources for statement in _texts(source)]
     return hashlib.sha256("\n".join(sorted(statements)).encode()).hexdigest()
+
+
+@cache
+def _texts(source: str) -> tuple[str, ...]:
+    return tuple(repr(canonical(statement)) for statement in _statements(ast.parse(source)))
 
 
 def imported(tree: ast.Module) -> Iterator[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,12 +86,12 @@ class Study:
         """Every run that the protocol asks for, a row each; a run without a result has the status `missing`."""
         return self.table("runs")
 
-    @property
+    @cached_property
     def finished(self) -> pd.DataFrame:
         """The runs that means are taken over."""
         return finished(self.runs)
 
-    @property
+    @cached_property
     def compared(self) -> pd.DataFrame:
         """The runs of the methods; variants are not in the paper's tables."""
         return self.runs[self.runs["method"].isin(self.protocol.run.methods)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 
 import pandas as pd
@@ -18,6 +19,7 @@ SUMMARY = list(Summary._fields)
 Cells = dict[tuple[str, str, str], Cell]  # by dataset, method, quantity
 
 
+@cache
 def paper_numbers(table: int | None = None) -> dict[tuple[str, str, str], str]:
     """A table's numbers, or all, as the paper prints them, by dataset, method and quantity."""
     with (files("cpmlho.study.report") / "paper.csv").open(encoding="utf-8") as file:

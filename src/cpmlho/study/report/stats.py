@@ -82,8 +82,11 @@ def pairs(runs: pd.DataFrame, method: str, other: str, column: str) -> pd.DataFr
         other: the second.
         column: of the values.
     """
-    by_seed = runs.pivot(index="seed", columns="method", values=column).reindex(columns=[method, other])
-    return by_seed.set_axis(["ours", "theirs"], axis=1).dropna()
+    methods = runs["method"].to_numpy()
+    chosen = [runs[["seed", column]][methods == name].to_numpy(dtype=float) for name in (method, other)]
+    ours, theirs = (rows[~np.isnan(rows[:, 1])] for rows in chosen)
+    seeds, first, second = np.intersect1d(ours[:, 0], theirs[:, 0], assume_unique=True, return_indices=True)
+    return pd.DataFrame({"ours": ours[first, 1], "theirs": theirs[second, 1]}, index=seeds.astype(int))
 
 
 def paired(runs: pd.DataFrame, method: str, other: str, column: str) -> Summary:
