@@ -31,12 +31,12 @@ def rungs(options):
 @method(Halving, kind="search", label="SHA", colour="#CC79A7", line="--", trainings=rungs)
 def successive_halving(problem, conditions, options, past=FRESH):
     """Double the training of the half with the lower validation loss until one point has trained for the budget."""
-    from cpmlho.core.trials import Training, fraction, predictor, score, values_at
+    from cpmlho.core.trials import FixedTraining, fraction, predictor, score, values_at
 
     first = (options.trials + 1) // 2
     points = draw(problem, conditions, options)[:first]
     values = [values_at(problem, fraction(options, point)) for point in points]
-    trainings = [Training(problem, conditions, each) for each in values]
+    trainings = [FixedTraining(problem, conditions, each) for each in values]
     if past.state:
         for training, state in zip(trainings, past.state["trainings"], strict=True):
             training.restore(state)

@@ -167,7 +167,8 @@ def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path
             run(spec.model_copy(update={"seed": 1}), tmp_path, after=1)
         else:
             name = {"code": "code_digest", "versions": "versions", "device or precision": "device_name"}[other]
-            patch.setattr(f"cpmlho.study.harness.run.{name}", lambda *_: "another")
+            found = {"torch": "another"} if other == "versions" else "another"
+            patch.setattr(f"cpmlho.study.harness.run.{name}", lambda *_: found)
             run(spec, tmp_path, after=1)
     lines, _ = run(spec, tmp_path)
     assert lines == [f"{tmp_path / CHECKPOINT}: ignoring this checkpoint, restarting: it was made under other {other}"]
@@ -177,8 +178,9 @@ def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path
 def test_data_that_were_moved_let_a_run_go_on(small, whole, tmp_path):
     spec = spec_of(small, "mnist", "cpmlho")
     run(spec, tmp_path, after=1)
-    (tmp_path.parent / "moved").symlink_to(small.data.dir)
-    lines, watcher = run(spec.model_copy(update={"data_dir": str(tmp_path.parent / "moved")}), tmp_path)
+    moved = tmp_path.with_name(f"{tmp_path.name}_moved")
+    moved.symlink_to(small.data.dir)
+    lines, watcher = run(spec.model_copy(update={"data_dir": str(moved)}), tmp_path)
     assert (lines, len(watcher.tables[HISTORY])) == ([], 1)
     there = content(tmp_path)
     assert there[1]["spec"].pop("data_dir") != whole("mnist", "cpmlho")[1]["spec"]["data_dir"]

@@ -79,12 +79,13 @@ class Network(Strict):
     @model_validator(mode="before")
     @classmethod
     def _read_options(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping) or content.get("kind") not in NETWORKS:
-            return content
+        kind = content.get("kind") if isinstance(content, Mapping) else None
+        if not isinstance(kind, str) or kind not in NETWORKS:
+            return content  # a mistake that its field reports
         given = {name: value for name, value in content.items() if name != "kind"}
-        options = asdict(parse_options(NETWORKS[content["kind"]].options, given))
+        options = asdict(parse_options(NETWORKS[kind].options, given))
         outputs = options.pop("output_units")
-        return {"kind": content["kind"], **options, "output_units": outputs}
+        return {"kind": kind, **options, "output_units": outputs}
 
     @property
     def options(self) -> NetworkOptions:
