@@ -94,7 +94,6 @@ def commands(target, folder):
     return run.stdout.splitlines()
 
 
-PAPER = "--force --allowed-rules tables figures report -- tables figures report"
 PUBLISHED = "--config overlay=workflow/published.yaml"
 
 
@@ -103,7 +102,7 @@ PUBLISHED = "--config overlay=workflow/published.yaml"
     [
         ("all", ".venv/bin/snakemake --cores 4 all"),
         ("quick", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/quick.yaml"),
-        ("paper", f".venv/bin/snakemake --cores 4 {PUBLISHED} {PAPER}"),
+        ("paper", ".venv/bin/python -m cpmlho report --config config.yaml --config workflow/published.yaml"),
         ("published", f".venv/bin/snakemake --cores 4 all {PUBLISHED}"),
         ("multiverse", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/multiverse.yaml"),
         ("ui", ".venv/bin/python -m cpmlho ui"),

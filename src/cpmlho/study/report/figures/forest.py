@@ -47,7 +47,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE[0], 0.8 + 0.28 * lines), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         _panel(axes, data[data["dataset"] == dataset])
-        axes.set(title=study.protocol.datasets[dataset].folder, xlabel="CPMLHO's loss minus the other's")
+        axes.set(title=study.protocol.datasets[dataset].folder, xlabel="difference in loss")
     explain(figure, [study.protocol.note, EXPLANATION])
     return figure
 
