@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cpmlho.study import plugins
+from cpmlho.study.harness.provenance import code_digest, modules
 from cpmlho.study.report.equality import TIMES
 from cpmlho.study.results import RESULT, read_rows
 
@@ -27,3 +29,13 @@ def snakemake(folder, target, *config, options=()):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def forget(before):
+    """Register what was registered before, and no plug-in."""
+    plugins._LOADED.clear()
+    for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
+        each.clear()
+        each.update(earlier)
+    for cached in (modules, code_digest):
+        cached.cache_clear()

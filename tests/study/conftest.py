@@ -1,14 +1,16 @@
-"""A tracking store of its own for each test."""
+"""A tracking store of its own for each test, and plug-ins that are forgotten after it."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cpmlho.study import tracking
+from cpmlho.study import plugins, tracking
 from cpmlho.study.tracking import store
+from runs import forget
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,13 @@ def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_database, tmp_path)
     return tracking.tracking_uri(None, tmp_path)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What a test registers is forgotten after it, and each works in a folder of its own."""
+    before = [dict(each) for each in plugins.REGISTRIES]
+    monkeypatch.setattr(plugins, "_LOADED", set())
+    monkeypatch.chdir(tmp_path)
+    yield
+    forget(before)

@@ -17,13 +17,15 @@ from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.grids import merge
-from cpmlho.study.harness.provenance import code_digest, modules, plugged
+from cpmlho.study.harness.provenance import code_digest, plugged
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import as_run, provide
 from cpmlho.study.results import ResultError, data_file, run_dir
 from cpmlho.study.workflow import Plan
-from runs import snakemake
+from runs import forget, snakemake
+
+pytestmark = pytest.mark.usefixtures("registered")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/plugins"
@@ -48,25 +50,6 @@ def line(inputs, output_units):
     from cpmlho.core.response import ResponseNetwork
     return ResponseNetwork((Dropout("dropout0"), Linear(inputs[0], output_units)))
 """
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch, tmp_path):
-    """What a test registers is forgotten after it, and each works in a folder of its own."""
-    before = [dict(each) for each in plugins.REGISTRIES]
-    monkeypatch.setattr(plugins, "_LOADED", set())
-    monkeypatch.chdir(tmp_path)
-    yield
-    forget(before)
-
-
-def forget(before):
-    plugins._LOADED.clear()
-    for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
-        each.clear()
-        each.update(earlier)
-    for cached in (modules, code_digest):
-        cached.cache_clear()
 
 
 def settings(files, name, **dataset):

@@ -16,6 +16,8 @@ from cpmlho.study.results import RESULT, read_result, read_rows, run_dir
 from cpmlho.study.workflow import Plan
 from runs import snakemake
 
+pytestmark = pytest.mark.usefixtures("registered")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/plugins"
 OWN = """
@@ -32,20 +34,6 @@ def mine(problem, conditions, options, past=None):
     from cpmlho.core.trials import search
     return search(problem, conditions, iter([1.0]), past)
 """
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch, tmp_path):
-    """What a test registers is forgotten after it, and each works in a folder of its own."""
-    before = [dict(each) for each in plugins.REGISTRIES]
-    monkeypatch.setattr(plugins, "_LOADED", set())
-    monkeypatch.chdir(tmp_path)
-    yield
-    for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
-        each.clear()
-        each.update(earlier)
-    for cached in (modules, code_digest):
-        cached.cache_clear()
 
 
 def protocol(text=OWN, **changes):

@@ -42,7 +42,7 @@ class RunResult(BaseModel):
     status: Literal["done", "diverged"]
     final: Metrics  # gradient methods: at the last step; searches: the trial with the best validation loss
     best: Metrics  # the evaluation with the best validation loss
-    train_loss: float | None = None  # after the budget, dropout and cutout off; None in searches and the first edition
+    train_loss: float | None = None  # after the budget, dropout and cutout off; None: a search, diverged, first edition
     hyperparameters: dict[str, float]  # final values, in their own units
     steps: int  # training iterations, over all trials
     train_seconds: float  # wall time of training apart from evaluation
