@@ -1,119 +1,23 @@
-"""Command line: one verb for each kind of rule, so that every step of the workflow can be done by hand."""
+"""What each verb of the command line does, and how it ends."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from cpmlho.arguments import parser
 
 if TYPE_CHECKING:
     from cpmlho.study.protocol import Protocol
 
 START = time.time()
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        sys.exit(_fail(message))
-
-
-def parser() -> Parser:
-    """All verbs and their arguments."""
-    top = Parser(prog="cpmlho", description=__doc__)
-    top.add_argument("--version", action="version", version=f"cpmlho {version('cpmlho')}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(act=act)
-        return sub
-
-    data = verb("data", fetch_data, "fetch and verify a dataset")
-    data.add_argument("dataset", help="name of the dataset in the configuration")
-    run = verb("run", run_one, "train one dataset, method and seed; writes its result files")
-    run.add_argument("dataset", help="name of the dataset")
-    run.add_argument("method", help="name of the method or variant")
-    run.add_argument("seed", type=seed, help="seed, a whole number from 0")
-    run.add_argument("--results-dir", type=path, help="where the result goes; default: as configured")
-    run.add_argument(
-        "--threads", type=threads, default=1, help="trials of random search to train side by side; default: 1"
-    )
-    whole = [
-        verb("tables", make_tables, "make Tables 1-3 and the evidence from the result files"),
-        verb("figures", make_figures, "make Figures 1-4 from the result files"),
-        verb("report", make_report, "make the report from the result files and the figures"),
-        verb("summary", log_summary, "log tables and figures to MLflow's summary run"),
-        verb("track", track, "rebuild the MLflow store from the result files"),
-        verb("pack", pack_runs, "pack the finished runs into one archive beside the tables, as the published ones lie"),
-        verb("unpack", unpack_runs, "unpack the runs of such an archive that are not there"),
-        verb("crate", write_crate, "export the published run as a Workflow Run RO-Crate, for an archive"),
-        verb("ui", serve_page, "open MLflow's page on the runs"),
-    ]
-    for sub in [data, run, *whole]:
-        sub.add_argument(
-            "--config",
-            action="append",
-            type=path,
-            metavar="FILE",
-            help="configuration file, default config.yaml; each further one is merged over those before",
-        )
-    verb("schema", print_schema, "print the JSON Schema of result.json, as docs/result.schema.json holds it")
-    verbs.choices["crate"].add_argument(
-        "--out", type=path, default=Path("results", "crate"), help="folder of the crate; default: results/crate"
-    )
-    compared = verb("compare", compare_runs, "say which runs of two folders have the same numbers, to the last digit")
-    compared.add_argument("ours", type=path, help="folder with runs, such as docs/results/runs")
-    compared.add_argument("theirs", type=path, help="folder with the same runs made elsewhere")
-    compared.add_argument(
-        "--tolerance",
-        type=tolerance,
-        metavar="SD",
-        help="largest difference of a final metric that is none, in standard deviations over the seeds; default: none",
-    )
-    return top
-
-
-def threads(text: str) -> int:
-    """A number of threads."""
-    return _whole(text, 1, 2**15)
-
-
-def tolerance(text: str) -> float:
-    """A tolerance in standard deviations."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
-    return value
-
-
-def seed(text: str) -> int:
-    """A seed, of the range that the configuration allows too."""
-    return _whole(text, 0, 2**31 - 1)
-
-
-def _whole(text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
-    return int(text)
-
-
-def path(text: str) -> Path:
-    """A path, in which `~` is a home directory where the shell has not seen it, as in `--config=~/FILE`."""
-    return Path(os.path.expanduser(text))
 
 
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
@@ -259,6 +163,23 @@ def compare_runs(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "data": fetch_data,
+    "run": run_one,
+    "tables": make_tables,
+    "figures": make_figures,
+    "report": make_report,
+    "summary": log_summary,
+    "track": track,
+    "pack": pack_runs,
+    "unpack": unpack_runs,
+    "crate": write_crate,
+    "ui": serve_page,
+    "schema": print_schema,
+    "compare": compare_runs,
+}
+
+
 def main() -> None:
     """Run one verb; an error that a user can mend is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -270,6 +191,8 @@ def main() -> None:
         sys.exit(_fail("the working directory is gone; change to one that is there"))
     try:
         _act(parser().parse_args())
+    except argparse.ArgumentError as error:
+        sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted"))
     except OSError as error:  # a full disk, a folder that cannot be written
@@ -282,7 +205,7 @@ def _act(arguments: argparse.Namespace) -> None:
     from cpmlho.study.strict import ConfigError
 
     try:
-        arguments.act(arguments)
+        VERBS[arguments.verb](arguments)
     except (ConfigError, DataError, ResultError) as error:
         sys.exit(_fail(str(error)))
 

@@ -11,6 +11,7 @@ from test_reporting import fill, load, write
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import equality, frame
+from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.equality import Change, changes_after, compare, outdated
 from cpmlho.study.results import HISTORY, RESULT, ResultError, run_dir
 
@@ -89,10 +90,10 @@ def test_runs_before_a_declared_change_are_not_flagged(
 ) -> None:
     write(pair[0], RunKey("mnist", "cpmlho", 1), 0.3, code="earlier")
     flag = [("mnist: made by other code than the present: cpmlho/seed1", [])]
-    assert frame.flags(frame.read_runs(pair[0])) == flag
+    assert cautions(frame.read_runs(pair[0])) == flag
     declared = changed("nothing", "earlier", code_digest("cpmlho"))
     monkeypatch.setattr(equality, "known_changes", lambda: [declared])
-    assert frame.flags(frame.read_runs(pair[0])) == []
+    assert cautions(frame.read_runs(pair[0])) == []
 
 
 def test_what_is_declared_can_be_read() -> None:

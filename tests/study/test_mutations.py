@@ -396,18 +396,9 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
         for key in asked:
             protocol.resolve(key)
 
-    for name in (
-        "fetch_data",
-        "run_one",
-        "make_tables",
-        "make_figures",
-        "make_report",
-        "log_summary",
-        "track",
-        "serve_page",
-    ):
-        monkeypatch.setattr(command, name, act)
-    monkeypatch.setattr(command, "compare_runs", lambda arguments: None)
+    for verb in command.VERBS:
+        monkeypatch.setitem(command.VERBS, verb, act)
+    monkeypatch.setitem(command.VERBS, "compare", lambda arguments: None)
 
 
 @pytest.mark.usefixtures("light")

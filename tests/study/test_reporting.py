@@ -26,6 +26,7 @@ from cpmlho.study import protocol as config
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats
+from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.figures import FIGURES, drawing
 from cpmlho.study.report.figures import KINDS as PICTURES
 from cpmlho.study.report.paper import paper_numbers
@@ -263,9 +264,9 @@ def test_damaged_result_is_named_and_leaves_the_tables(tmp_path: Path) -> None:
 
 def test_like_runs_are_not_flagged(full: Protocol) -> None:
     moved = full.model_copy(update={"data": full.data.model_copy(update={"dir": "elsewhere"})})
-    assert frame.flags(frame.read_runs(moved)) == []
+    assert cautions(frame.read_runs(moved)) == []
     assert list(frame.read_runs(moved)["config_digest"]) == list(frame.read_runs(full)["config_digest"])
-    assert frame.flags(frame.read_runs(full)) == []
+    assert cautions(frame.read_runs(full)) == []
     assert "Caution" not in text(full, "tables/table1.md")
 
 

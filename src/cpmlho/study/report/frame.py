@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -26,24 +26,12 @@ from cpmlho.study.strict import ConfigError
 MISSING = "missing"
 LOSS = "final_val_loss"
 RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
-FEW = 3  # names that a caution has room for
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "code", "precision", "train_loss"),
 )
 _PAPERS = ("dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes")  # hyperparameters
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
-# The runs of one dataset are compared with each other; they should agree in these columns.
-_SHARED = {
-    "precision": "precision",
-    "device": "device",
-    "versions_digest": "library versions",
-    "data_digest": "data checksums",
-}
-_UNLIKE_THE_PRESENT = {
-    "stale": "with other settings than the protocol's",
-    "outdated": "by other code than the present",
-}
 # What looks like a number in a csv file and is none, or has gaps and is whole.
 _TYPES = {
     **dict.fromkeys(("paper", "against", "comparator", "code", "git_commit"), "str"),
@@ -226,40 +214,3 @@ def incomplete(runs: pd.DataFrame) -> str:
     counts = {status: int((runs["status"] == status).sum()) for status in ("diverged", MISSING)}
     left_out = [f"{count} {status}" for status, count in counts.items() if count]
     return ", ".join([f"n={len(finished(runs))}/{len(runs)}", *left_out]) if left_out else ""
-
-
-class Caution(NamedTuple):
-    """What must be said of some runs, and which they are where the text only counts them."""
-
-    text: str
-    runs: list[str]
-
-
-def flags(runs: pd.DataFrame) -> list[Caution]:
-    """What makes the runs of a dataset unlike each other, or unlike what the protocol asks for; one line each."""
-    found = []
-    for dataset, group in runs[runs["status"] != MISSING].groupby("dataset", sort=False):
-        for column, name in _SHARED.items():
-            counts = group[column].value_counts().sort_index()
-            if len(counts) > 1:
-                values = ", ".join(f"{value} ({count})" for value, count in counts.items())
-                found.append(Caution(f"{dataset}: runs of different {name} are compared: {values}", []))
-        for column, said in _UNLIKE_THE_PRESENT.items():
-            runs_so = [
-                name for method, own in group.groupby("method", sort=False) for name in _named(method, own, column)
-            ]
-            if len(runs_so) > FEW:
-                marked = group[group[column]]
-                count = f"{len(marked)} of {len(group)} runs, of {marked['method'].nunique()} methods"
-                found.append(Caution(f"{dataset}: made {said}: {count}", runs_so))
-            elif runs_so:
-                found.append(Caution(f"{dataset}: made {said}: {', '.join(runs_so)}", []))
-    return found
-
-
-def _named(method: object, runs: pd.DataFrame, column: str) -> list[str]:
-    """A method's runs that a column marks, or the method itself if all of several are."""
-    marked = runs[runs[column]]
-    if len(marked) == len(runs) > 1:
-        return [f"{method} (all {len(runs)} seeds)"]
-    return [f"{method}/seed{seed}" for seed in marked["seed"]]

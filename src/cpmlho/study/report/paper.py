@@ -8,7 +8,8 @@ from importlib.resources import files
 
 import pandas as pd
 
-from cpmlho.study.report.frame import Study, finished, flags, incomplete
+from cpmlho.study.report.cautions import cautions
+from cpmlho.study.report.frame import Study, finished, incomplete
 from cpmlho.study.report.render import Cell, Grid, Line
 from cpmlho.study.report.stats import Summary, significant_best, summarise
 from cpmlho.study.report.style import label_of
@@ -87,7 +88,7 @@ def paper_grid(
         caption = f"{title}. The protocol runs no such dataset."
     else:
         caption = " ".join(_sentences(study, table, title, shown, chosen, best))
-    return Grid(f"Table {table}", header, rows, caption, study.protocol.note, flags(chosen))
+    return Grid(f"Table {table}", header, rows, caption, study.protocol.note, cautions(chosen))
 
 
 def _chosen(study: Study, datasets: list[str]) -> pd.DataFrame:

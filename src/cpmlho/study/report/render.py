@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.frame import Caution
+from cpmlho.study.report.cautions import Caution
 from cpmlho.study.report.style import label_of
 
 _TEX = {
@@ -67,7 +67,7 @@ class Grid:
     rows: list[Line]
     caption: str
     note: str = ""
-    flags: list[Caution] = field(default_factory=list)
+    cautions: list[Caution] = field(default_factory=list)
 
     def texts(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> list[list[str]]:
         """Header and rows, formatted."""
@@ -148,10 +148,10 @@ def markdown_table(grid: Grid) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """Caption, cells, flags."""
+    """Caption, cells, cautions."""
     note = f"**{escape_markdown(grid.note)}** " if grid.note else ""
     parts = [f"{note}{grid.label}. {escape_markdown(grid.caption)}\n", markdown_table(grid)]
-    parts += [f"**Caution:** {escape_markdown(flag.text)}.\n" for flag in grid.flags]
+    parts += [f"**Caution:** {escape_markdown(each.text)}.\n" for each in grid.cautions]
     return "\n".join(parts)
 
 
@@ -170,7 +170,7 @@ def latex(grid: Grid) -> str:
         *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\textbf{{Caution:}} {escape_latex(flag.text)}." for flag in grid.flags),
+        *(rf"\par\textbf{{Caution:}} {escape_latex(each.text)}." for each in grid.cautions),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, flags, incomplete
+from cpmlho.study.report.cautions import cautions
+from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, incomplete
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import Grid, Line, Linked, interval, number
 from cpmlho.study.report.stats import FEWEST_SEEDS, pairs, summarise
@@ -67,7 +68,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         folder = study.protocol.datasets[row["dataset"]].folder
         lines.append([folder, variant, *base, *_difference(row), *counts])
     caption = CAPTION if lines else "No variant has been run together with its base."
-    return [Grid("Variants", HEADER, lines, caption, study.protocol.note, flags(study.runs))]
+    return [Grid("Variants", HEADER, lines, caption, study.protocol.note, cautions(study.runs))]
 
 
 def _difference(row: Mapping[Any, Any]) -> list[str]:
