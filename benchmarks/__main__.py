@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import Row
 from benchmarks.library import costs
 from benchmarks.parts import parts
 from benchmarks.published import PublishedCodeError, find, measure_published
@@ -23,7 +24,6 @@ from cpmlho.study.harness.provenance import git_commit, versions
 
 OUTPUT = Path("results/benchmark.json")
 SCALED = "times_published: of a constant, scaled by the float32 peak (--published measures it)"
-Row = dict[str, Any]
 
 
 def text(value: Any) -> str:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from benchmarks import Row
 from benchmarks.__main__ import show
 from cpmlho.core.events import FRESH, Snapshot
 from cpmlho.core.problem import Problem, Split
@@ -39,7 +40,6 @@ from cpmlho.study.protocol import load as load_protocol
 from cpmlho.study.report.equality import numbers
 from cpmlho.study.results import run_dir
 
-Row = dict[str, Any]
 DATASETS = ("mnist", "fashionmnist")
 METHOD_NAMES = ("random_search", "bayesian_optimization", "fixed", "stn", "delta_stn", "cpmlho")
 CPU = torch.device("cpu")

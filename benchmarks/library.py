@@ -15,6 +15,7 @@ import torchvision
 from torch import nn
 
 import cpmlho
+from benchmarks import Row
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.options import ResponseOptions, Training
 from cpmlho.core.problem import Conditions, Problem, Split
@@ -87,7 +88,7 @@ def cpu_seconds(act: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def costs(repeats: int = 5) -> Iterator[dict[str, Any]]:
+def costs(repeats: int = 5) -> Iterator[Row]:
     """A row for each network: milliseconds of a plain step, and a tuned step's cost in plain ones and in fused ones."""
     torch.set_num_threads(1)
     for case, (make, shape, names, network) in CASES.items():

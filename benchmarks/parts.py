@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import Row
 from benchmarks.steps import CASES, steps_of
 from cpmlho.study.harness.hardware import DTYPES, choose_device
 
@@ -27,7 +27,7 @@ def shares(act: Callable[[], object], device: torch.device) -> dict[str, float]:
     return {name.removeprefix("aten::"): taken / sum(times.values()) for name, taken in times.items()}
 
 
-def parts() -> Iterator[dict[str, Any]]:
+def parts() -> Iterator[Row]:
     """A row for each case and precision, on one thread."""
     torch.set_num_threads(1)
     device = choose_device("auto", print)

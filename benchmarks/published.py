@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from benchmarks import Row
 from benchmarks.steps import case_of, operations, steps_of
 from cpmlho.core.options import ResponseOptions
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.harness.hardware import DTYPES
 
-Row = dict[str, Any]
 NEEDED = ("base_step_optimizer.py", "hyper/container.py", "examples/mlp/model.py", "examples/simple_cnn/model.py")
 REPEATS = 7
 

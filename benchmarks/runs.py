@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from benchmarks import Row
 from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.results import RESULT, read_result, run_dir
 
-Row = dict[str, Any]
 COMMANDS = {
     "--help": [sys.executable, "-m", "cpmlho", "--help"],
     "import of torch": [sys.executable, "-c", "import torch"],

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
+from benchmarks import Row
 from benchmarks.__main__ import show
 from cpmlho.study.archive import unpack
 from cpmlho.study.protocol import Protocol, RunKey, load
@@ -34,7 +34,6 @@ code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 sys.exit(code)"""
-Row = dict[str, Any]
 
 
 def grown(folder: Path, n: int) -> tuple[Protocol, list[Path]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import Row
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.options import CPMLHO, Options, ResponseOptions
 from cpmlho.core.planes import CuttingPlanes
@@ -23,7 +24,6 @@ from cpmlho.study.harness.hardware import DTYPES, choose_device
 from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import RunKey, RunSpec, load
 
-Row = dict[str, Any]
 # The paper's networks, and the networks of the published Delta-STN code, to which its own cycle times belong.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "MLP": ("mnist", {}),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cpmlho.core.events import Metrics
 from cpmlho.core.options import Fixed
 from cpmlho.study import results
-from cpmlho.study.files import held, write_text
+from cpmlho.study.files import locked, write_text
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
     HISTORY,
@@ -109,10 +109,10 @@ def test_a_folder_is_held_where_only_what_is_open_for_writing_can_be(tmp_path, m
         lock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with held(tmp_path, pytest.fail):
+    with locked(tmp_path, pytest.fail):
         assert at_work(tmp_path)
-        with pytest.raises(LookupError), held(tmp_path, busy):
-            pytest.fail("held twice")
+        with pytest.raises(LookupError), locked(tmp_path, busy):
+            pytest.fail("locked twice")
     assert not at_work(tmp_path)
 
 

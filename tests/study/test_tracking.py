@@ -32,7 +32,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
-from cpmlho.study.files import held
+from cpmlho.study.files import locked
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,
@@ -556,7 +556,7 @@ def test_rebuilding_closes_what_is_open_without_a_process(uri: str, tmp_path: Pa
     tracker = Tracker(uri, pytest.fail)
     tracker.started(result("random_search").spec, {})
     child = begin_child(uri, live(uri)[0])
-    with held(run_dir(tmp_path, key), pytest.fail):
+    with locked(run_dir(tmp_path, key), pytest.fail):
         tracking.track(other_protocol(tmp_path), tmp_path, lambda line: None)
     assert live(uri)[0].info.status == "RUNNING"
     tracking.track(other_protocol(tmp_path), tmp_path, lambda line: None)

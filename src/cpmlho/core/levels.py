@@ -17,7 +17,7 @@ from cpmlho.core.hooks import Layers, evaluating, still_statistics
 from cpmlho.core.loading import Endless, move
 from cpmlho.core.methods import CPMLHO
 from cpmlho.core.net import Net
-from cpmlho.core.options import ResponseOptions as Method
+from cpmlho.core.options import ResponseOptions
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.space import Space
 from cpmlho.core.spaces import Ranges, Uniform, Values
@@ -44,7 +44,7 @@ class Levels:
         self,
         module: nn.Module,
         space: dict[str, Uniform],
-        method: Method,
+        method: ResponseOptions,
         losses: tuple[Callable[..., Any], Callable[..., Any]],
         optimizer: Optimizer,
         response_optimizer: Callable[[Sequence[Tensor]], Optimizer],

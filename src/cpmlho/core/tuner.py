@@ -16,7 +16,7 @@ from cpmlho.core.levels import Batch, Levels
 from cpmlho.core.loading import move, rows
 from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
-from cpmlho.core.options import ResponseOptions as Method
+from cpmlho.core.options import ResponseOptions
 from cpmlho.core.resuming import move_to, restore, state_of
 from cpmlho.core.spaces import Uniform, Values
 
@@ -69,7 +69,7 @@ class Tuner:
         optimizer: Optimizer,
         valid: Iterable[Batch],
         *,
-        method: Method | None = None,
+        method: ResponseOptions | None = None,
         train: Iterable[Batch] | None = None,
         steps_per_epoch: int | None = None,
         response_optimizer: Callable[[Sequence[Tensor]], Optimizer] | None = None,
@@ -82,7 +82,7 @@ class Tuner:
         checks.arguments(module, space, optimizer)
         load_forward_mode()
         self.module, self.space, self.optimizer = module, dict(space), optimizer
-        self.method: Method = method or DeltaSTN()
+        self.method: ResponseOptions = method or DeltaSTN()
         self._epoch = _epoch(self.method, steps_per_epoch)
         self._rows, self._valid_loss, self._log, self._check = rows, valid_loss, log, check
         self._levels = Levels(
@@ -207,7 +207,7 @@ class Tuner:
         self._idle()
 
 
-def _epoch(method: Method, steps: int | None) -> int:
+def _epoch(method: ResponseOptions, steps: int | None) -> int:
     """Steps of an epoch; 1 where nothing counts epochs.
 
     Raises:

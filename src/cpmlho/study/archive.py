@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from cpmlho.study.files import held, write_bytes, write_text
+from cpmlho.study.files import locked, write_bytes, write_text
 from cpmlho.study.results import RESULT, ResultError
 
 ARCHIVE = "runs.tar.xz"
@@ -48,7 +48,7 @@ def unpack(results_dir: str, say: Callable[[str], None]) -> None:
         ResultError: the archive is missing, or damaged.
     """
     root = Path(results_dir)
-    with held(root / RUNS, lambda: say(f"{root / RUNS}: locked by another process; waiting")):
+    with locked(root / RUNS, lambda: say(f"{root / RUNS}: locked by another process; waiting")):
         found, written = 0, 0
         for folder, members in archived(root):
             found += 1

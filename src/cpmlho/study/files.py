@@ -69,8 +69,8 @@ def _sum(path: Path) -> str:
 
 
 @contextmanager
-def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder against other processes of this project; however a process ends, it lets go.
+def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Lock a folder against other processes of this project; however a process ends, it lets go.
 
     The lock is of a file open for writing, as NFS locks nothing else; it stays, as removing it would be a race.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -80,7 +81,7 @@ class ResultError(Exception):
     """A result file is missing or damaged; the message names it."""
 
 
-class Observer(Protocol):
+class Observer(typing.Protocol):
     """What watches a run while it goes: a tracker, a progress display. It may fail without the run failing."""
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:

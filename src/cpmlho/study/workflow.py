@@ -11,19 +11,19 @@ import math
 import os
 import re
 import signal
+import typing
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import yaml
 
-from cpmlho.study import protocol as configuration
-from cpmlho.study.files import held, write_text
+from cpmlho.study.files import locked, write_text
 from cpmlho.study.harness.provenance import code_digest, digest_of_files, plugged
-from cpmlho.study.protocol import load
+from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import NETWORKS
 from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import Tracking
@@ -34,7 +34,7 @@ from cpmlho.study.tracking.place import exported, shown
 DIGITS = 16  # of a digest that a person may have to compare
 
 
-class Wildcards(Protocol):
+class Wildcards(typing.Protocol):
     """What Snakemake fills into the paths of a run."""
 
     dataset: str
@@ -73,7 +73,7 @@ def overrides(entries: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
 
 def read_protocol(
     root: Path, configfiles: Sequence[Path], entries: Sequence[str], command: Sequence[str] = ()
-) -> configuration.Protocol:
+) -> Protocol:
     """The protocol of a command: config.yaml, then overlays, then the settings in `--config`.
 
     The files are read here and not taken from Snakemake's `config`: an error then names its file and line, a key
@@ -115,7 +115,7 @@ class Plan:
         gpus: that the runs take turns on.
     """
 
-    protocol: configuration.Protocol
+    protocol: Protocol
     cores: int = 1
     gpus: Sequence[str] = ()
 
@@ -222,7 +222,7 @@ HELD = ExitStack()  # until the process ends
 def hold(results_dir: str, refuse: Callable[[str], None]) -> None:
     """Keep other workflows away from these results for as long as this process lives, however it ends."""
     busy = f"{results_dir}: another snakemake is at work on it; wait, or set another results_dir"
-    HELD.enter_context(held(Path(results_dir), lambda: refuse(busy)))
+    HELD.enter_context(locked(Path(results_dir), lambda: refuse(busy)))
 
 
 def stop(*_: object) -> NoReturn:

@@ -12,7 +12,7 @@ import torch
 from cpmlho.core.events import Method, Metrics, Past, Tick
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.data import load
-from cpmlho.study.files import held
+from cpmlho.study.files import locked
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import code_digest, environment, git_commit, libraries, plugged, utc, versions
@@ -52,9 +52,9 @@ def execute(
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
     conditions = conditions_of(spec, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
-    with held(folder, lambda: say(f"{folder}: locked by another process; waiting")):
+    with locked(folder, lambda: say(f"{folder}: locked by another process; waiting")):
         record = train(spec, problem, conditions, checkpoint, observers, say)
-        result = summarise(spec, record, device, precision, started)
+        result = result_of(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
         checkpoint.remove()
     for observer in observers:
@@ -134,7 +134,7 @@ def drive(
             observer.evaluated(new)
 
 
-def summarise(
+def result_of(
     spec: RunSpec,
     record: Record,
     device: torch.device,

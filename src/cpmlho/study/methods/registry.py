@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cpmlho.core.options import CPMLHO, Options, ResponseOptions, Search
 
 if TYPE_CHECKING:
-    from cpmlho.core.events import Method as Training
+    from cpmlho.core.events import Method as Events
 
 Kind = Literal["search", "schedule", "fixed"]
 
@@ -30,7 +30,7 @@ class Method:
         trainings: whole trainings that a run takes, given its options; None: one a trial, or one.
     """
 
-    train: Callable[..., Training]
+    train: Callable[..., Events]
     options: type[Options]
     kind: Kind
     label: str
@@ -63,14 +63,14 @@ def method(
     line: str = "-",
     gradients: Callable[[Any], float] = lambda options: 1.0,
     trainings: Callable[[Any], float] | None = None,
-) -> Callable[[Callable[..., Training]], Callable[..., Training]]:
+) -> Callable[[Callable[..., Events]], Callable[..., Events]]:
     """Register the decorated generator function under its own name; arguments as `Method`.
 
     Raises:
         ValueError: there is such a method already, or options and kind do not fit.
     """
 
-    def register(train: Callable[..., Training]) -> Callable[..., Training]:
+    def register(train: Callable[..., Events]) -> Callable[..., Events]:
         if train.__name__ in METHODS:
             raise ValueError(f"{train.__name__}: there is a method of this name already")
         if (kind == "search") != issubclass(options, Search):

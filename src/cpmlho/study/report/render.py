@@ -77,8 +77,7 @@ class Grid:
         return [[escape(name) for name in self.header], *rows]
 
 
-Row = Mapping[Any, Any]
-Column = Callable[[Row], str | Linked]  # what it shows of a row
+Column = Callable[[Mapping[Any, Any]], str | Linked]  # what it shows of a row
 
 
 def number(value: float, decimals: int = 4, sign: str = "") -> str:

@@ -35,12 +35,12 @@ class TrackerProcess:
 
     Args:
         uri: the tracking store.
-        log: takes one line of text.
+        say: takes one line of text.
         plugins: files that register what the run is of.
     """
 
-    def __init__(self, uri: str, log: Callable[[str], None], plugins: Sequence[str] = ()) -> None:
-        self._log = log
+    def __init__(self, uri: str, say: Callable[[str], None], plugins: Sequence[str] = ()) -> None:
+        self._say = say
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cpmlho.study.tracking", *plugins],
             env=os.environ | {TRACKING_URI: uri},  # it may hold a password, and arguments are there for all to see
@@ -84,4 +84,4 @@ class TrackerProcess:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._log("MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing")
+            self._say("MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing")

@@ -35,7 +35,7 @@ def log_run(tracker: Tracker, folder: Path) -> bool:
 
 
 def at_work(folder: Path) -> bool | None:
-    """Whether a run is going on in its folder: it holds it (`results.held`); None on a file system without locks."""
+    """Whether a run is going on in its folder: it has it `locked`; None on a file system without locks."""
     try:
         with (folder / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -48,7 +48,7 @@ def at_work(folder: Path) -> bool | None:
     return False
 
 
-def track(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
+def track(protocol: Protocol, root: Path, say: Callable[[str], None]) -> bool:
     """Make MLflow show every finished run of the protocol, and the summary, as the files have them.
 
     A second time changes nothing. An entry that is open although nothing is at work on its run, as a power cut leaves
@@ -57,10 +57,10 @@ def track(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
     Returns:
         Whether there were runs, and MLflow now has each.
     """
-    tracker = Tracker(tracking_uri(protocol.tracking.uri, root), log)
+    tracker = Tracker(tracking_uri(protocol.tracking.uri, root), say)
     folders = {key: run_dir(root / protocol.results_dir, key) for key in protocol.keys()}  # noqa: SIM118  (no mapping)
     found = [key for key, folder in folders.items() if (folder / RESULT).exists()]
-    log(f"{len(found)} of {len(folders)} runs found in {protocol.results_dir}/")
+    say(f"{len(found)} of {len(folders)} runs found in {protocol.results_dir}/")
     anew, damaged, said = 0, 0, time.monotonic()
     for key, folder in folders.items():
         busy = at_work(folder)
@@ -72,28 +72,28 @@ def track(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
             anew += log_run(tracker, folder)
         except ResultError as error:
             damaged += 1
-            log(str(error))
+            say(str(error))
         if tracker.broken:
             return False
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
-            log(f"{found.index(key) + 1} of {len(found)} runs are done")
+            say(f"{found.index(key) + 1} of {len(found)} runs are done")
     summary = "with" if tracker.summarised(root / protocol.results_dir) else "without"
     if found and not tracker.broken:
-        log(f"{anew} runs logged, {len(found) - anew - damaged} were there, {summary} tables and figures")
-        log(f"MLflow's page on them: {tracker.link()}")
+        say(f"{anew} runs logged, {len(found) - anew - damaged} were there, {summary} tables and figures")
+        say(f"MLflow's page on them: {tracker.link()}")
     return bool(found) and not damaged and not tracker.broken
 
 
-def log_summary(protocol: Protocol, root: Path, log: Callable[[str], None]) -> bool:
+def log_summary(protocol: Protocol, root: Path, say: Callable[[str], None]) -> bool:
     """Log the tables and figures as they are now; without any, the summary stays as it is.
 
     Returns:
         Whether MLflow now has them.
     """
-    tracker = Tracker(tracking_uri(protocol.tracking.uri, root), log)
+    tracker = Tracker(tracking_uri(protocol.tracking.uri, root), say)
     if (done := tracker.summarised(root / protocol.results_dir)) is False:
-        log(f"no tables, figures or report in {protocol.results_dir}/: make them first")
+        say(f"no tables, figures or report in {protocol.results_dir}/: make them first")
     return bool(done)
 
 

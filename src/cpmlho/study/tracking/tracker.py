@@ -37,7 +37,7 @@ def _never_fails(
             return method(self, *args, **kwargs)
         except Exception as error:
             reason = one_line(error, self.uri)
-            self.log(f"MLflow at {shown(self.uri)} fails, tracking stops here, results are not affected: {reason}")
+            self._say(f"MLflow at {shown(self.uri)} fails, tracking stops here, results are not affected: {reason}")
             self.broken = True
             if self._open is not None:
                 self._store.hurry()
@@ -53,12 +53,12 @@ class Tracker:
 
     Args:
         uri: the tracking store.
-        log: takes one line of text.
+        say: takes one line of text.
     """
 
-    def __init__(self, uri: str, log: Callable[[str], None]) -> None:
+    def __init__(self, uri: str, say: Callable[[str], None]) -> None:
         self.uri = uri
-        self.log = log
+        self._say = say
         self.broken = False
         self._open: tuple[str, str, str] | None = None  # experiment, key and id of the entry that is being written
         self._spec: RunSpec | None = None
