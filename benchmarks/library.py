@@ -1,12 +1,14 @@
 """What tuning costs: a Tuner's step beside a plain training step, and beside the study's own path on its networks.
 
-Processor time on one thread, so that what else the machine does counts little; each is the shortest of several.
+Processor time on one thread, in turns, so that what else the machine does counts little.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -77,18 +79,20 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]
 }
 
 
-def cpu_seconds(act: Callable[[], object], repeats: int) -> float:
-    """The least processor time of several calls, after one to warm up."""
-    act()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
+def cpu_seconds(repeats: int, *acts: Callable[[], object]) -> list[float]:
+    """Processor time of each, the median of several calls taken in turns, after one to warm up."""
+    times: list[list[float]] = [[] for _ in acts]
+    for act in acts:
         act()
-        times.append(time.process_time() - start)
-    return min(times)
+    for _ in range(repeats):
+        for act, own in zip(acts, times, strict=True):
+            start = time.process_time()
+            act()
+            own.append(time.process_time() - start)
+    return [median(own) for own in times]
 
 
-def costs(repeats: int = 5) -> Iterator[Row]:
+def costs(repeats: int = 7) -> Iterator[Row]:
     """A row for each network: milliseconds of a plain step, and a tuned step's cost in plain ones and in fused ones."""
     torch.set_num_threads(1)
     for case, (make, shape, names, network) in CASES.items():
@@ -107,22 +111,23 @@ def costs(repeats: int = 5) -> Iterator[Row]:
         )
 
         def plain(module: nn.Module = module, optimizer: Any = optimizer, batch: Any = batch) -> None:
-            optimizer.zero_grad()
-            F.cross_entropy(module(batch[0]), batch[1]).backward()
-            optimizer.step()
+            for _ in range(CYCLE):
+                optimizer.zero_grad()
+                F.cross_entropy(module(batch[0]), batch[1]).backward()
+                optimizer.step()
 
         def tuned(tuner: Any = tuner, batch: Any = batch) -> None:
             for _ in range(CYCLE):
                 tuner.step(batch)
 
-        step, cycle = cpu_seconds(plain, CYCLE * repeats), cpu_seconds(tuned, repeats)
-        fused = float("nan") if network is None else cpu_seconds(fused_cycle(network, batch, ranges), repeats)
+        ours = [] if network is None else [fused_cycle(network, batch, ranges)]
+        untuned, cycle, *fused = cpu_seconds(repeats, plain, tuned, *ours)
         yield {
             "network": case,
-            "plain_ms": step * 1e3,
+            "plain_ms": untuned / CYCLE * 1e3,
             "tuned_ms": cycle / CYCLE * 1e3,
-            "tuned_over_plain": cycle / CYCLE / step,
-            "tuned_over_fused": cycle / fused,
+            "tuned_over_plain": cycle / untuned,
+            "tuned_over_fused": cycle / fused[0] if fused else math.nan,
         }
 
 

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.func import functional_call, jvp
+from torch.nn.utils.parametrizations import weight_norm
 
 from cpmlho.core.hooks import Layers, still_statistics
 from cpmlho.core.net import Net, plain_attention
@@ -86,6 +87,23 @@ class PartlyFrozen(nn.Sequential):
         self[2].bias.requires_grad_(False)
 
 
+class Squashed(nn.Linear):
+    """A layer of the user's own, which is more than a product."""
+
+    def forward(self, x):
+        return super().forward(x.sin())
+
+
+class Hooked(nn.Sequential):
+    """Hooks of the user's own, before a layer and after it, a layer of the user's own, and a weight computed anew."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 5), nn.Tanh(), Squashed(5, 3), nn.Linear(3, 3))
+        weight_norm(self[5])
+        self[1].register_forward_hook(lambda layer, inputs, out: out.exp())
+        self[2].register_forward_pre_hook(lambda layer, inputs: (inputs[0].tanh(),))
+
+
 def images(size, channels=3):
     return (torch.randn(B, channels, size, size, dtype=torch.float64),), {}
 
@@ -106,6 +124,7 @@ CASES = {
     "two inputs": (TwoInputs, lambda: (numbers()[0], {"signal": torch.randn(B, 2, 7, dtype=torch.float64)})),
     "used twice": (Twice, numbers),
     "partly frozen": (PartlyFrozen, numbers),
+    "hooked": (Hooked, numbers),
 }
 
 
@@ -243,11 +262,7 @@ def test_an_operation_without_forward_mode_is_named():
         def backward(ctx, g):
             return g
 
-    class Opaque(nn.Linear):
-        def forward(self, x):
-            return super().forward(x)
-
-    module, layers, d = with_response(lambda: nn.Sequential(Opaque(4, 4), nn.Identity(), nn.Linear(4, 2)))
+    module, layers, d = with_response(lambda: nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.Linear(4, 2)))
     module[1].forward = Own.apply
     with pytest.raises(RuntimeError, match=r"without a forward-mode derivative.*cpmlho.STN\(\)"):
         net(layers, d, linear=True)(*numbers()[0])

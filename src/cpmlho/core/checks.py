@@ -135,8 +135,8 @@ class Probe:
         deaf = [name for name in named_parameters if name not in responding or name in silent]
         if deaf:
             warnings.warn(
-                f"these parameters train, but do not respond to hyperparameters: {named(deaf)}. Layers respond that "
-                "are nn.Linear or convolutions and whose forward is called",
+                f"these parameters train, but do not respond to hyperparameters: {named(deaf)}. What responds are "
+                "nn.Linear and convolutions with torch's own forward, when it is called and the weight is a parameter",
                 TunerWarning,
                 stacklevel=6,
             )

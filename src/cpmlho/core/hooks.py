@@ -24,6 +24,7 @@ from cpmlho.core.response import General, Response
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS)
+PRODUCTS = [kind.forward for kind in LAYERS]
 UNCALLED = nn.modules.linear.NonDynamicallyQuantizableLinear  # of attention, which reads its weight instead
 NORMS = nn.modules.batchnorm._NormBase  # what keeps running statistics
 
@@ -62,7 +63,7 @@ class Layers:
                 owners.setdefault(id(parameter), []).append(part)
         seen: dict[int, int] = {}
         for name, part in module.named_modules():
-            if not isinstance(part, LAYERS) or not _responds(part, owners):
+            if not _responds(part, owners):
                 continue
             if id(part.weight) not in seen:
                 seen[id(part.weight)] = len(self.names)
@@ -110,16 +111,26 @@ class Layers:
     def responding(self, d: Tensor, linear: bool, fired: set[nn.Module]) -> Iterator[None]:
         """Let each layer respond to the displacement d (B, n), in its output or, if `linear`, in its tangent."""
 
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        def enter(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            value, tangents[layer] = forward_ad.unpack_dual(inputs[0])
+            still: Tensor = value.detach()
+            return still
+
+        def leave(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             fired.add(layer)
+            moved = self._respond(layer, inputs[0], d)
             if not linear:
-                return out + self._respond(layer, inputs[0], d)
-            value, tangent = forward_ad.unpack_dual(out)
-            moved = self._respond(layer, forward_ad.unpack_dual(inputs[0])[0].detach(), d)
-            dual: Tensor = forward_ad.make_dual(value.detach(), moved if tangent is None else tangent + moved)
+                return out + moved
+            if (entered := tangents.pop(layer)) is not None:
+                moved = moved + _product(layer, entered, layer.weight)
+            dual: Tensor = forward_ad.make_dual(out.detach(), moved)
             return dual
 
-        handles = [layer.register_forward_hook(hook) for layer in self._index]
+        # Forward mode would multiply by the weight's tangent too, which is zero: the layer sees the value alone.
+        tangents: dict[nn.Module, Tensor | None] = {}
+        handles = [layer.register_forward_hook(leave, prepend=True) for layer in self._index]
+        if linear:
+            handles += [layer.register_forward_pre_hook(enter) for layer in self._index]
         if linear and torch.is_autocast_enabled(d.device.type):
             leaves = (part for part in self.module.modules() if not [*part.children()] and part not in self._index)
             handles += [leaf.register_forward_hook(_one_dtype) for leaf in leaves]
@@ -132,12 +143,9 @@ class Layers:
     def _respond(self, layer: nn.Module, a: Tensor, d: Tensor) -> Tensor:
         """`(H_w d) * (R a) + (H_b d) * r` for d (B, n), in the layout of the layer's output (eqs. 3-4)."""
         response, name = self.response[self._index[layer]], self.names[self._index[layer]]
-        if isinstance(layer, nn.Linear):
-            ra = F.linear(a, response.R)
-            axes: tuple[int, ...] = (*(1,) * (ra.dim() - 2), -1)
-        else:
-            ra = layer._conv_forward(a, response.R, None)  # type: ignore[operator]
-            axes = (-1, *(1,) * (ra.dim() - 2))
+        ra = _product(layer, a, response.R)
+        inner = (1,) * (ra.dim() - 2)
+        axes = (*inner, -1) if isinstance(layer, nn.Linear) else (-1, *inner)
         scale, shift = (d @ response.H.T).chunk(2, dim=1)  # (B, out) each
         scale = per_row(scale.to(ra.dtype), len(ra), name).reshape(len(ra), *axes)
         if layer not in self._shifted:
@@ -171,6 +179,14 @@ class Layers:
         return [name for i, name in enumerate(self.names) if i not in called]
 
 
+def _product(layer: nn.Module, a: Tensor, weight: Any) -> Tensor:
+    """What the layer makes of `a` with this weight and no bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(a, weight)
+    product: Tensor = layer._conv_forward(a, weight, None)  # type: ignore[operator]
+    return product
+
+
 def _one_dtype(layer: nn.Module, inputs: Any, out: Any) -> Any:
     """The output with its tangent in the dtype of its value: under autocast, LayerNorm's comes in float32."""
     if not isinstance(out, Tensor):
@@ -183,10 +199,14 @@ def _one_dtype(layer: nn.Module, inputs: Any, out: Any) -> Any:
 
 
 def _responds(layer: nn.Module, owners: dict[int, list[nn.Module]]) -> bool:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    alike = all(isinstance(owner, LAYERS) and not isinstance(owner, UNCALLED) for owner in owners.get(id(weight), ()))
-    return weight.requires_grad and alike and not isinstance(layer, UNCALLED)
+    """Whether a layer's weight trains, and all that use it are products by it and nothing else."""
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.requires_grad and all(map(_is_product, owners[id(weight)]))
+
+
+def _is_product(layer: nn.Module) -> bool:
+    own = getattr(layer.forward, "__func__", None)  # neither a subclass's forward nor one put in its place
+    return isinstance(layer, LAYERS) and own in PRODUCTS and not isinstance(layer, UNCALLED)
 
 
 def _start(layer: nn.Module, n: int, generator: torch.Generator) -> Response:
