@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fcntl
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -245,17 +246,25 @@ def test_damage_to_what_was_made_is_one_line_that_says_what_to_make_again(
 
 
 def test_what_killed_processes_left_goes_with_the_next_write(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    mine, others = (
-        tmp_path / f".a.txt.{ended.stdout.strip()}",
-        [tmp_path / f".a.txt.{os.getppid()}", tmp_path / ".a.txt.bak"],
-    )
-    for path in (mine, *others):
+    left, earlier = tmp_path / ".a.txt.0123cdef", tmp_path / ".a.txt.4711"  # as earlier versions named it
+    at_work, others = tmp_path / ".a.txt.89abcdef", tmp_path / ".a.txt.bak"
+    for path in (left, earlier, at_work, others):
         path.write_text("half")
-    write_text(tmp_path / "a.txt", "whole")
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.txt", *others])
+    with at_work.open() as file:  # another process, maybe in another container
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_text(tmp_path / "a.txt", "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.txt", at_work, others])
+
+
+def test_many_that_write_one_file_take_no_others_for_left_behind(tmp_path: Path) -> None:
+    """As containers do on a shared folder, whose processes have the same numbers."""
+    path, texts = tmp_path / "a.txt", ["a" * 9999, "b" * 9999]
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(write_text, path, texts[i % 2]) for i in range(200)]
+        for job in jobs:
+            job.result()
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # Kills

@@ -2,12 +2,14 @@
 
 import csv
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cpmlho.study import overview as module
 from cpmlho.study.conclusion import beside_the_published, places
+from cpmlho.study.files import SUMS, seal
 from cpmlho.study.overview import Forecast, Overview, duration
 from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.results import METRICS
@@ -162,15 +164,21 @@ def publish(folder, losses, **fields):
             writer = csv.DictWriter(file, list(content[0]))
             writer.writeheader()
             writer.writerows(content)
+    seal(folder / "tables", ["runs.csv", "verdicts.csv"])
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A checkout with three published runs."""
+    publish(tmp_path / "root" / "docs" / "results", [1.0, 2.0, 3.0])
+    (tmp_path / "root" / "workflow").mkdir()
+    for name in ("config.yaml", "workflow/published.yaml"):
+        (tmp_path / "root" / name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path / "root"
 
 
 @pytest.mark.parametrize(("loss", "says"), [(1.5, "they agree."), (4.0, "more than 1, they do not agree.")])
-def test_the_end_says_how_the_runs_agree_with_the_published(plan, tmp_path, monkeypatch, loss, says):
-    root = tmp_path / "root"
-    publish(root / "docs" / "results", [1.0, 2.0, 3.0])
-    (root / "workflow").mkdir()
-    for name in ("config.yaml", "workflow/published.yaml"):
-        (root / name).write_bytes((ROOT / name).read_bytes())
+def test_the_end_says_how_the_runs_agree_with_the_published(plan, root, monkeypatch, loss, says):
     ours = {KEYS[0]: dict.fromkeys(METRICS, loss)}
     monkeypatch.setattr("cpmlho.study.conclusion._ours", lambda plan, asked: ours)
     first, verdicts, own = beside_the_published(plan, root)
@@ -178,4 +186,40 @@ def test_the_end_says_how_the_runs_agree_with_the_published(plan, tmp_path, monk
     assert f"{abs(loss - 1):.2g} of the seeds' standard deviation (mnist/cpmlho/seed0, " in first
     assert first.endswith(says)
     assert verdicts == "Published verdicts:  inconclusive: C1"
-    assert own == "Your seeds alone:    none, as there are no tables"
+    assert own == "Your seeds alone:    none, as there are no whole tables"
+
+
+def damage(folder, how):
+    runs, verdicts = folder / "runs.csv", folder / "verdicts.csv"
+    if how == "no tables":
+        shutil.rmtree(folder)
+    elif how == "one is missing":
+        verdicts.unlink()
+    elif how == "edited":
+        runs.write_text(runs.read_text().replace("2.0", "2.5"))
+    elif how == "cut short":
+        verdicts.write_bytes(verdicts.read_bytes()[:9])
+    elif how == "not text":
+        (folder / SUMS).write_bytes(b"\xff")
+    else:
+        before, after = {"columns of another version": ("final_val_loss", "val_loss"), "words": ("2.0", "two")}[how]
+        runs.write_text(runs.read_text().replace(before, after))
+        seal(folder, ["runs.csv", "verdicts.csv"])
+
+
+@pytest.mark.parametrize(
+    "how", ["no tables", "one is missing", "edited", "cut short", "not text", "columns of another version", "words"]
+)
+def test_published_tables_that_cannot_be_read_are_one_line_at_the_end(plan, root, how):
+    damage(root / "docs" / "results" / "tables", how)
+    [line] = beside_the_published(plan, root)
+    assert line.startswith(f"Nothing is compared with the published runs: {root}/docs/results/tables: missing, damaged")
+    assert "git checkout" in line
+
+
+def test_a_published_protocol_that_cannot_be_read_is_one_line_at_the_end(plan, root):
+    (root / "workflow" / "published.yaml").write_text("run: {seeds: [-1]}\n")
+    [line] = beside_the_published(plan, root)
+    assert line.startswith("Nothing is compared with the published runs: ")
+    assert "published.yaml" in line
+    assert "\n" not in line

@@ -16,6 +16,7 @@ from cpmlho.study.overview import Overview
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
 from cpmlho.study.jobs import find_gpus, need_server, prepare
+from cpmlho.study.settings import IDX_FILES
 from cpmlho.study.workflow import Plan, hold, key_of, read_protocol, relative, stop
 
 
@@ -38,7 +39,8 @@ def provide(datasets):
     """Fetch what was verified once and lies in `data.dir` no more, as after a change of that setting."""
     for name in datasets:
         dataset = protocol.datasets[name]
-        if not dataset.reader and not Path(protocol.data.dir, dataset.folder, "raw").is_dir():
+        raw = Path(protocol.data.dir, dataset.folder, "raw")
+        if not dataset.reader and not all((raw / file).is_file() for file in IDX_FILES):
             command = [PY, "-m", "cpmlho", "data", name, "--config", PROTOCOL]
             if subprocess.run(command, check=False).returncode != 0:
                 refuse(f"{name}: the data are not there")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from cpmlho.study.files import unsealed
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.report.equality import TOLERANCE, agreement
 from cpmlho.study.results import METRICS, ResultError, read_result
@@ -16,6 +17,7 @@ from cpmlho.study.tracking.place import command
 from cpmlho.study.workflow import Plan
 
 PUBLISHED = Path("workflow", "published.yaml")
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, csv.Error)  # what a table that is not as it was made may raise
 WHERE_ONLY = PLACE | {"device", "precision"}  # of a specification: what moves digits alone
 
 
@@ -45,12 +47,19 @@ def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
     """How the runs agree with the published ones of the same settings, the published verdicts, and these runs' own."""
     try:
         asked = load([root / "config.yaml", root / PUBLISHED])
-    except ConfigError:
+    except ConfigError as error:
+        yield f"Nothing is compared with the published runs: {' '.join(str(error).split())}"
         return
     results, published = Path(plan.protocol.results_dir), root / asked.results_dir
-    if results.resolve() == published.resolve() or not (published / "tables" / "runs.csv").is_file():
+    if results.resolve() == published.resolve():
         return
-    found = agreement(_ours(plan, asked), _published(published))
+    try:
+        theirs, verdicts = _published(published), _verdicts(published)
+    except UNREADABLE:
+        what = "missing, damaged or of another version of the project; `git checkout` brings them back"
+        yield f"Nothing is compared with the published runs: {published / 'tables'}: {what}"
+        return
+    found = agreement(_ours(plan, asked), theirs)
     if found is None:
         yield "None of these runs has the settings of a published one, so there is nothing to compare."
     else:
@@ -59,8 +68,11 @@ def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
             f"Of your {len(plan.keys)} runs {found.compared} have the settings of a published one; the largest"
             f" difference is {found.largest:.2g} of the seeds' standard deviation ({found.where}): {word}."
         )
-    yield f"Published verdicts:  {_verdicts(published)}"
-    yield f"Your seeds alone:    {_verdicts(results)}"
+    yield f"Published verdicts:  {verdicts}"
+    try:
+        yield f"Your seeds alone:    {_verdicts(results)}"
+    except UNREADABLE:
+        yield "Your seeds alone:    none, as there are no whole tables"
 
 
 def _ours(plan: Plan, asked: Protocol) -> dict[RunKey, dict[str, float]]:
@@ -79,24 +91,32 @@ def _decisive(spec: RunSpec) -> str:
     return spec.model_dump_json(exclude=WHERE_ONLY)
 
 
+def _rows(folder: Path, name: str) -> list[dict[str, str]]:
+    """A table's rows.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is damaged.
+    """
+    if unsealed(folder / "tables", [name]):
+        raise ValueError(name)
+    with (folder / "tables" / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _published(folder: Path) -> dict[RunKey, Mapping[str, float]]:
-    with (folder / "tables" / "runs.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            RunKey(row["dataset"], row["method"], int(row["seed"])): {
-                metric: float(row[f"final_{metric}"]) for metric in METRICS
-            }
-            for row in csv.DictReader(file)
-            if row["status"] == "done" and row["stale"] == "False"
+    return {
+        RunKey(row["dataset"], row["method"], int(row["seed"])): {
+            metric: float(row[f"final_{metric}"]) for metric in METRICS
         }
+        for row in _rows(folder, "runs.csv")
+        if row["status"] == "done" and row["stale"] == "False"
+    }
 
 
 def _verdicts(folder: Path) -> str:
-    try:
-        with (folder / "tables" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
-            by_verdict: dict[str, list[str]] = {}
-            first = {row["claim"]: row["verdict"] for row in reversed(list(csv.DictReader(file)))}
-            for claim, verdict in sorted(first.items()):  # in its first case: the centred reading, against Δ-STN
-                by_verdict.setdefault(verdict, []).append(claim)
-    except OSError:
-        return "none, as there are no tables"
+    by_verdict: dict[str, list[str]] = {}
+    first = {row["claim"]: row["verdict"] for row in reversed(_rows(folder, "verdicts.csv"))}
+    for claim, verdict in sorted(first.items()):  # in its first case: the centred reading, against Δ-STN
+        by_verdict.setdefault(verdict, []).append(claim)
     return "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items())

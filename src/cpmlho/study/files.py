@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import psutil
+from typing import BinaryIO
 
 LOCK = ".lock"
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
@@ -23,27 +24,47 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, *content: bytes | memoryview) -> None:
     """Write a file from its parts so that it is never seen half-written: a temporary name, fsync, rename.
 
-    What a killed process left under such a name goes.
+    A temporary file is locked for as long as it is written, which other hosts and containers see too, as they would
+    not see a process; one that nobody locks was left by a killed process, and goes.
 
     Raises:
         OSError: it cannot be written; the error names a file, and what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):
-        if (number := left.suffix[1:]).isdecimal() and not psutil.pid_exists(int(number)):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_left(path)
     try:
-        with temporary.open("wb") as file:
+        with _temporary(path) as file:
             file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            os.replace(file.name, path)
     except OSError as error:
         error.filename = str(path)  # a full disk or a limit names none, and the temporary name says little
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
+    """A new locked file beside another one; it goes at the end unless it was renamed."""
+    there = 0
+    while not there:  # another process may have taken it for left behind before it was locked
+        with path.with_name(f".{path.name}.{secrets.token_hex(4)}").open("xb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if there := os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield file
+                finally:
+                    Path(file.name).unlink(missing_ok=True)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what killed processes have left of a file that they were writing."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if re.fullmatch("[0-9a-f]+", left.suffix[1:]):
+            with suppress(OSError), left.open("r+b") as file:  # it is locked or gone, or cannot be locked or removed
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def seal(folder: Path, names: Collection[str]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cpmlho.study.arrays import DataError
 from cpmlho.study.data import fetch, load
-from cpmlho.study.files import write_text
+from cpmlho.study.files import locked, write_text
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import ResultError, data_file, with_values
-from cpmlho.study.settings import ARRAYS
+from cpmlho.study.settings import ARRAYS, IDX_FILES
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.strict import ConfigError
 
@@ -53,6 +55,7 @@ def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:
         ConfigError: there is no such dataset.
         DataError: the data cannot be had, or are not what they were.
         ResultError: the record is damaged.
+        OSError: the data folder cannot be written.
     """
     if name not in protocol.datasets:
         raise ConfigError(f"unknown dataset {name}; known: {', '.join(protocol.datasets)}")
@@ -67,13 +70,31 @@ def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:
 def _verify(protocol: Protocol, name: str, say: Callable[[str], None]) -> dict[str, str]:
     """The checksums of a dataset's files, fetched unless they are in place."""
     dataset = protocol.datasets[name]
+    folder = Path(protocol.data.dir, dataset.folder)
+
+    def wait() -> None:
+        say(f"{folder}: another process fetches it; waiting")
+
+    if list(_left(folder)):
+        with suppress(OSError), locked(folder, wait):  # where nobody may write it stays, and does no harm
+            for path in _left(folder):
+                shutil.rmtree(path, ignore_errors=True)
     try:
         load(dataset, protocol.data.dir)
         say(f"{name}: four files verified, in place")
     except DataError:
-        source = fetch(dataset, protocol.data, say)
+        with locked(folder, wait):
+            source = fetch(dataset, protocol.data, say)
         say(f"{name}: four files verified, from source {source}")
     return dataset.sha256
+
+
+def _left(folder: Path) -> Iterator[Path]:
+    """The folders in which `fetch` was writing when it was killed, or is writing now: hidden, of its files alone."""
+    for path in folder.glob("raw/.????????"):
+        with suppress(OSError):  # a file, another user's, or gone
+            if {file.name for file in path.iterdir()} <= set(IDX_FILES):
+                yield path
 
 
 def _pin(protocol: Protocol, name: str, say: Callable[[str], None]) -> dict[str, str]:

@@ -1,0 +1,150 @@
+"""Verbs ended by SIGKILL at any moment: nothing half-written is taken for whole, and what is left goes next time."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_mutations import killed, leftovers
+
+from cpmlho.study.arrays import DataError
+from cpmlho.study.data import load as load_data
+from cpmlho.study.protocol import Protocol, load
+from cpmlho.study.provision import provide
+from cpmlho.study.results import data_file
+from cpmlho.study.settings import IDX_FILES
+
+ROOT = Path(__file__).parents[2]
+SUBSET = ROOT / "tests" / "data" / "MNIST" / "raw"
+WHOLE = {name: gzip.decompress((SUBSET / f"{name}.gz").read_bytes()) for name in IDX_FILES}
+ALTERED = b"altered"
+WRITES = ("fsync", "replace", "rmdir")  # of four files and the record, and the end of the folder that they were in
+
+
+@pytest.fixture
+def small_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Protocol:
+    """Small data to be fetched from a folder; what a killed fetch leaves among the temporary files lies there too."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    data = {"dir": str(tmp_path / "data"), "folder": str(SUBSET.parents[1])}
+    changes = {"results_dir": str(tmp_path / "results"), "data": data}
+    return load([ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml"], changes)
+
+
+def fetched(protocol: Protocol) -> list[str]:
+    lines: list[str] = []
+    provide(protocol, "mnist", lines.append)
+    return lines
+
+
+def files(raw: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in raw.glob("[!.]*")}
+
+
+def check_what_is_there(protocol: Protocol, raw: Path) -> None:
+    """Each file is absent, as it was, or whole; and no run takes an altered one."""
+    found = files(raw)
+    assert all(content in (WHOLE[name], ALTERED) for name, content in found.items()), found.keys()
+    record = data_file(protocol.results_dir, "mnist")
+    assert not record.exists() or '"sha256"' in record.read_text()
+    if found != WHOLE:
+        with pytest.raises(DataError):
+            load_data(protocol.datasets["mnist"], protocol.data.dir)
+
+
+def check_the_next_fetch(protocol: Protocol, raw: Path) -> None:
+    fetched(protocol)
+    assert files(raw) == WHOLE
+    assert leftovers(raw.parent) == leftovers(Path(protocol.results_dir)) == []
+    assert data_file(protocol.results_dir, "mnist").is_file()
+    load_data(protocol.datasets["mnist"], protocol.data.dir)
+
+
+def dies_writing(protocol: Protocol, number: int) -> Callable[[], None]:
+    """A fetch that is killed just before the step of writing with this number."""
+
+    def act() -> None:
+        left = number
+
+        def counted(step: Callable[..., Any]) -> Callable[..., Any]:
+            def counting(*arguments: Any, **named: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return step(*arguments, **named)
+
+            return counting
+
+        for name in WRITES:
+            setattr(os, name, counted(getattr(os, name)))
+        provide(protocol, "mnist", lambda line: None)
+
+    return act
+
+
+def test_a_fetch_killed_at_any_step_of_its_writing_leaves_nothing_for_ever(small_protocol: Protocol) -> None:
+    raw, seen, number = Path(small_protocol.data.dir, "MNIST", "raw"), Counter[str](), 0
+    while True:
+        number += 1
+        shutil.rmtree(raw.parents[1], ignore_errors=True)
+        shutil.rmtree(small_protocol.results_dir, ignore_errors=True)
+        if not killed(dies_writing(small_protocol, number), 60):
+            break
+        check_what_is_there(small_protocol, raw)
+        seen["killed"] += 1
+        seen["hidden folder left"] += bool(leftovers(raw))
+        seen["hidden folder left of whole data"] += bool(leftovers(raw)) and files(raw) == WHOLE
+        check_the_next_fetch(small_protocol, raw)
+    assert seen["killed"] >= 2 * len(IDX_FILES) + 2
+    assert seen["hidden folder left"] >= 2 * len(IDX_FILES)
+    assert seen["hidden folder left of whole data"]
+
+
+@pytest.mark.slow
+def test_a_fetch_killed_at_any_moment_ends_at_the_same_bytes(small_protocol: Protocol) -> None:
+    raw, generator, kills = Path(small_protocol.data.dir, "MNIST", "raw"), random.Random(7), 0
+    fetched(small_protocol)
+    shutil.rmtree(raw)
+    began = time.process_time()
+    fetched(small_protocol)
+    took = time.process_time() - began
+    for _ in range(30):
+        kept = generator.sample(IDX_FILES, generator.randrange(len(IDX_FILES)))
+        for name in set(IDX_FILES) - set(kept):
+            (raw / name).unlink()
+        if kept:
+            (raw / kept[0]).write_bytes(ALTERED)
+        kills += killed(lambda: fetched(small_protocol), generator.uniform(0, took))
+        check_what_is_there(small_protocol, raw)
+        check_the_next_fetch(small_protocol, raw)
+    assert kills > 10
+
+
+def test_what_a_fetch_left_where_nobody_may_write_does_no_harm(
+    small_protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched(small_protocol)
+    raw = Path(small_protocol.data.dir, "MNIST", "raw")
+    (raw / ".abcdefgh").mkdir()
+    (raw / ".another").mkdir()
+    (raw / ".another" / "of a user's own").touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cpmlho.study.provision.locked", refuse)
+        assert fetched(small_protocol) == ["mnist: four files verified, in place"]
+    fetched(small_protocol)
+    assert leftovers(raw) == [".another"]
