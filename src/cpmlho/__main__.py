@@ -63,8 +63,10 @@ def run_one(arguments: argparse.Namespace) -> None:
         TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), say, protocol.plugins),
     ]
     try:
+        from cpmlho.study.harness.network import Network
         from cpmlho.study.harness.run import execute
 
+        observers.append(Network(folder, protocol.tracking.networks))
         execute(spec, folder, observers, say, START, arguments.threads)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)

@@ -69,7 +69,7 @@ def write(uri: str, folder: Path, pause: float) -> None:
     tables = {path.name: read_rows(path) for path in folder.glob("*.csv")}
     tracker.started(result.spec, {})
     for start in range(0, max(map(len, tables.values())), ROWS):
-        tracker.evaluated({name: rows[start : start + ROWS] for name, rows in tables.items()})
+        tracker.evaluated({name: rows[start : start + ROWS] for name, rows in tables.items()}, None)
         time.sleep(pause)
     tracker.finished(result, folder)
 

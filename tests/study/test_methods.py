@@ -9,11 +9,13 @@ import torch
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.events import WORST_LOSS
 from cpmlho.core.options import Fixed
+from cpmlho.core.response import General
 from cpmlho.core.steps import RMSprop
 from cpmlho.core.trials import score
 from cpmlho.study.data import DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.hardware import choose_precision
+from cpmlho.study.harness.network import Network
 from cpmlho.study.harness.run import execute
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
@@ -21,6 +23,7 @@ from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import (
     HISTORY,
     HYPERPARAMETERS,
+    NETWORK,
     PLANES,
     RESULT,
     TRIALS,
@@ -211,7 +214,7 @@ def test_observers_see_everything_in_order(small, tmp_path):
         def ticked(self, epoch):
             seen.append(f"tick {epoch}")
 
-        def evaluated(self, tables):
+        def evaluated(self, tables, weights):
             seen.extend(sorted(tables))
 
         def finished(self, result, folder):
@@ -315,3 +318,16 @@ def test_training_at_the_values_of_a_trial_is_that_trial(small, tmp_path, datase
     assert fixed.hyperparameters == searched.hyperparameters
     assert fixed.final == searched.final
     assert len(read_rows(tmp_path / "fixed" / HISTORY)) == spec.data.epochs
+
+
+@pytest.mark.parametrize("method", ["random_search", "bayesian_optimization", "fixed", "cpmlho", "cpmlho_uncentred"])
+def test_the_network_that_is_kept_has_the_loss_that_the_run_is_judged_by(small, tmp_path, method):
+    spec = small.resolve(RunKey("mnist", method, 0))
+    result = execute(spec, tmp_path, [Network(tmp_path, True)], print, 0.0)
+    named = torch.load(tmp_path / NETWORK, weights_only=True)
+    layers = [General(named[f"weight{i}"], named[f"bias{i}"]) for i in range(len(named) // 2)]
+    problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
+    metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, layers))
+    assert metrics.val_loss == pytest.approx(result.final.val_loss, rel=1e-5)
+    execute(spec, tmp_path, [Network(tmp_path, False)], print, 0.0)
+    assert not (tmp_path / NETWORK).exists()  # it would be taken for this run's

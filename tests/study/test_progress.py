@@ -20,7 +20,7 @@ def test_an_evaluation_before_the_first_epoch_is_a_line(method, where):
     lines = []
     progress = Progress(PROTOCOL.resolve(RunKey("mnist", method, 0)), lines.append)
     progress.started(None, {})
-    progress.evaluated(row(0))
+    progress.evaluated(row(0), None)
     assert lines[-1].endswith(f"{where}  val loss 0.5000  val acc 0.2500")
 
 
@@ -29,7 +29,7 @@ def test_an_evaluation_where_an_earlier_attempt_ended_is_a_line():
     progress = Progress(PROTOCOL.resolve(RunKey("mnist", "random_search", 0)), lines.append)
     progress.started(None, row(7))
     assert lines[-1].endswith("resuming after trial 1/2 epoch 7/7")
-    progress.evaluated(row(7))
+    progress.evaluated(row(7), None)
     assert lines[-1].endswith("trial 1/2 epoch 7/7  val loss 0.5000  val acc 0.2500")
     progress.ticked(8)
     assert lines[-1].endswith(" left")

@@ -35,7 +35,7 @@ class Interrupter:
     def ticked(self, epoch):
         pass
 
-    def evaluated(self, tables):
+    def evaluated(self, tables, weights):
         self.left -= 1
         if self.left == 0:
             raise InterruptionError

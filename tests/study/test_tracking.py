@@ -37,6 +37,7 @@ from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,
     HYPERPARAMETERS,
+    NETWORK,
     PLANES,
     RESULT,
     TRIALS,
@@ -518,9 +519,13 @@ def rebuild(folder: Path) -> None:
 
 
 def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tmp_path: Path) -> None:
+    network = run_dir(tmp_path, result().key) / NETWORK
+    network.parent.mkdir(parents=True)
+    network.write_bytes(b"\x80no text")
     for outcome, tables in ((result(), GRADIENT), (result("random_search", 1), SEARCH)):
         log_live(uri, tmp_path, outcome, tables, pytest.fail)
     before, entries = content(uri), {run.info.run_id for run in runs(uri)}
+    assert before["mnist/cpmlho/seed0"]["artifacts"][NETWORK] == network.read_bytes()
     assert before.keys() == {"mnist/cpmlho/seed0", "mnist/random_search/seed1"}
     rebuild(tmp_path)
     assert {run.info.run_id for run in runs(uri)} == entries, "what was logged live was logged again"
@@ -610,7 +615,7 @@ def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: P
 def test_a_tracker_process_logs_what_a_tracker_logs(uri: str, tmp_path: Path) -> None:
     tracker = tracking.TrackerProcess(uri, pytest.fail)
     tracker.started(result().spec, {})
-    tracker.evaluated(GRADIENT)
+    tracker.evaluated(GRADIENT, None)
     folder = run_dir(tmp_path, result().key)
     write_run(folder, result(), GRADIENT)
     tracker.finished(result(), folder)
@@ -662,6 +667,6 @@ def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch:
         tracker = tracking.TrackerProcess(f"http://127.0.0.1:{silent.getsockname()[1]}", lines.append)
         tracker.started(result().spec, {})
         for _ in range(200):  # more than a pipe holds
-            tracker.evaluated(GRADIENT)
+            tracker.evaluated(GRADIENT, None)
         tracker.failed("interrupted")
     assert lines == ["MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing"]

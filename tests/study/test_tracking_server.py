@@ -35,9 +35,9 @@ def test_a_server_that_is_killed_and_restarted_on_the_way_loses_nothing(
     tracker = tracking.TrackerProcess(server.uri, pytest.fail)
     tracker.started(result().spec, {})
     middle = len(GRADIENT[HYPERPARAMETERS]) // 2
-    tracker.evaluated({HYPERPARAMETERS: GRADIENT[HYPERPARAMETERS][:middle]})
+    tracker.evaluated({HYPERPARAMETERS: GRADIENT[HYPERPARAMETERS][:middle]}, None)
     server.kill()
-    tracker.evaluated({HYPERPARAMETERS: GRADIENT[HYPERPARAMETERS][middle:], HISTORY: GRADIENT[HISTORY]})
+    tracker.evaluated({HYPERPARAMETERS: GRADIENT[HYPERPARAMETERS][middle:], HISTORY: GRADIENT[HISTORY]}, None)
     server.start()
     folder = run_dir(tmp_path, result().key)
     write_run(folder, result(), GRADIENT)

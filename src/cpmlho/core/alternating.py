@@ -13,7 +13,7 @@ from cpmlho.core.events import Method, Past, PlaneState, Snapshot, State, Update
 from cpmlho.core.options import ResponseOptions as Options
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.problem import Batches, Conditions, Problem
-from cpmlho.core.response import Displacement
+from cpmlho.core.response import Displacement, General, displaced
 from cpmlho.core.steps import Batch, RMSprop, Trainable, flat, general_gradients, joint_gradients, response_gradients
 
 Part = tuple[Tensor, Tensor, str]  # inputs and labels of a batch of the upper level, and its stream of noise
@@ -207,6 +207,11 @@ class Alternation:
             displacement = Displacement(self.response.masters, self.raw.detach().expand(len(inputs), -1))
         return self.problem.network.forward(inputs, self.general.masters, None, displacement)
 
+    def weights(self) -> list[General]:
+        """The network's own weights at lambda, the response in them."""
+        general = self.general.masters
+        return general if self.centred else displaced(general, self.response.masters, self.raw.detach())
+
 
 def alternate(run: Alternation, past: Past) -> Method:
     """Train with hyperparameters that are tuned on the way; a snapshot after each epoch."""
@@ -229,7 +234,8 @@ def alternate(run: Alternation, past: Past) -> Method:
                 run.cut()
         updates, path = _updates(run.problem, path), []
         values = space.named(space.values(run.raw.detach()))
-        yield Snapshot(epoch, step, run.predict, values, updates, run.plane_states(epoch, step), run.state)
+        planes = run.plane_states(epoch, step)
+        yield Snapshot(epoch, step, run.predict, values, updates, planes, run.state, run.weights)
 
 
 def _updates(problem: Problem, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:

@@ -54,6 +54,7 @@ class PlaneState(NamedTuple):
     layer: int  # from 1; 0 where a plane is on all of them
 
 
+Weights = Callable[[], Sequence["tuple[Tensor, Tensor]"]]  # W and b, layer by layer
 State = dict[str, Any]  # of tensors, numbers, text, and lists and dictionaries of these
 
 
@@ -87,6 +88,7 @@ class Snapshot:
     updates: Sequence[Update] = ()  # since the last snapshot
     planes: Sequence[PlaneState] = ()
     state: Callable[[], State] = dict  # what the method needs to go on from here, beside the metrics
+    weights: Weights | None = None  # of `predict`
     cost: Cost | None = None  # of the training since the last snapshot; None: the time between them
 
 

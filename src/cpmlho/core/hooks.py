@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from cpmlho.core.augment import Dropout, per_row
-from cpmlho.core.response import General, Response
+from cpmlho.core.response import General, Response, moved
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS)
@@ -118,12 +118,12 @@ class Layers:
 
         def leave(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             fired.add(layer)
-            moved = self._respond(layer, inputs[0], d)
+            answer = self._respond(layer, inputs[0], d)
             if not linear:
-                return out + moved
+                return out + answer
             if (entered := tangents.pop(layer)) is not None:
-                moved = moved + _product(layer, entered, layer.weight)
-            dual: Tensor = forward_ad.make_dual(out.detach(), moved)
+                answer = answer + _product(layer, entered, layer.weight)
+            dual: Tensor = forward_ad.make_dual(out.detach(), answer)
             return dual
 
         # Forward mode would multiply by the weight's tangent too, which is zero: the layer sees the value alone.
@@ -163,10 +163,7 @@ class Layers:
         """Put the response to the displacement `at` (n,) into the weights of a state_dict, in place."""
         parameters = {id(p): name for name, p in self.module.named_parameters()}
         for name, (i, is_bias) in self.of(parameters).items():
-            R, r, H = self.response[i]
-            scale, shift = (H @ at).chunk(2)
-            moved = shift * r if is_bias else scale.view(-1, *(1,) * (R.dim() - 1)) * R
-            state[name] = state[name] + moved.to(state[name].dtype)
+            state[name] = state[name] + moved(self.response[i], at)[is_bias].to(state[name].dtype)
 
     def to(self, device: torch.device) -> None:
         """Move the response, in place."""

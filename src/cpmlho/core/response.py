@@ -59,6 +59,18 @@ def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
     return torch.addcmul(shift.view(*shift.shape, *trailing), ra, scale.reshape(*scale.shape, *trailing))
 
 
+def moved(response: Response, d: Tensor) -> General:
+    """What the displacement d (n,) adds to a layer's W and b: `(H_w d) R` and `(H_b d) * r`."""
+    scale, shift = (response.H @ d).chunk(2)
+    return General(scale.view(-1, *(1,) * (response.R.dim() - 1)) * response.R, shift * response.r)
+
+
+def displaced(general: Sequence[General], response: Sequence[Response], d: Tensor) -> list[General]:
+    """The weights w_h of a network at the displacement d (n,)."""
+    added = (moved(each, d) for each in response)
+    return [General(own.W + more.W, own.b + more.b) for own, more in zip(general, added, strict=True)]
+
+
 Stages = Sequence[Layer | Dropout | Glue | Residual]
 
 

@@ -71,8 +71,8 @@ def snapshot(
 ) -> Snapshot:
     """A finished trial, the first being 0: the network with dropout and cutout off."""
     epochs = (trial + 1) * conditions.epochs
-    values = problem.space.named(values_at(problem, point))
-    return Snapshot(epochs, epochs * conditions.iterations(problem), predictor(problem, general), values, cost=cost)
+    steps, values = epochs * conditions.iterations(problem), problem.space.named(values_at(problem, point))
+    return Snapshot(epochs, steps, predictor(problem, general), values, weights=lambda: general, cost=cost)
 
 
 def predictor(problem: Problem, general: Sequence[General]) -> Callable[[Tensor], Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpmlho.core.events import Metrics
+from cpmlho.core.events import Metrics, Weights
 from cpmlho.study.files import write_text
 from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.strict import parse
@@ -21,6 +21,7 @@ HISTORY = "history.csv"
 HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
+NETWORK = "network.pt"  # where it is kept
 
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
 COLUMNS = {  # that a table along a run has at least
@@ -90,8 +91,8 @@ class Observer(typing.Protocol):
     def ticked(self, epoch: int) -> None:
         """So many epochs, over all trials, are complete."""
 
-    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
-        """New rows, by the name of the file that they will stand in."""
+    def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
+        """New rows, by the file that they will stand in; the weights, if the run would be judged by this evaluation."""
 
     def finished(self, result: RunResult, folder: Path) -> None:
         """The run's files are written under `folder`."""

@@ -211,6 +211,7 @@ class Run(Strict):
 
 
 class Tracking(Strict):
-    """Where MLflow logs to."""
+    """Where MLflow logs to, and whether it gets the networks."""
 
     uri: str | None
+    networks: bool

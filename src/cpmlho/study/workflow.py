@@ -26,7 +26,6 @@ from cpmlho.study.harness.provenance import code_digest, digest_of_files, plugge
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import NETWORKS
 from cpmlho.study.results import RESULT, run_dir
-from cpmlho.study.settings import Tracking
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import exported, shown
@@ -136,7 +135,8 @@ class Plan:
     @cached_property
     def text(self) -> str:
         """The protocol as the jobs read it; where the runs are tracked they are told otherwise."""
-        return self.protocol.model_copy(update={"tracking": Tracking(uri=None)}).model_dump_json(indent=1) + "\n"
+        nowhere = self.protocol.tracking.model_copy(update={"uri": None})
+        return self.protocol.model_copy(update={"tracking": nowhere}).model_dump_json(indent=1) + "\n"
 
     @property
     def file(self) -> str:

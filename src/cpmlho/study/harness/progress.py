@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cpmlho.core.events import Weights
 from cpmlho.study.results import HISTORY, Row, RunResult
 from cpmlho.study.spec import RunKey, RunSpec
 
@@ -42,7 +43,7 @@ class Progress:
         if epoch % self._per_trial:
             self._line(f"{self._where(epoch)}{self._left(epoch)}")
 
-    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
+    def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
         """Say how an evaluation came out."""
         for row in tables.get(HISTORY, ()):
             epoch = int(row["epoch"])

@@ -131,7 +131,7 @@ def drive(
             record.train_loss = record.clock.train_loss(problem, event)
         checkpoint.write(record, event.state())
         for observer in observers:
-            observer.evaluated(new)
+            observer.evaluated(new, event.weights if record.final is record.evaluations[-1] else None)
 
 
 def result_of(

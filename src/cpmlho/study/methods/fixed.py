@@ -21,8 +21,9 @@ def fixed(problem: Problem, conditions: Conditions, options: Fixed, past: Past =
     training = FixedTraining(problem, conditions, values)
     if past.state is not None:
         training.restore(past.state)
+    general = training.general.masters
+    predict, named = predictor(problem, general), problem.space.named(values)
     for epoch in range(len(past.metrics) + 1, conditions.epochs + 1):
         for _ in range(iterations):
             training.step()
-        predict = predictor(problem, training.general.masters)
-        yield Snapshot(epoch, epoch * iterations, predict, problem.space.named(values), state=training.state)
+        yield Snapshot(epoch, epoch * iterations, predict, named, state=training.state, weights=lambda: general)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, PLANES, RESULT, TRIALS, Row, RunResult
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, NETWORK, PLANES, RESULT, TRIALS, Row, RunResult
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.store import NOTE
 
@@ -132,7 +132,7 @@ def trial(row: Row) -> tuple[str, str, dict[str, Any], dict[tuple[str, int], Any
 
 def run_files(folder: Path) -> dict[str, Path]:
     """The files of a run that its entry holds, by name."""
-    return {name: folder / name for name in (RESULT, *TABLES) if (folder / name).exists()}
+    return {name: folder / name for name in (RESULT, *TABLES, NETWORK) if (folder / name).exists()}
 
 
 def summary_files(folder: Path) -> dict[str, Path]:

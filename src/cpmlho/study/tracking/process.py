@@ -57,8 +57,8 @@ class TrackerProcess:
     def ticked(self, epoch: int) -> None:
         """Nothing to log: a trial is judged at its end."""
 
-    def evaluated(self, tables: Mapping[str, Sequence[Row]]) -> None:
-        """Pass on."""
+    def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: object) -> None:
+        """Pass the rows on; the network is in the run's folder at its end."""
         self._send("evaluated", tables)
 
     def finished(self, result: RunResult, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cpmlho.study.files import LOCK
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import RESULT, ResultError, read_result, read_rows, run_dir
-from cpmlho.study.tracking.entry import run_files
+from cpmlho.study.tracking.entry import TABLES, run_files
 from cpmlho.study.tracking.place import page, tracking_uri
 from cpmlho.study.tracking.tracker import Tracker
 
@@ -27,7 +27,7 @@ def log_run(tracker: Tracker, folder: Path) -> bool:
         ResultError: a file is damaged; nothing was logged.
     """
     result = read_result(folder / RESULT)
-    tables = {name: read_rows(path) for name, path in run_files(folder).items() if name != RESULT}
+    tables = {name: read_rows(path) for name, path in run_files(folder).items() if name in TABLES}
     if done := tracker.is_logged(result, folder, tables):
         return not done
     tracker.rebuilt(result, folder, tables)

@@ -1,0 +1,50 @@
+"""A run's final network, kept beside its result."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cpmlho.core.events import Weights
+from cpmlho.study.files import write_bytes
+from cpmlho.study.results import NETWORK, Row, RunResult
+from cpmlho.study.spec import RunSpec
+
+
+class Network:
+    """Writes `network.pt`: `weight0`, `bias0`, `weight1` and so on, as they are at the final hyperparameters.
+
+    Args:
+        folder: the run's.
+        kept: whether it is wanted; else one that an earlier run left goes.
+    """
+
+    def __init__(self, folder: Path, kept: bool) -> None:
+        self._path, self._kept = folder / NETWORK, kept
+
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """A network of before is this run's only if the run goes on from there."""
+        if not (self._kept and tables):
+            self._path.unlink(missing_ok=True)
+
+    def ticked(self, epoch: int) -> None:
+        """Nothing to do."""
+
+    def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
+        """Keep the network that the run would be judged by if it ended here."""
+        if self._kept and weights is not None:
+            named: dict[str, torch.Tensor] = {}
+            for i, (weight, bias) in enumerate(weights()):
+                named |= {f"weight{i}": weight.cpu(), f"bias{i}": bias.cpu()}
+            buffer = io.BytesIO()
+            torch.save(named, buffer)
+            write_bytes(self._path, buffer.getbuffer())
+
+    def finished(self, result: RunResult, folder: Path) -> None:
+        """It is there."""
+
+    def failed(self, reason: str) -> None:
+        """It stays, for the run to go on from."""
