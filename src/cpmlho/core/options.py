@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -25,11 +26,12 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        kind: Any = type(self)  # hashable, which mypy doubts
+        choices = _choices(kind)
         for each in fields(self):
-            value, allowed = getattr(self, each.name), hints[each.name]
-            if get_origin(allowed) is Literal and value not in get_args(allowed):
-                raise ValueError(f"{each.name} must be one of {', '.join(map(str, get_args(allowed)))}, got {value!r}")
+            value = getattr(self, each.name)
+            if each.name in choices and value not in choices[each.name]:
+                raise ValueError(f"{each.name} must be one of {', '.join(map(str, choices[each.name]))}, got {value!r}")
             if value is None:
                 continue
             bound = each.metadata.get("above")
@@ -38,6 +40,12 @@ class Options:
             bound = each.metadata.get("least")
             if bound is not None and not bound <= value < float("inf"):
                 raise ValueError(f"{each.name} must be a number of at least {bound}, got {value!r}")
+
+
+@cache
+def _choices(kind: Any) -> dict[str, tuple[Any, ...]]:
+    """The values of each field that has a list of them."""
+    return {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
 
 
 @dataclass(frozen=True, kw_only=True)

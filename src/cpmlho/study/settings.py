@@ -155,8 +155,9 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _network_has_them(self) -> Self:
+        places = self.network.hyperparameters
         for name, range_ in self.hyperparameters.items():
-            if name not in self.network.hyperparameters:
+            if name not in places:
                 raise ValueError(f"the {self.network.kind} network has no {name}")
             limit = 28.0 if name in CUTOUT else 0.99
             if range_.high > limit:

@@ -33,7 +33,8 @@ class Caution(NamedTuple):
 def cautions(runs: pd.DataFrame) -> list[Caution]:
     """What makes the runs of a dataset unlike each other, or unlike what the protocol asks for; one line each."""
     found = []
-    for dataset, group in runs[runs["status"] != MISSING].groupby("dataset", sort=False):
+    there = runs.loc[runs["status"] != MISSING, ["dataset", "method", "seed", *_SHARED, *_UNLIKE_THE_PRESENT]]
+    for dataset, group in there.groupby("dataset", sort=False):
         for column, name in _SHARED.items():
             counts = group[column].value_counts().sort_index()
             if len(counts) > 1:

@@ -82,11 +82,12 @@ def pairs(runs: pd.DataFrame, method: str, other: str, column: str) -> pd.DataFr
         other: the second.
         column: of the values.
     """
-    methods = runs["method"].to_numpy()
-    chosen = [runs[["seed", column]][methods == name].to_numpy(dtype=float) for name in (method, other)]
-    ours, theirs = (rows[~np.isnan(rows[:, 1])] for rows in chosen)
-    seeds, first, second = np.intersect1d(ours[:, 0], theirs[:, 0], assume_unique=True, return_indices=True)
-    return pd.DataFrame({"ours": ours[first, 1], "theirs": theirs[second, 1]}, index=seeds.astype(int))
+    methods, seeds = runs["method"].to_numpy(), runs["seed"].to_numpy(dtype=int)
+    values = runs[column].to_numpy(dtype=float)
+    there = ~np.isnan(values)
+    ours, theirs = ((methods == name) & there for name in (method, other))
+    both, first, second = np.intersect1d(seeds[ours], seeds[theirs], assume_unique=True, return_indices=True)
+    return pd.DataFrame({"ours": values[ours][first], "theirs": values[theirs][second]}, index=both)
 
 
 def paired(runs: pd.DataFrame, method: str, other: str, column: str) -> Summary:

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -80,8 +81,18 @@ def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `.svg` and `.png`, the same bytes for the same figure, and never half a file."""
+    _lay_out(figure)
     svg, png = StringIO(), BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     figure.savefig(png, format="png", metadata={"Software": None})
     write_text(path.with_suffix(".svg"), svg.getvalue())
     write_bytes(path.with_suffix(".png"), png.getbuffer())
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay out once, as for SVG, what each format would draw an extra time for."""
+    FigureCanvasSVG(figure)
+    figure.set_dpi(72)
+    if figure.axes and (engine := figure.get_layout_engine()):
+        engine.execute(figure)
+    figure.set_layout_engine(None)

@@ -47,7 +47,8 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
             sns.despine(ax=axes)
         row[0].set_ylabel("best validation loss so far")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    columns = -(-len(labels) // -(-len(labels) // 5))  # in rows of five at most, as equal as can be
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
     explain(figure, [note, BAND])
     return figure
 
