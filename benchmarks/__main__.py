@@ -23,7 +23,6 @@ from cpmlho.core.precision import native_bfloat16
 from cpmlho.study.harness.provenance import git_commit, versions
 
 OUTPUT = Path("results/benchmark.json")
-SCALED = "times_published: of a constant, scaled by the float32 peak (--published measures it)"
 
 
 def text(value: Any) -> str:
@@ -64,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     threads = sorted({1, os.cpu_count() or 1})
     sections: dict[str, Callable[[], list[Row]]] = {
-        "steps": lambda: [row for n in threads for row in show(f"Steps, batch 128, {n} threads; {SCALED}", measure(n))],
+        "steps": lambda: [row for n in threads for row in show(f"Steps, batch 128, {n} threads", measure(n))],
         "parts": lambda: show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
         "runs": lambda: show("Whole runs: one epoch measured, the share for all epochs computed from it", whole_runs()),
         "library": lambda: show("What tuning costs, processor time on 1 thread", costs()),

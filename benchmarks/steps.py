@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,17 +23,13 @@ from cpmlho.study.harness.hardware import DTYPES, choose_device
 from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import RunKey, RunSpec, load
 
-# The paper's networks, and the networks of the published Delta-STN code, to which its own cycle times belong.
+# The paper's networks, and the networks of the published Delta-STN code.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "MLP": ("mnist", {}),
     "CNN": ("fashionmnist", {}),
     "MLP, 1200 outputs": ("mnist", {"network": {"output_units": 1200}}),
     "CNN, dropout_fc": ("fashionmnist", {"hyperparameters": {"dropout_fc": {"low": 0.0, "high": 0.95, "start": 0.05}}}),
 }
-# One cycle of the published Delta-STN code on its own networks, the shorter of those measured, in ms on one thread of a
-# core that multiplies float32 matrices at 173 GFLOP/s.
-PUBLISHED_MS = {"MLP, 1200 outputs": 1005, "CNN, dropout_fc": 1815}
-PUBLISHED_GFLOPS = 173
 REPEATS = 5
 
 
@@ -128,12 +123,4 @@ def measure(threads: int) -> Iterator[Row]:
                     "gflop": count / 1e9,
                     "peak_gflops": limit / 1e9,
                     "of_peak": count / taken / limit,
-                    "times_published": published(case, name, limits["float32"]) / taken if threads == 1 else math.nan,
                 }
-
-
-def published(case: str, name: str, float32_peak: float) -> float:
-    """Seconds of the published code's cycle, scaled to this machine's float32 peak; NaN for what is not its network."""
-    if name != "delta_stn cycle" or case not in PUBLISHED_MS:
-        return math.nan
-    return PUBLISHED_MS[case] / 1e3 * PUBLISHED_GFLOPS * 1e9 / float32_peak
