@@ -40,6 +40,7 @@ onstart:
     check_store()
     hold(RESULTS, refuse)
     plan.write()
+    begin(RESULTS, os.environ)
     signal.signal(signal.SIGTERM, stop)
     planned = list(workflow.dag.needrun_jobs())
     keys = [key_of(job.wildcards) for job in planned if job.rule.name == "run"]

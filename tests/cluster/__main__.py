@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,14 +19,13 @@ from tempfile import TemporaryDirectory
 
 import yaml
 from tests.cluster import server, slurm
-from tests.cluster.attacks import Attacks, one_after_the_other
+from tests.cluster.attacks import Attacks
 from tests.cluster.server import TrackingServer, postgres
 from tests.cluster.services import install, wait_for
 from tests.cluster.tracked import begun, lost, repair
 
-from cpmlho.study.archive import unpack
-
 ROOT = Path(__file__).parents[2]
+DEADLINE = 1200.0  # seconds, for a workflow or the writers to end
 CPUS = 3  # that Slurm believes in: jobs wait a good part of their time
 SNAKEMAKE = [sys.executable, "-m", "snakemake", f"--snakefile={ROOT / 'Snakefile'}"]
 # Seconds between the looks at the queue; the account that no accounting knows; a file system that hides nothing.
@@ -49,9 +48,9 @@ class Report:
     def add(self, what: str, outcome: str) -> None:
         """A part is done."""
         now = time.monotonic()
-        self._rows.append((what, now - self._since, outcome))
-        self._since = now
-        print(f"{what}: {outcome}", flush=True)
+        seconds, self._since = now - self._since, now
+        self._rows.append((what, seconds, outcome))
+        print(f"{what}: {outcome} ({seconds:.0f} s)", flush=True)
 
     def __str__(self) -> str:
         lines = [f"| {what} | {seconds:.0f} | {outcome} |" for what, seconds, outcome in self._rows]
@@ -85,8 +84,9 @@ def finish(process: subprocess.Popen[bytes], here: Path) -> None:
 
     Raises:
         AssertionError: it failed; the end of its log is in the message.
+        subprocess.TimeoutExpired: it does not come to an end.
     """
-    if process.wait() != 0:
+    if process.wait(DEADLINE) != 0:
         raise AssertionError("\n".join((here / "snakemake.log").read_text().splitlines()[-60:]))
 
 
@@ -97,23 +97,31 @@ def eight_writers(folder: Path, tracking: TrackingServer, uri: str) -> str:
         AssertionError: a metric is lost for good.
     """
     results = folder / "writers"
-    unpack(str(ROOT / "docs/first_edition"), print)
-    for seed in range(2, 10):  # the workflow's own is 0
-        part = Path("runs", "mnist", "cpmlho", f"seed{seed}")
-        shutil.copytree(ROOT / "docs/first_edition" / part, results / part)
+    with tarfile.open(ROOT / "docs/first_edition/runs.tar.xz") as archive:
+        wanted = tuple(f"runs/mnist/cpmlho/seed{seed}/" for seed in range(2, 10))  # the workflow's own is 0
+        members = [member for member in archive if member.name.startswith(wanted)]
+        archive.extractall(results, members, filter="data")
     command = [sys.executable, "-m", "tests.cluster.tracked", uri, str(results), "0.4"]
     with (folder / "writers.log").open("wb") as log:
         writers = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    wait_for("the eight writers", lambda: begun(tracking.uri) == 8, 300)
+    wait_for("the eight writers", lambda: begun(tracking.uri) == 8)
     tracking.kill()
-    time.sleep(3)
     tracking.start()
-    writers.wait()
-    total, late = lost(tracking.uri, results)
-    repair(tracking.uri, results)
-    _, missing = lost(tracking.uri, results)
-    assert missing == 0, f"{missing} of {total} metrics of the eight writers are lost"
-    return f"{total} metrics, {total - late} found at once, all of them after `track`; server killed once"
+    writers.wait(DEADLINE)
+    return f"{all_found(tracking.uri, results)}; server killed once"
+
+
+def all_found(uri: str, results: Path) -> str:
+    """What the server has of the metrics in the files of the runs.
+
+    Raises:
+        AssertionError: a metric is lost for good.
+    """
+    total, late = lost(uri, results)
+    repair(uri, results)
+    _, missing = lost(uri, results)
+    assert missing == 0, f"{missing} of {total} metrics in {results} are lost"
+    return f"{total} metrics in the files, {total - late} found at once, all of them after `track`"
 
 
 def attacked(folder: Path, uri: str) -> str:
@@ -122,13 +130,16 @@ def attacked(folder: Path, uri: str) -> str:
     attacks = Attacks(here)
     first = workflow(here, PROFILE, uri)
     try:
-        one_after_the_other([attacks.fail_node, attacks.freeze, attacks.kill], 2)
+        attacks.fail_node()
+        attacks.freeze()
+        attacks.kill()
     finally:
         first.kill()
         first.wait()
     second = workflow(here, PROFILE, uri)
     try:
-        one_after_the_other([attacks.kill, attacks.cancel], 2)
+        attacks.kill()
+        attacks.cancel()
         finish(second, here)
     finally:
         second.kill()
@@ -189,9 +200,7 @@ def run_all(folder: Path, report: Report) -> None:
         with slurm.slurm(folder / "slurmd", CPUS):
             report.add("the same through Slurm", attacked(folder, uri))
             report.add("against this machine alone", same_bytes(folder / "slurm/results", alone / "results"))
-            total, missing = lost(tracking.uri, folder / "slurm/results")
-            assert missing == 0, f"{missing} of {total} metrics of the workflow are lost"
-            report.add("tracking server", f"{total} metrics in the files, every one found")
+            report.add("its metrics", all_found(tracking.uri, folder / "slurm/results"))
     leaks = betrayed(folder, words)
     assert not leaks, f"a password lies in {', '.join(map(str, leaks))}"
     report.add("passwords", "in no log, result, page, artifact or metadata")

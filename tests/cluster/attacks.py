@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from tests.cluster.services import wait_for
 from tests.cluster.slurm import command, fail_node, running_jobs
-
-PATIENCE = 300.0  # seconds, for a job to come that can be attacked
 
 
 class Attacks:
@@ -27,29 +24,32 @@ class Attacks:
         self.log: list[str] = []
 
     def kill(self) -> None:
-        """SIGKILL to a run's process while it trains."""
+        """SIGKILL to a run's process."""
         name, process, _ = self._next()
         process.kill()
         self._note("killed", name)
 
     def cancel(self) -> None:
         """`scancel` of a run's job."""
-        name, _, job = self._next()
+        name, process, job = self._next()
         command("scancel", job)
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
         self._note("cancelled", name)
 
     def freeze(self) -> None:
-        """Stop a run's process, so that its job, with a minute left, runs into its time limit."""
-        name, process, job = self._next()
-        process.send_signal(signal.SIGSTOP)
+        """Leave a run's process stopped, so that its job, which now has a minute in all, runs into its time limit."""
+        name, _, job = self._next()
         command("scontrol", "update", f"JobId={job}", "TimeLimit=1")
         self._note("out of time", name)
 
-    def fail_node(self, seconds: float = 3) -> None:
-        """Take the node down with all that runs on it, and back up a little later."""
-        names = [name for name, _, _ in self._runs()] or [self._next()[0]]
-        fail_node(seconds)
-        for name in names:
+    def fail_node(self) -> None:
+        """Take the node down with all that runs on it, and back up; Slurm puts back the jobs."""
+        _, process, _ = self._next()
+        names = {name for name, _, _ in self._runs()}
+        process.resume()
+        fail_node()
+        for name in sorted(names):
             self._note("node down", name)
 
     def _note(self, what: str, name: str) -> None:
@@ -58,18 +58,21 @@ class Attacks:
         print(f"  {name}: {what}", flush=True)
 
     def _next(self) -> tuple[str, psutil.Process, str]:
-        """A run that has not been hit: its name, process and job."""
+        """A run that has not been hit: its name, its process, stopped so that it cannot end meanwhile, and its job."""
         found: list[tuple[str, psutil.Process, str]] = []
 
         def look() -> bool:
-            found.extend(run for run in self._runs() if run[0] not in self._hit)
+            for name, process, job in self._runs():
+                if name not in self._hit and stopped(process):
+                    found.append((name, process, job))
+                    break
             return bool(found)
 
-        wait_for("a job to attack", look, PATIENCE)
+        wait_for("a job to attack", look)
         return found[0]
 
     def _runs(self) -> Iterator[tuple[str, psutil.Process, str]]:
-        """The runs that train now."""
+        """The runs that have begun and not ended."""
         jobs = {comment.split("_wildcards_")[-1]: job for job, comment in running_jobs().items()}
         for process in psutil.process_iter():
             try:
@@ -82,8 +85,12 @@ class Attacks:
                     yield name, process, jobs[name]
 
 
-def one_after_the_other(attacks: list[Callable[[], None]], pause: float) -> None:
-    """Each attack once, with time between to come back to work."""
-    for attack in attacks:
-        attack()
-        time.sleep(pause)
+def stopped(process: psutil.Process) -> bool:
+    """Whether a process could be stopped before it ended; the signal takes effect a little later."""
+    ends = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    try:
+        process.suspend()
+        wait_for("a process to stop", lambda: process.status() in ends)
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False

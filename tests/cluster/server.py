@@ -83,7 +83,7 @@ class TrackingServer:
     def start(self) -> None:
         """Start it, again after `kill`, and wait until it answers."""
         self._service.__enter__()
-        wait_for("the tracking server", self.answers, 300)
+        wait_for("the tracking server", self.answers)
 
     def __exit__(self, *_: object) -> None:
         self._service.__exit__()

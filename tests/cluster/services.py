@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+PATIENCE = 300.0  # seconds; on a machine that is busy with something else, everything takes long
 APT = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300")
 
 
@@ -41,7 +42,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until `ready`.
 
     Raises:

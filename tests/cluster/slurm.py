@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from tests.cluster.services import Service, free_port, wait_for
+from tests.cluster.services import PATIENCE, Service, free_port, wait_for
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 # Jobs are submitted without SLURM_CONF, so that the file must lie where Slurm looks by itself.
@@ -98,7 +97,7 @@ def end_jobs() -> None:
 
 def command(*arguments: str, check: bool = True) -> str:
     """What one of Slurm's commands prints."""
-    run = subprocess.run(arguments, check=check, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(arguments, check=check, capture_output=True, text=True, timeout=PATIENCE)
     return run.stdout.strip()
 
 
@@ -113,9 +112,13 @@ def ended(state: str) -> int:
     return len(command("squeue", "--noheader", f"--states={state}", "--format=%A").splitlines())
 
 
-def fail_node(seconds: float) -> None:
-    """Take the node down, which ends its jobs, and back up."""
+def fail_node() -> None:
+    """Take the node down, which ends its jobs, and back up; the jobs start again without the two minutes' delay."""
     command("scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=test")
-    time.sleep(seconds)
+    wait_for("the node to let go of its jobs", lambda: not running_jobs())
     command("scontrol", "update", f"NodeName={NODE}", "State=RESUME", check=False)  # it may have come back by itself
     wait_for("the node's return", lambda: command("sinfo", "--noheader", "--states=IDLE,MIXED,ALLOCATED") != "")
+    delayed = command("squeue", "--noheader", "--states=PENDING", "--format=%A %r").splitlines()
+    for job, reason in (line.split(" ", 1) for line in delayed):
+        if reason == "BeginTime":
+            command("scontrol", "update", f"JobId={job}", "StartTime=now")

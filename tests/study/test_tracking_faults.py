@@ -258,6 +258,15 @@ def test_a_rebuilt_run_has_the_times_of_its_files(uri: str, tmp_path: Path) -> N
     assert [point.timestamp for point in points] == [1_000_000_000 + int(100_000 * epoch / 7) for epoch in range(1, 8)]
 
 
+def test_a_run_is_logged_whose_file_an_archive_gave_no_time(uri: str, tmp_path: Path) -> None:
+    folder = run_dir(tmp_path, result().key)
+    write_run(folder, result(), GRADIENT)
+    os.utime(folder / RESULT, (0, 0))
+    assert track(tmp_path)[0]
+    (run,) = live(uri)
+    assert histories(uri, run)
+
+
 def test_a_rows_time_is_that_of_the_evaluation_that_followed() -> None:
     times = entry.Times(1000, 2000, ((10, 0.25), (20, 1.0)))
     assert [times.at(step) for step in (1, 10, 11, 20, 21)] == [1250, 1250, 2000, 2000, 2000]

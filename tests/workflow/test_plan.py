@@ -70,7 +70,7 @@ def test_nothing_inherited_reaches_the_jobs():
         "PATH": "/usr/bin",
         "MLFLOW_TRACKING_URI": "http://host",
     }
-    prepare(environment, Path("/checkout/src"), Tracking(uri=None))
+    prepare(environment, Path("/checkout/src"), Tracking(uri=None, networks=False))
     assert environment["MPLBACKEND"] == "agg"
     assert environment["PYTHONPATH"] == "/checkout/src"
     assert environment["OMP_NUM_THREADS"] == "1"

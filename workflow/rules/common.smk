@@ -17,7 +17,7 @@ from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
 from cpmlho.study.jobs import find_gpus, need_server, prepare
 from cpmlho.study.settings import IDX_FILES
-from cpmlho.study.workflow import Plan, hold, key_of, read_protocol, relative, stop
+from cpmlho.study.workflow import Plan, begin, hold, key_of, left_behind, read_protocol, relative, stop
 
 
 def refuse(message):
@@ -73,6 +73,8 @@ logger.addFilter(overview)
 PY = sys.executable  # plain `python` would be the PATH's, whichever snakemake was called
 PROTOCOL = plan.file
 RESULTS = str(Path(protocol.results_dir))
+if workflow.remote_exec and left_behind(RESULTS, os.environ):
+    refuse(f"{RESULTS}: the command that this job is of was killed, and given again since; it has a job of its own")
 RUN = run_dir(RESULTS, RunKey("{dataset}", "{method}", "{seed}"))
 PACKAGE = relative(SOURCE / "cpmlho")
 

@@ -11,7 +11,6 @@ rule run:
     benchmark:
         f"{RESULTS}/benchmarks/run/{{dataset}}/{{method}}/seed{{seed}}.tsv"
     priority: plan.length
-    retries: 0
     threads: plan.threads
     resources:
         mem_mb=1500,

@@ -12,12 +12,13 @@ import os
 import re
 import signal
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import yaml
 
@@ -31,6 +32,7 @@ from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import exported, shown
 
 DIGITS = 16  # of a digest that a person may have to compare
+COMMAND = "CPMLHO_COMMAND"  # the variable that tells a job of a cluster which command it is of
 
 
 class Wildcards(typing.Protocol):
@@ -214,6 +216,25 @@ class Plan:
 def key_of(wildcards: Wildcards) -> RunKey:
     """The run that the wildcards name."""
     return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
+
+
+def begin(results_dir: str | Path, environment: MutableMapping[str, str]) -> None:
+    """Make this command, which holds the results, the one whose jobs may touch them."""
+    environment[COMMAND] = uuid4().hex
+    write_text(_newest(results_dir), environment[COMMAND])
+
+
+def left_behind(results_dir: str | Path, environment: Mapping[str, str]) -> bool:
+    """Whether a job is of a command that was killed, and another has begun since, which has jobs of its own.
+
+    Snakemake begins a job by removing its outputs: left in the queue, such a job would take a finished run away.
+    """
+    newest = _newest(results_dir)
+    return COMMAND in environment and newest.exists() and newest.read_text() != environment[COMMAND]
+
+
+def _newest(results_dir: str | Path) -> Path:
+    return Path(results_dir, "logs", "command")
 
 
 HELD = ExitStack()  # until the process ends

@@ -45,9 +45,9 @@ class Times(NamedTuple):
 
     @classmethod
     def past(cls, result: RunResult, tables: Tables, folder: Path) -> Self:
-        """From what the result says; where it says nothing, from its file's time."""
+        """From what the result says; where it says nothing, from its file's time, which from an archive may be 0."""
         ended = _moment(result, "ended") or (folder / RESULT).stat().st_mtime
-        started = _moment(result, "started") or ended - result.total_seconds
+        started = _moment(result, "started") or max(ended - result.total_seconds, 0)
         rows = tables.get(HISTORY, ())
         whole = float(rows[-1]["seconds"]) if rows else 0.0
         shares = tuple((int(row["step"]), float(row["seconds"]) / whole if whole else 1.0) for row in rows)
