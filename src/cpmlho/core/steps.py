@@ -38,6 +38,7 @@ class Trainable(Generic[Parameters]):
         working: their copies rounded to the training dtype, which the products use; in float32 the masters themselves.
         dtype: of the training.
         velocities: running sums of the gradients, one a parameter; none without momentum (R19).
+        by_pieces: whether `descend` goes through the parameters piece by piece, or through all of them at once.
     """
 
     def __init__(self, layers: Sequence[Parameters], dtype: torch.dtype, momentum: float = 0.0) -> None:
@@ -47,20 +48,39 @@ class Trainable(Generic[Parameters]):
         self._momentum = momentum
         self.velocities = [torch.zeros_like(master) for master in flat(layers)] if momentum else []
         first = self.masters[0][0]
-        self._piece = CACHED if first.device.type == "cpu" else max(master.numel() for master in flat(layers))
-        self._scratch, self._rounded = (first.new_empty(self._piece, dtype=kind) for kind in (first.dtype, dtype))
+        self.by_pieces = first.device.type == "cpu"
+        self._scratch, self._rounded = (first.new_empty(CACHED, dtype=kind) for kind in (first.dtype, dtype))
 
     def descend(self, rate: float, gradients: Sequence[Tensor], *pulls: Sequence[Tensor]) -> None:
-        """One step of SGD (eqs. 13-14) along the loss's gradients, which the training dtype has, and other pulls.
+        """One step of SGD (eqs. 13-14) along the loss's gradients, which the training dtype has, and other pulls."""
+        if self.by_pieces:
+            self._descend_by_pieces(rate, gradients, *pulls)
+        else:
+            self._descend_at_once(rate, gradients, *pulls)
 
-        Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made.
-        """
+    def _descend_at_once(self, rate: float, gradients: Sequence[Tensor], *pulls: Sequence[Tensor]) -> None:
+        """With few kernels, for a device where the launch of one costs more than what it does."""
+        masters, working = flat(self.masters), flat(self.working)
+        parameters = zip(masters, working, gradients, strict=True)
+        rounded = [g if w is m else g.to(self.dtype).to(m.dtype) for m, w, g in parameters]
+        directions = [rounded, *map(list, pulls)]
+        if self.velocities:
+            torch._foreach_mul_(self.velocities, self._momentum)
+            for direction in directions:
+                torch._foreach_add_(self.velocities, direction)
+            directions = [self.velocities]
+        for direction in directions:
+            torch._foreach_add_(masters, direction, alpha=-rate)
+        self.refresh()
+
+    def _descend_by_pieces(self, rate: float, gradients: Sequence[Tensor], *pulls: Sequence[Tensor]) -> None:
+        """Large parameters go piece by piece, so that a piece is still in the cache when its working copy is made."""
         velocities: list[list[Tensor]] = [[each] for each in self.velocities] or [[] for _ in gradients]
         parameters = zip(flat(self.masters), flat(self.working), velocities, gradients, *pulls, strict=True)
         velocity: list[Tensor]
         for master, working, velocity, *along in parameters:
             wide = working is not master and working.dtype == master.dtype  # rounded numbers, kept in float32
-            columns = [each.reshape(-1).split(self._piece) for each in (master, working, *along, *velocity)]
+            columns = [each.reshape(-1).split(CACHED) for each in (master, working, *along, *velocity)]
             for piece, copy, gradient, *others in zip(*columns, strict=True):
                 rounded = self._rounded[: len(piece)]
                 directions = [rounded.copy_(gradient) if wide else gradient, *others]
