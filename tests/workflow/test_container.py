@@ -1,14 +1,20 @@
 """The container and the pod, as far as they can be checked without a builder and a cluster."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = (ROOT / "Containerfile").read_text().splitlines()
+COMMAND = json.loads(INSTRUCTIONS[-1].removeprefix("CMD "))
+KEPT = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
 
 
 def test_the_linter_has_nothing_to_say():
@@ -34,14 +40,27 @@ def test_the_cpu_variant_leaves_out_what_is_for_a_gpu_alone():
 
 
 def test_all_that_the_workflow_reads_is_in_the_image():
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert {"Snakefile", "config.yaml", "workflow", "profiles", "src", "requirements.lock"} <= kept
-    assert all((ROOT / path).exists() for path in kept)
+    assert {"Snakefile", "config.yaml", "workflow", "profiles", "src", "requirements.lock"} <= set(KEPT)
+    assert all((ROOT / path).exists() for path in KEPT)
+
+
+@pytest.mark.slow
+def test_the_images_command_plans_everything_from_the_images_files_alone(tmp_path):
+    for path in KEPT:
+        copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / path, tmp_path / path)
+    scripts = Path(sys.executable).parent
+    environment = {"HOME": str(tmp_path), "PATH": f"{scripts}:{os.defpath}", "PYTHONPATH": str(tmp_path / "src")}
+    command = [scripts / COMMAND[0], "-n", "--quiet", "all", *COMMAND[1:]]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_pod_keeps_what_must_outlive_it_and_is_not_root():
     pod = yaml.safe_load((ROOT / "profiles/kubernetes/job.yaml").read_text())["spec"]["template"]["spec"]
     [container] = pod["containers"]
+    assert container["command"] == COMMAND
     assert pod["securityContext"]["runAsUser"] == 1000
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
         "/project/results",
