@@ -1,9 +1,11 @@
 """Settings and fixtures that all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+import torch
+from hypothesis import HealthCheck, settings
 
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, unpack
 from cpmlho.study.data import fetch
@@ -11,8 +13,12 @@ from cpmlho.study.protocol import load
 
 ROOT = Path(__file__).parents[1]
 
+# As a run has it: the workers take turns on the cores, and two threads of each would mostly wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
+torch.set_num_threads(1)
+
 # No test asserts a time, hypothesis's own included; derandomised, so that a failure is found again.
-settings.register_profile("project", deadline=None, derandomize=True)
+settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 

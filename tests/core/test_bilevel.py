@@ -52,27 +52,31 @@ def solve(method, options, start):
         return last.hyperparameters["dropout0"], last.predict(torch.ones(1, 1)).item()
 
 
-@pytest.mark.parametrize("start", [0.2, 3.0])
+@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_delta_stn_reaches_the_optimum(start):
     v, f = solve(delta_stn, ResponseOptions(), start)
     assert v == pytest.approx(1.0, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)  # the lower level is solved at the v that was found
 
 
-@pytest.mark.parametrize("start", [0.2, 3.0])
-@pytest.mark.parametrize("theta", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "theta", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(4.0, marks=pytest.mark.slow)]
+)
 def test_cpmlho_reaches_the_mixed_optimum(start, theta):
     v, f = solve(cpmlho, CPMLHO(theta=theta, **GENTLE), start)
     assert v == pytest.approx(2 * (1 + theta) / (2 + theta) - 1, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.2, 3.0])
 def test_cutting_planes_alone_keep_the_bilevel_optimum(start):
     v, _ = solve(cpmlho, CPMLHO(mixed_level=False, **GENTLE), start)
     assert v == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_stn_reaches_the_optimum():
     v, _ = solve(delta_stn, ResponseOptions(response="stn"), 0.2)
     assert v == pytest.approx(1.0, abs=0.15)

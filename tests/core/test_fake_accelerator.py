@@ -121,7 +121,7 @@ def test_the_trials_of_all_searches_train_without_waiting_for_the_device(build, 
 @pytest.mark.parametrize(
     ("method", "dtype"), [*((method, torch.float32) for method in ALTERNATIONS), ("cpmlho", torch.bfloat16)]
 )
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 def test_whole_cycles_go_by_without_waiting_for_the_device(alternation, dataset, method, dtype):
     run = alternation(dataset, method, dtype)
     go_round(run)

@@ -55,14 +55,15 @@ def decay(net, batch, h):
     return (net(batch)[:, 0] - 2) ** 2 + 1.5 * h.v * net.l2(lambda name: True)
 
 
-@pytest.mark.parametrize("start", [0.2, 3.0])
-@pytest.mark.parametrize("method", [cpmlho.DeltaSTN, cpmlho.STN])
+@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [cpmlho.DeltaSTN, pytest.param(cpmlho.STN, marks=pytest.mark.slow)])
 def test_the_optimum_of_a_penalty(method, start):
     v, f = solve(method, start, penalty)
     assert v == pytest.approx(1.0, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theta", [1.0, 4.0])
 def test_the_optimum_in_mixed_level(theta):
     """The upper level (f - 2)^2 + theta (f - 1)^2 is least at f = (2 + theta) / (1 + theta)."""
@@ -84,6 +85,7 @@ def test_the_optimum_in_mixed_level(theta):
     assert tuner.values["v"] == pytest.approx(2 * (1 + theta) / (2 + theta) - 1, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.5, 3.5])
 def test_the_optimum_of_a_decay(start):
     """Least at w = b = 4 / (4 + 3 v / 2), so f = 1 at v = 8 / 3."""
@@ -434,6 +436,7 @@ def test_batches_of_any_structure():
     assert move(batch, torch.device("cpu"))["what"] == "text"
 
 
+@pytest.mark.slow
 def test_it_needs_torch_alone():
     code = """
 import sys

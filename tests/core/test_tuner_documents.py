@@ -20,6 +20,7 @@ def run(*command, folder):
     return done
 
 
+@pytest.mark.slow
 def test_the_guides_code_runs_in_any_folder(tmp_path):
     blocks = BLOCK.findall((ROOT / "docs/library.md").read_text())
     assert len(blocks) >= 4

@@ -128,7 +128,17 @@ def both(case, method):
     return theirs, tuner, batches(problem.train, "train_order")
 
 
-@pytest.mark.parametrize(("case", "method"), [*(("mlp", method) for method in METHODS), ("cnn", "cpmlho")])
+QUICK = ("delta_stn", "cpmlho")
+
+
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [
+        *(("mlp", method) for method in QUICK),
+        *(pytest.param("mlp", method, marks=pytest.mark.slow) for method in METHODS if method not in QUICK),
+        pytest.param("cnn", "cpmlho", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trajectory_is_the_studys(case, method):
     cycle = 2 if case == "mlp" else 1
     theirs, tuner, batches = both(case, replace(METHODS[method], train_steps=cycle))

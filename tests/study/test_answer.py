@@ -66,6 +66,7 @@ def test_each_reading_is_set_against_both_comparators_and_no_tuning(tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_the_curve_of_another_protocol_is_counted_and_linked(tmp_path: Path) -> None:
     other = load(
         tmp_path / "curve", run=run([]) | {"methods": ["delta_stn", "cpmlho"]}, grids={"reading": SPECIFICATIONS}
@@ -90,6 +91,7 @@ def test_the_curve_of_another_protocol_is_counted_and_linked(tmp_path: Path) -> 
         write_page(protocol)
 
 
+@pytest.mark.slow
 def test_a_curve_that_is_not_made_is_said_to_be(tmp_path: Path) -> None:
     protocol = load(tmp_path, run=run([]), multiverse="nowhere")
     made(protocol, "cpmlho", LOSSES["cpmlho"])

@@ -73,6 +73,7 @@ def test_a_page_of_no_runs_is_not_served(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_page_of_a_server_is_named_without_a_password(tmp_path):
     uri = "http://somebody:s3cret@127.0.0.1:9"  # nobody answers there
     said = cpmlho("ui", "--config", ROOT / "config.yaml", cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
@@ -124,6 +125,7 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
     assert done.stderr == "cpmlho: error: the working directory is gone; change to one that is there\n"
 
 
+@pytest.mark.slow
 def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
     done = cpmlho("run", "mnist", "delta_stn", "0", *overlay, cwd=tmp_path)
     assert done.returncode == 2
@@ -144,6 +146,7 @@ def test_complete_data_are_used_as_they_are_and_nothing_is_written(tmp_path, ove
     assert [place.stat().st_mtime_ns for place in places] == before
 
 
+@pytest.mark.slow
 def test_the_protocol_may_be_json(tmp_path, overlay):
     protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml", tmp_path / "overlay.yaml"])
     (tmp_path / "protocol.json").write_text(protocol.model_dump_json())

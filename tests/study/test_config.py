@@ -134,7 +134,7 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=100)
 @given(st.sampled_from(LEAVES), WRONG)
 def test_any_change_is_taken_as_given_or_refused_by_name(leaf, value):
     path, _ = leaf
@@ -173,7 +173,7 @@ RUN = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(RUN)
 def test_any_selection_is_run_as_given_or_refused_by_name(run):
     try:

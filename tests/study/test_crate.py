@@ -107,6 +107,7 @@ def test_a_folder_with_something_else_is_left_alone(export: Callable[[str], Path
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = load(tmp_path / "results", run=RUN)
     write(protocol, RunKey("mnist", "cpmlho", 0), 0.3)

@@ -12,6 +12,7 @@ def outputs(small, dtype, method="cpmlho", seed=0):
         return train(small.resolve(RunKey("mnist", method, seed)), CPU, dtype)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_a_device_like_the_cpu_passes_and_another_training_does_not(small, dtype):
     expected = outputs(small, dtype)

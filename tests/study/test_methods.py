@@ -48,8 +48,8 @@ def test_the_methods_are_registered_in_order():
     assert list(METHODS) == NAMES
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", NAMES)
 def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
     def run(seed, name):
@@ -68,7 +68,7 @@ def off(small, **changes):
     return replace(small.methods["cpmlho"], **{**both, **changes})
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 def test_cpmlho_with_both_parts_off_is_delta_stn(small, tmp_path, dataset):
     spec = small.resolve(RunKey(dataset, "delta_stn", 0))
     execute(spec, tmp_path / "delta", [], print, 0.0)
@@ -307,7 +307,7 @@ def test_a_gpu_gives_the_losses_of_the_processor(small, tmp_path, method):
     assert losses[0] == pytest.approx(losses[1], rel=0.05)  # its noise comes from another generator
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 def test_training_at_the_values_of_a_trial_is_that_trial(small, tmp_path, dataset):
     """Same initialisation, order and masks: what a method's values are worth is asked on equal terms."""
     key = RunKey(dataset, "random_search", 0)

@@ -95,6 +95,7 @@ def test_the_curve_is_sorted_and_shows_what_each_reading_chooses(tmp_path: Path)
     assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in text(protocol, "tables/multiverse.md")
 
 
+@pytest.mark.slow
 def test_a_run_whose_penalty_ran_away_is_shown_and_in_no_mean(tmp_path: Path) -> None:
     protocol = of(tmp_path)
     for method in ("delta_stn", "cpmlho", "cpmlho_theta_10"):

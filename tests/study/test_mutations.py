@@ -220,6 +220,7 @@ def test_a_result_that_is_not_the_runs_own_is_refused(
     assert not (results / "tables").exists()
 
 
+@pytest.mark.slow
 def test_damage_to_what_was_made_is_one_line_that_says_what_to_make_again(
     results: Path, cpmlho: Callable[..., Outcome]
 ) -> None:
@@ -292,6 +293,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*") if path.name != LOCK]
 
 
+@pytest.mark.slow
 def test_a_verb_killed_at_any_moment_leaves_whole_files_and_ends_at_the_same_bytes(
     results: Path, cpmlho: Callable[..., Outcome]
 ) -> None:
@@ -410,6 +412,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(command.VERBS, "compare", lambda arguments: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_500_changed_configurations_are_taken_or_refused_in_one_line(
     tmp_path: Path, cpmlho: Callable[..., Outcome]
@@ -427,6 +430,7 @@ def test_500_changed_configurations_are_taken_or_refused_in_one_line(
     assert statuses.keys() == {0, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_250_mistyped_overlays_are_taken_or_refused_in_one_line(tmp_path: Path, cpmlho: Callable[..., Outcome]) -> None:
     generator, statuses = random.Random(4), Counter[int]()

@@ -19,6 +19,7 @@ def run(small, folder, method, epochs, settings=None):
     return result, read_rows(folder / PLANES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ["library", "configuration"])
 @pytest.mark.parametrize(("method", "options"), [("cpmlho", CPMLHO), ("cpmlho_uncentred", CPMLHOUncentred)])
 def test_the_gap_stays_where_it_began_for_thirty_epochs(small, tmp_path, method, options, settings):

@@ -85,6 +85,7 @@ def write_idx(path, array):
     path.write_bytes(gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()))
 
 
+@pytest.mark.slow
 def test_kmnist_is_read_from_torchvisions_layout_and_pinned():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (140, 28, 28)), np.arange(140) % 10
@@ -109,6 +110,7 @@ def test_kmnist_is_read_from_torchvisions_layout_and_pinned():
     provide(read, "kmnist", print)
 
 
+@pytest.mark.slow
 def test_cifar10_is_read_from_its_binary_version_and_trains_a_residual_network():
     rng = np.random.default_rng(0)
     records = rng.integers(0, 256, (6, 20, 3073)).astype(np.uint8)
@@ -139,6 +141,7 @@ def test_cifar10_is_read_from_its_binary_version_and_trains_a_residual_network()
     assert result.spec.data.network.options.width == 4
 
 
+@pytest.mark.slow
 def test_a_table_of_two_classes_is_learned():
     changes = settings(
         [EXAMPLES / "breast_cancer.py"],
@@ -153,11 +156,13 @@ def test_a_table_of_two_classes_is_learned():
     assert result.environment["scikit-learn"] == version("scikit-learn")
 
 
+@pytest.mark.slow
 def test_a_run_records_the_version_of_what_its_file_imports():
     result = run(protocol("import yaml\n" + DIGITS + NETWORK), "mine")
     assert result.environment["PyYAML"] == version("PyYAML")
 
 
+@pytest.mark.slow
 def test_examples_to_validate_on_may_be_given():
     text = DIGITS.replace("labels[100:])", "labels[100:], examples[:7], labels[:7])")
     read = protocol(text + NETWORK)
@@ -309,6 +314,7 @@ def test_the_plan_reads_a_dataset_anew_when_its_file_changes():
     assert Plan(protocol(DIGITS.replace("rng(0)", "rng(1)") + NETWORK)).wanted(Wildcards) != first
 
 
+@pytest.mark.slow
 def test_a_run_by_hand_pins_its_dataset():
     Path("own.py").write_text(DIGITS + NETWORK)
     changes = settings(["own.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
@@ -321,6 +327,7 @@ def test_a_run_by_hand_pins_its_dataset():
     assert result["data_sha256"] == json.loads(data_file("results", "mine").read_text())["sha256"]
 
 
+@pytest.mark.slow
 def test_the_documents_examples_run():
     text = (ROOT / "docs/plugins.md").read_text()
     python, overlays = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yaml"))

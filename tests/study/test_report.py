@@ -106,6 +106,7 @@ def test_it_says_what_is_cut_down_missing_and_open(made: tuple[Protocol, Page]) 
     assert "8 claims" in page.words
 
 
+@pytest.mark.slow
 def test_with_a_single_run_it_is_still_a_page(tmp_path: Path) -> None:
     protocol = load(tmp_path)
     write(protocol, RunKey("mnist", "random_search", 1), 0.3)

@@ -295,6 +295,7 @@ def test_mixtures_are_flagged_under_the_tables(tmp_path: Path, changes: dict[str
     assert "Caution" not in text(protocol, "tables/table2.md")  # it compares runs on FashionMNIST alone
 
 
+@pytest.mark.slow
 def test_a_caution_of_many_runs_counts_them_and_the_page_names_them(tmp_path: Path) -> None:
     protocol = fill(load(tmp_path, run={"datasets": ["mnist"], "variants": []}))
     for seed, method in (
@@ -437,6 +438,7 @@ def test_missing_and_diverged_runs_are_marked_and_left_out(holes: Protocol) -> N
     assert "CPMLHO (n=2/3, 1 diverged)" in text(holes, "figures/figure1.svg")
 
 
+@pytest.mark.slow
 def test_one_seed_and_one_dataset(tmp_path: Path) -> None:
     protocol = fill(load(tmp_path, run={"datasets": ["mnist"], "seeds": [1]}))
     write_tables(protocol)
@@ -520,6 +522,7 @@ def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest
         assert bands == []
 
 
+@pytest.mark.slow
 def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path) -> None:
     variants = {
         "late": {"base": "cpmlho", "datasets": ["mnist"], "start": {"dropout0": 0.4}},
@@ -540,6 +543,7 @@ def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path)
         assert f"<!-- {label} -->" in svg
 
 
+@pytest.mark.slow
 def test_figures_without_runs_say_what_they_lack(tmp_path: Path) -> None:
     unasked = load(tmp_path / "unasked", run={"datasets": ["fashionmnist"], "variants": []})
     unstarted = load(tmp_path / "unstarted", run={"variants": ["cpmlho_dropout0_0.1"]})
@@ -572,6 +576,7 @@ def written(folder: Path) -> list[Path]:
     return sorted([*folder.glob("tables/*"), *folder.glob("figures/*"), folder / "report.html"])
 
 
+@pytest.mark.slow
 def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -> None:
     """In another process, with other hashes and with a user's own matplotlib settings."""
     (tmp_path / "matplotlibrc").write_text(
@@ -644,6 +649,7 @@ def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, mak
         make(other)
 
 
+@pytest.mark.slow
 def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: Path) -> None:
     protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
     assert write_tables(protocol).endswith("files from 6 of 6 runs")
@@ -661,6 +667,7 @@ def test_a_table_along_a_run_that_is_missing_is_named(tmp_path: Path) -> None:
         write_tables(protocol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuned", [["dropout0"], ["dropout1", "dropout2"]])
 def test_tables_and_figures_are_of_whatever_is_tuned(tmp_path: Path, tuned: list[str]) -> None:
     protocol = load(tmp_path, run={"variants": []})

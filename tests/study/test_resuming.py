@@ -83,7 +83,7 @@ def whole(small, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_run_goes_on_to_the_same_bits(small, whole, tmp_path, dataset, method):
     spec = spec_of(small, dataset, method)
@@ -147,6 +147,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_said_and_not_used(small, whole, tmp_path, damage):
     spec = spec_of(small, "mnist", "cpmlho")
@@ -189,7 +190,7 @@ def test_data_that_were_moved_let_a_run_go_on(small, whole, tmp_path):
 # Side by side
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist"])
+@pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_trials_side_by_side_are_those_one_after_another(small, whole, tmp_path, dataset, workers):
     run(spec_of(small, dataset, "random_search"), tmp_path, workers=workers)

@@ -53,6 +53,7 @@ def test_each_method_counts_at_the_rate_of_the_nearest_training_loss(protocol: P
     assert every.count("| MNIST |") == 6
 
 
+@pytest.mark.slow
 def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
     made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
     made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])

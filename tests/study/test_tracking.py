@@ -518,6 +518,7 @@ def rebuild(folder: Path) -> None:
     assert tracking.track(other_protocol(folder), folder, lambda line: None)
 
 
+@pytest.mark.slow
 def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tmp_path: Path) -> None:
     network = run_dir(tmp_path, result().key) / NETWORK
     network.parent.mkdir(parents=True)
@@ -540,6 +541,7 @@ def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tm
     assert {run.info.run_id for run in runs(uri)} == entries
 
 
+@pytest.mark.slow
 def test_rebuilding_replaces_what_differs_or_was_cut_short(uri: str, tmp_path: Path) -> None:
     log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
     log_live(uri, tmp_path, result(seed=1), GRADIENT, pytest.fail)
@@ -612,6 +614,7 @@ def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: P
 # --- a process of its own -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tracker_process_logs_what_a_tracker_logs(uri: str, tmp_path: Path) -> None:
     tracker = tracking.TrackerProcess(uri, pytest.fail)
     tracker.started(result().spec, {})
@@ -628,6 +631,7 @@ def test_a_tracker_process_logs_what_a_tracker_logs(uri: str, tmp_path: Path) ->
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_attempt_had_is_logged_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "INTERRUPTION_SECONDS", 600)
     tracker = tracking.TrackerProcess(uri, pytest.fail)

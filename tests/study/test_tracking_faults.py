@@ -61,6 +61,7 @@ def test_a_moved_checkout_keeps_its_artifacts(uri: str, tmp_path: Path) -> None:
     assert not here.exists()
 
 
+@pytest.mark.slow
 def test_artifacts_that_were_deleted_come_back(uri: str, tmp_path: Path) -> None:
     log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
     key = result("random_search").key
@@ -72,6 +73,7 @@ def test_artifacts_that_were_deleted_come_back(uri: str, tmp_path: Path) -> None
     assert artifacts(uri, live(uri, "summary")[0]).keys() == {"tables/table2.csv", "figures/figure1.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["artifact", "trial", "table"])
 def test_an_entry_that_lacks_something_is_written_anew(uri: str, tmp_path: Path, lost: str) -> None:
     outcome = result("random_search")
@@ -210,6 +212,7 @@ def test_a_path_is_no_secret() -> None:
     assert place.shown("sqlite:////home/u@corp/mlflow.db") == "sqlite:////home/u@corp/mlflow.db"
 
 
+@pytest.mark.slow
 def test_no_argument_and_no_line_of_a_tracker_has_the_password(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
