@@ -62,7 +62,10 @@ def test_the_same_runs_give_the_same_bytes_and_a_checksum_that_others_can_check(
 
 def test_what_is_not_finished_is_not_packed(tmp_path):
     unfinished = {"runs/mnist/cpmlho/seed1": {"history.csv": b"epoch\n"}}
-    here = made(tmp_path / "here", {RUN: {**FILES, "checkpoint.pt": b"x", ".result.json.7": b"{"}} | unfinished)
+    here = made(
+        tmp_path / "here",
+        {RUN: {**FILES, "checkpoint.pt": b"x", ".result.json.7": b"{", "._history.csv": b"\0"}} | unfinished,
+    )
     pack(str(here), quiet)
     there = moved(here, tmp_path / "there")
     unpack(str(there), quiet)

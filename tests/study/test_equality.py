@@ -51,6 +51,13 @@ def test_the_last_digit_is_a_difference(pair: tuple[Protocol, Protocol], place: 
     assert lines[1] == "4 runs in both, 3 equal to the last digit, 1 not; 0 runs in one alone"
 
 
+def test_what_a_macos_share_keeps_beside_each_file_is_no_part_of_a_run(pair: tuple[Protocol, Protocol]) -> None:
+    ours, theirs = (Path(each.results_dir) for each in pair)
+    beside = next(ours.rglob(HISTORY)).with_name(f"._{HISTORY}")
+    beside.write_bytes(b"\0\5\x16\7")
+    assert compare(ours, theirs, lambda line: None)
+
+
 def test_a_diverged_run_equals_itself(pair: tuple[Protocol, Protocol]) -> None:
     for protocol in pair:
         write(protocol, RunKey("mnist", "cpmlho", 0), float("nan"), status="diverged")

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 from test_mutations import killed, leftovers
+from test_tracking import GRADIENT, MADE, PROCESSES, artifacts, live, make_tables, other_protocol, result, runs
 
+from cpmlho.study import tracking
 from cpmlho.study.arrays import DataError
 from cpmlho.study.data import load as load_data
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.provision import provide
-from cpmlho.study.results import data_file
+from cpmlho.study.report.equality import compare
+from cpmlho.study.results import data_file, run_dir, write_run
 from cpmlho.study.settings import IDX_FILES
 
 ROOT = Path(__file__).parents[2]
@@ -148,3 +151,55 @@ def test_what_a_fetch_left_where_nobody_may_write_does_no_harm(
         assert fetched(small_protocol) == ["mnist: four files verified, in place"]
     fetched(small_protocol)
     assert leftovers(raw) == [".another"]
+
+
+# Verbs that write little
+
+
+def test_a_comparison_killed_at_any_moment_has_changed_nothing(tmp_path: Path) -> None:
+    write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
+    generator, kills = random.Random(9), 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    began = time.process_time()
+    assert compare(tmp_path, tmp_path, lambda line: None)
+    took = time.process_time() - began
+    for _ in range(5):
+        kills += killed(lambda: compare(tmp_path, tmp_path, lambda line: None), generator.uniform(0, took))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert kills
+    assert compare(tmp_path, tmp_path, lambda line: None)
+
+
+def summarise(folder: Path, seconds: float, took: Any) -> None:
+    """Log the summary, for so many seconds of CPU time at most."""
+    began = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    tracking.log_summary(other_protocol(folder), folder, print)
+    took.value = time.process_time() - began
+
+
+@pytest.mark.slow
+def test_a_summary_killed_at_any_moment_loses_nothing_and_the_next_one_is_whole(uri: str, tmp_path: Path) -> None:
+    generator, took, kills = random.Random(10), PROCESSES.Value("d", 0.0), 0
+
+    def summarised(seconds: float) -> bool:
+        process = PROCESSES.Process(target=summarise, args=(tmp_path, seconds, took))
+        process.start()
+        process.join(120)
+        return process.exitcode == 0
+
+    make_tables(tmp_path)
+    assert summarised(100.0)
+    for number in range(5):
+        make_tables(tmp_path, f"new {number}")
+        kills += not summarised(generator.uniform(0, took.value))
+        assert "FINISHED" in {run.info.status for run in live(uri, "summary")}, "the earlier one is lost"
+        if number % 2:
+            make_tables(tmp_path, f"new {number - 1}")  # as they are logged already
+        assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+        (after,) = live(uri, "summary")
+        assert after.info.status == "FINISHED"
+        found = artifacts(uri, after)
+        assert {name: (tmp_path / name).read_bytes() for name in MADE} == found
+        assert {run.info.status for run in runs(uri, "summary")} <= {"FINISHED", "KILLED"}
+    assert kills

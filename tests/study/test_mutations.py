@@ -110,7 +110,12 @@ def write(results: Path, key: RunKey, protocol: Any) -> None:
 def results(tmp_path: Path) -> Path:
     """Results of two methods with two seeds, and one run of another dataset beside them; `over.yaml` asks for them."""
     run = {"datasets": ["mnist"], "methods": METHODS, "variants": [], "seeds": [0, 1]}
-    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"results_dir": str(tmp_path / "results"), "run": run}))
+    changes = {
+        "results_dir": str(tmp_path / "results"),
+        "run": run,
+        "methods": {"random_search": {"trials": len(SEARCH[TRIALS])}},
+    }
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump(changes))
     protocol = load([CONFIG, tmp_path / "over.yaml"])
     for key in [*KEYS, OTHER]:
         write(tmp_path / "results", key, protocol)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -32,7 +33,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
-from cpmlho.study.files import locked
+from cpmlho.study.files import locked, seal, write_text
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,
@@ -102,6 +103,16 @@ SEARCH: Tables = {
 }
 
 
+MADE = {"tables/table2.csv", "tables/SHA256SUMS", "figures/figure1.png", "figures/SHA256SUMS"}
+
+
+def make_tables(folder: Path, text: str = "made") -> None:
+    """A table and a figure, as their verbs write them."""
+    for path in (folder / "tables" / "table2.csv", folder / "figures" / "figure1.png"):
+        write_text(path, text)
+        seal(path.parent, [path.name])
+
+
 @cache
 def protocol() -> Protocol:
     return config.load([ROOT / "config.yaml"])
@@ -109,13 +120,15 @@ def protocol() -> Protocol:
 
 def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
     spec = protocol().resolve(RunKey("mnist", method, seed))
+    if spec.trials:
+        spec = spec.model_copy(update={"settings": replace(spec.settings, trials=len(SEARCH[TRIALS]))})  # type: ignore[type-var]
     values = {
         "spec": spec,
         "status": "done",
         "final": Metrics(val_loss=0.25, val_acc=0.9, test_loss=0.5, test_acc=0.8),
         "best": Metrics(val_loss=0.125, val_acc=0.95, test_loss=0.375, test_acc=0.85),
         "hyperparameters": {"dropout0": 0.557, "dropout1": 0.1, "dropout2": 0.2},
-        "steps": 2785,
+        "steps": 398 * EPOCHS,
         "train_seconds": 10.5,
         "train_cpu_seconds": 9.5,
         "evaluation_seconds": 0.5,
@@ -593,21 +606,20 @@ def test_a_damaged_file_is_one_line_and_the_other_runs_go_on(uri: str, tmp_path:
 
 
 def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: Path) -> None:
-    for path in ("tables/table2.csv", "figures/figure1.png"):
-        (tmp_path / path).parent.mkdir()
-        (tmp_path / path).write_text(path)
+    make_tables(tmp_path)
     tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     with (tmp_path / "tables" / "table1.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["dataset", "network", "method", "paper", "mean", "std"])
         writer.writerow(["mnist", "MLP (2x1200)", "cpmlho", 0.05, 0.0625, 0.01])
         writer.writerow(["mnist", "MLP (2x1200)", "delta_stn", 0.06, "", ""])
+    seal(tmp_path / "tables", ["table1.csv", "table2.csv"])
     tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
 
     (run,) = live(uri, "summary")
     assert (run.info.run_name, run.info.status, run.data.tags["workflow.attempt"]) == ("summary", "FINISHED", "2")
     assert run.data.metrics == {"table1/mnist/MLP _2x1200_/cpmlho": 0.0625}
-    assert artifacts(uri, run).keys() == {"tables/table1.csv", "tables/table2.csv", "figures/figure1.png"}
+    assert artifacts(uri, run).keys() == MADE | {"tables/table1.csv"}
     assert len(runs(uri, "summary")) == 2
 
 

@@ -5,42 +5,47 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import random
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.validation import _validate_metric_name
+from test_mutations import DAMAGES
 from test_tracking import (
     GRADIENT,
+    MADE,
     ROOT,
     SEARCH,
     artifacts,
+    content,
     histories,
     live,
     log_live,
+    make_tables,
     other_protocol,
     result,
     runs,
 )
 
 from cpmlho.study import tracking
-from cpmlho.study.results import RESULT, TRIALS, run_dir, write_run
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, TRIALS, ResultError, run_dir, write_run
 from cpmlho.study.tracking import entry, place, sqlite, store
+from cpmlho.study.tracking import process as process_module
 from cpmlho.study.tracking.tracker import Tracker
 
 
 def track(folder: Path) -> tuple[bool, list[str]]:
     lines: list[str] = []
     return tracking.track(other_protocol(folder), folder, lines.append), lines
-
-
-def make_tables(folder: Path) -> None:
-    for path in ("tables/table2.csv", "figures/figure1.png"):
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(path)
 
 
 def test_a_moved_checkout_keeps_its_artifacts(uri: str, tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_artifacts_that_were_deleted_come_back(uri: str, tmp_path: Path) -> None
     shutil.rmtree(tmp_path / "mlruns")
     assert track(tmp_path)[0]
     assert artifacts(uri, live(uri)[0]).keys() == {"spec.json", *entry.run_files(run_dir(tmp_path, key))}
-    assert artifacts(uri, live(uri, "summary")[0]).keys() == {"tables/table2.csv", "figures/figure1.png"}
+    assert artifacts(uri, live(uri, "summary")[0]).keys() == MADE
 
 
 @pytest.mark.slow
@@ -109,7 +114,7 @@ def test_a_finished_summary_is_not_replaced_by_an_empty_one(uri: str, tmp_path: 
 
     shutil.rmtree(tmp_path / "mlruns")
     (tmp_path / "mlruns").write_text("a file where a folder must be")
-    (tmp_path / "tables" / "table2.csv").write_text("changed")
+    make_tables(tmp_path, "changed")
     assert not tracking.log_summary(protocol, tmp_path, lines.append)
     assert len(lines) == 1
     assert [run.info.run_id for run in live(uri, "summary")] == [before.info.run_id]
@@ -299,3 +304,185 @@ def test_another_projects_experiments_stay_where_they_are(uri: str, tmp_path: Pa
     sqlite.relocate(tmp_path / "mlflow.db", store.PREFIX)
     assert client.get_experiment(ours).artifact_location == "s3://bucket/own"
     assert client.get_experiment(other).artifact_location.endswith("/elsewhere/mlruns/other")
+
+
+# What is tracked is damaged
+
+
+class Shelf:
+    """In the place of a store: it takes what MLflow takes, and nothing else."""
+
+    client = SimpleNamespace(log_text=lambda *_: None, log_artifact=lambda *_: None)
+
+    def begin(self, *_: object) -> str:
+        return "run"
+
+    def has(self, *_: object) -> bool:
+        return False
+
+    def log(self, run_id: str, points: store.Points, at: Callable[[int], int], params: object = None) -> None:
+        for (name, step), value in points.items():
+            _validate_metric_name(name)
+            assert isinstance(value, int | float)
+            assert abs(step) < 2**63
+            assert 0 <= at(step) < 2**63
+
+    def log_dataset(self, *_: object, **__: object) -> None: ...
+
+    def log_child(self, *arguments: Any) -> None:
+        self.log("", arguments[4][0], lambda _: 0)
+
+    def end(self, *_: object) -> None: ...
+
+
+def test_no_damaged_file_stops_the_tracking_of_the_other_runs(tmp_path: Path) -> None:
+    """It is refused by name, before anything is logged, or can be logged."""
+    generator, outcomes = random.Random(8), Counter[str]()
+    for outcome, tables in ((result(), GRADIENT), (result("random_search"), SEARCH)):
+        write_run(run_dir(tmp_path, outcome.key), outcome, {name: rows[:40] for name, rows in tables.items()})
+    paths = sorted(tmp_path.rglob("[a-z]*.[cj]s*"))
+    for _ in range(400):
+        path, name = generator.choice(paths), generator.choice(list(DAMAGES))
+        whole = path.read_bytes()
+        path.write_bytes(DAMAGES[name](generator, whole))
+        tracker = Tracker("", pytest.fail)
+        tracker.__dict__["_store"] = Shelf()
+        try:
+            assert tracking.log_run(tracker, path.parent)
+            outcomes["logged"] += 1
+            said = f"{path}: "
+        except ResultError as error:
+            outcomes["refused"] += 1
+            said = str(error)
+        assert said.startswith(f"{path.parent}/"), name
+        assert "\n" not in said
+        path.write_bytes(whole)
+    assert min(outcomes.values()) > 20
+
+
+WRONG: dict[str, tuple[str, Callable[[str], str]]] = {
+    "a time that is none": (RESULT, lambda text: text.replace('"ended": null', '"ended": "yesterday"')),
+    "no time at all": (RESULT, lambda text: text.replace('"total_seconds": 12.5', '"total_seconds": NaN')),
+    "seconds that are no number": (HISTORY, lambda text: text.replace(",1.5,", ",nan,")),
+    "a value of nothing that is tuned": (RESULT, lambda text: text.replace('"dropout0": 0.557', '"drop`out0": 0.557')),
+    "a column of nothing that is tuned": (HYPERPARAMETERS, lambda text: text.replace("dropout0", "drop`out0")),
+    "of a future version": (RESULT, lambda text: text.replace('"status"', '"energy": 1.5,\n "status"')),
+    "of another run": (RESULT, lambda text: text.replace('"seed": 0', '"seed": 1')),
+    "cut short after a line": (HISTORY, lambda text: text.rpartition("7,")[0]),
+    "without a row": (HISTORY, lambda text: text.partition("\n")[0]),
+}
+
+
+def refused(folder: Path, path: Path) -> None:
+    done, lines = track(folder)
+    assert not done
+    [line] = [line for line in lines if line.startswith(f"{path}: ")]
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG.values(), ids=WRONG)
+def test_a_wrong_file_is_one_line_and_no_entry(
+    uri: str, tmp_path: Path, name: str, change: Callable[[str], str]
+) -> None:
+    folder = run_dir(tmp_path, result().key)
+    write_run(folder, result(), GRADIENT)
+    whole = (folder / name).read_text()
+    (folder / name).write_text(change(whole))
+    assert (folder / name).read_text() != whole
+    refused(tmp_path, folder / name)
+    assert MlflowClient(uri).get_experiment_by_name("cpmlho/mnist") is None, "something was logged"
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("cpmlho", HISTORY), ("cpmlho", HYPERPARAMETERS), ("random_search", TRIALS)]
+)
+def test_a_table_that_is_gone_is_one_line_and_what_was_logged_stays(
+    uri: str, tmp_path: Path, method: str, name: str
+) -> None:
+    log_live(uri, tmp_path, result(method), SEARCH if name == TRIALS else GRADIENT, pytest.fail)
+    (before,) = live(uri)
+    path = run_dir(tmp_path, result(method).key) / name
+    path.unlink()
+    refused(tmp_path, path)
+    (after,) = live(uri)
+    assert after.info.run_id == before.info.run_id
+
+
+@pytest.mark.parametrize("damage", ["edited", "cut short", "gone"])
+def test_damaged_tables_are_one_line_and_the_summary_stays(uri: str, tmp_path: Path, damage: str) -> None:
+    write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
+    make_tables(tmp_path)
+    assert track(tmp_path)[0]
+    (before,) = live(uri, "summary")
+    path = tmp_path / "tables" / "table2.csv"
+    if damage == "edited":
+        path.write_text("edited")
+    else:
+        (path if damage == "gone" else path.with_name("SHA256SUMS")).unlink()
+    refused(tmp_path, path.parent)
+    with pytest.raises(ResultError, match=r"tables: .*; make the tables .*: python -m cpmlho tables"):
+        tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    assert [run.info.run_id for run in runs(uri, "summary")] == [before.info.run_id]
+
+
+# Other ends of a tracker
+
+
+def test_a_summary_that_was_killed_does_not_stay_open(uri: str, tmp_path: Path) -> None:
+    """Also where the next one finds everything logged already."""
+    make_tables(tmp_path)
+    assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    (before,) = live(uri, "summary")
+    store.Store(uri).begin("summary", "summary", "summary", {}, 0)
+    assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    assert [run.info.run_id for run in live(uri, "summary")] == [before.info.run_id]
+    assert sorted(run.info.status for run in runs(uri, "summary")) == ["FINISHED", "KILLED"]
+
+
+def test_an_interrupted_summary_is_closed_at_once(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise SystemExit(143)
+
+    make_tables(tmp_path)
+    monkeypatch.setattr(store.Store, "log", interrupted)
+    with pytest.raises(SystemExit):
+        tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    assert [run.info.status for run in runs(uri, "summary")] == ["KILLED"]
+
+
+@pytest.mark.parametrize("text", [None, "second"])
+def test_tags_that_were_edited_in_the_page_stop_nothing(uri: str, tmp_path: Path, text: str | None) -> None:
+    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
+    (before,) = live(uri)
+    client = MlflowClient(uri)
+    client.delete_tag(before.info.run_id, store.ATTEMPT)
+    if text:
+        client.set_tag(before.info.run_id, store.ATTEMPT, text)
+    log_live(uri, tmp_path, result(total_seconds=13.5), GRADIENT, pytest.fail)
+    (after,) = live(uri)
+    assert after.info.run_id != before.info.run_id
+
+
+def test_what_is_logged_is_there_at_the_end_also_where_mlflow_is_told_to_log_later(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
+    before = content(uri)
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    lines: list[str] = []
+    log_live(uri, tmp_path, result(), GRADIENT, lines.append)
+    assert lines == []
+    assert content(uri) == before
+
+
+def test_a_result_that_is_gone_when_the_tracker_comes_to_it_is_no_traceback(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process_module, "FAREWELL_SECONDS", 600)
+    process = tracking.TrackerProcess(uri, pytest.fail)
+    process.started(result().spec, {})
+    process.finished(result(), tmp_path / "gone")
+    (run,) = live(uri)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["reason"].startswith(f"{tmp_path}/gone/{RESULT}: cannot be read: ")
+    assert "Traceback" not in capfd.readouterr().err

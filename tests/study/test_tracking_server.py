@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 from served import Server
-from test_tracking import GRADIENT, SEARCH, artifacts, children, content, histories, live, other_protocol, result
+from test_tracking import (
+    GRADIENT,
+    SEARCH,
+    artifacts,
+    children,
+    content,
+    histories,
+    live,
+    make_tables,
+    other_protocol,
+    result,
+)
 
 from cpmlho.study import tracking
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, run_dir, write_run
@@ -58,8 +69,7 @@ def test_a_server_that_is_killed_and_restarted_on_the_way_loses_nothing(
 def test_a_server_gets_what_a_database_gets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for outcome, tables in ((result(), GRADIENT), (result("random_search", 1), SEARCH)):
         write_run(run_dir(tmp_path, outcome.key), outcome, tables)
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "table2.csv").write_text("a table")
+    make_tables(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     lines: list[str] = []
     for anew in (2, 0):

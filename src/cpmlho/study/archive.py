@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from cpmlho.study.files import locked, write_bytes, write_text
-from cpmlho.study.results import RESULT, ResultError
+from cpmlho.study.results import RESULT, ResultError, own_tables
 
 ARCHIVE = "runs.tar.xz"
 CHECKSUM = f"{ARCHIVE}.sha256"  # as `sha256sum --check` reads it
@@ -59,9 +59,9 @@ def unpack(results_dir: str, say: Callable[[str], None]) -> None:
     say(f"{root / RUNS}: {found} runs in {ARCHIVE}, {written} unpacked, {found - written} were there")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> list[Path]:
     """A run's result and tables; not its checkpoint, and nothing half-written."""
-    return (file for file in sorted(folder.iterdir()) if file.name == RESULT or file.suffix == ".csv")
+    return sorted([folder / RESULT, *own_tables(folder)])
 
 
 def archived(root: Path) -> Iterator[tuple[Path, list[tuple[str, bytes]]]]:

@@ -72,6 +72,15 @@ def seal(folder: Path, names: Collection[str]) -> None:
     write_text(folder / SUMS, "".join(f"{_sum(folder / name)}  {name}\n" for name in sorted(names)))
 
 
+def sealed(folder: Path) -> list[str]:
+    """The names of the files that were written together; none where nothing says so."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    return [name for _, _, name in (line.partition("  ") for line in lines) if name]
+
+
 def unsealed(folder: Path, names: Collection[str]) -> list[str]:
     """Which of these files are not as the others were written: edited, damaged, or of an attempt that was cut short.
 

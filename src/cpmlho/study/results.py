@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cpmlho.core.events import Metrics, Weights
 from cpmlho.study.files import write_text
@@ -62,6 +63,12 @@ class RunResult(BaseModel):
     ended: str | None = None
     environment: dict[str, str] = {}  # processor, instructions of the products, threads, system, further versions
 
+    @model_validator(mode="after")
+    def _has_values_of_what_is_tuned(self) -> Self:
+        if self.hyperparameters.keys() != self.spec.data.hyperparameters.keys():
+            raise ValueError(f"hyperparameters must be {', '.join(self.spec.data.hyperparameters)}")
+        return self
+
     @property
     def key(self) -> RunKey:
         """The run's name."""
@@ -104,6 +111,11 @@ class Observer(typing.Protocol):
 def run_dir(results_dir: str | Path, key: RunKey) -> Path:
     """Folder of one run's files."""
     return Path(results_dir) / "runs" / key.dataset / key.method / f"seed{key.seed}"
+
+
+def own_tables(folder: Path) -> list[Path]:
+    """The tables of the run in a folder; not what else lies there, such as the `._history.csv` of a macOS share."""
+    return [folder / name for name in COLUMNS if (folder / name).exists()]
 
 
 def data_file(results_dir: str | Path, dataset: str) -> Path:
@@ -240,4 +252,6 @@ def _cell(text: str) -> float | int | str:
 
 
 def _fits(name: str, value: object) -> bool:
+    if name == "seconds":
+        return isinstance(value, int | float) and math.isfinite(value)
     return isinstance(value, str if name == "status" else int if name in WHOLE else int | float)

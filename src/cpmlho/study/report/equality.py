@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from cpmlho.study.harness.provenance import code_digest
-from cpmlho.study.results import METRICS, RESULT, ResultError, read_result, read_rows
+from cpmlho.study.results import METRICS, RESULT, ResultError, own_tables, read_result, read_rows
 from cpmlho.study.spec import RunKey
 from cpmlho.study.strict import Strict
 
@@ -76,7 +76,7 @@ def numbers(folder: Path) -> str:
         ResultError: a file is missing or damaged.
     """
     content: dict[str, object] = {RESULT: json.loads(read_result(folder / RESULT).model_dump_json(include=NUMBERS))}
-    for path in sorted(folder.glob("*.csv")):
+    for path in own_tables(folder):
         rows = [{name: cell for name, cell in row.items() if name not in TIMES} for row in read_rows(path)]
         content[path.name] = rows
     return json.dumps(content)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.files import unsealed
 from cpmlho.study.harness.provenance import plugged
+from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.provision import as_run
 from cpmlho.study.report.along import KEY, read_along
@@ -101,19 +101,6 @@ class Study:
                 self._along[name, RunKey(str(dataset), str(method), int(str(seed)))] = own
         found = [self._along[name, key] for key in keys if (name, key) in self._along]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
-
-
-def intact(folder: Path, names: list[str], verb: str) -> None:
-    """Check that files of `folder` are as the verb that makes them wrote them, all at once.
-
-    Raises:
-        ResultError: some are missing, or other.
-    """
-    if missing := [name for name in names if not (folder / name).exists()]:
-        raise ResultError(f"{folder}: no {', '.join(missing)}; make the {verb} first: python -m cpmlho {verb}")
-    if other := unsealed(folder, names):
-        said = f"{folder}: {', '.join(other)}: not as the rest was written"
-        raise ResultError(f"{said}; make the {verb} again: python -m cpmlho {verb}")
 
 
 def read_csv(source: Path) -> pd.DataFrame:

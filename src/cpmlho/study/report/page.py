@@ -12,12 +12,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cpmlho.study.archive import ARCHIVE
+from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import answer, beside, strip
 from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
-from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete, intact
+from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpmlho.study.plugins import load_plugins
-from cpmlho.study.results import RESULT, read_result
+from cpmlho.study.results import RESULT, ResultError, read_result
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI
 from cpmlho.study.tracking.tracker import Tracker
@@ -41,7 +41,10 @@ def follow(tracker: Tracker) -> None:
             tracker.evaluated(content[0])
         elif name == "finished":
             folder = Path(content[0])
-            tracker.finished(read_result(folder / RESULT), folder)
+            try:
+                tracker.finished(read_result(folder / RESULT), folder)
+            except ResultError as error:  # the run waits no longer, and its files are gone already
+                tracker.failed(str(error))
         elif name == "failed":
             tracker.failed(content[0])
     tracker.killed()

@@ -9,17 +9,27 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, NETWORK, PLANES, RESULT, TRIALS, Row, RunResult
+from cpmlho.study.results import (
+    HISTORY,
+    HYPERPARAMETERS,
+    METRICS,
+    NETWORK,
+    PLANES,
+    RESULT,
+    Row,
+    RunResult,
+    damaged,
+    own_tables,
+)
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.store import NOTE
 
 DIGEST = "files_sha256"
 LAYOUT = b"2"  # of an entry: another one here, and `track` writes every entry anew
-TABLES = (HISTORY, HYPERPARAMETERS, PLANES, TRIALS)
 TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
 
 Tables = Mapping[str, Sequence[Row]]
@@ -45,9 +55,17 @@ class Times(NamedTuple):
 
     @classmethod
     def past(cls, result: RunResult, tables: Tables, folder: Path) -> Self:
-        """From what the result says; where it says nothing, from its file's time, which from an archive may be 0."""
-        ended = _moment(result, "ended") or (folder / RESULT).stat().st_mtime
-        started = _moment(result, "started") or max(ended - result.total_seconds, 0)
+        """From what the result says; where it says nothing, from its file's time, which from an archive may be 0.
+
+        Raises:
+            ResultError: it says no time.
+        """
+        try:
+            ended = _moment(result, "ended") or (folder / RESULT).stat().st_mtime
+            started = _moment(result, "started") or max(ended - result.total_seconds, 0)
+            _ = [datetime.fromtimestamp(moment, UTC) for moment in (started, ended)]
+        except (ValueError, OverflowError) as error:
+            raise damaged(folder / RESULT, f"when it was made: {error}") from None
         rows = tables.get(HISTORY, ())
         whole = float(rows[-1]["seconds"]) if rows else 0.0
         shares = tuple((int(row["step"]), float(row["seconds"]) / whole if whole else 1.0) for row in rows)
@@ -132,7 +150,8 @@ def trial(row: Row) -> tuple[str, str, dict[str, Any], dict[tuple[str, int], Any
 
 def run_files(folder: Path) -> dict[str, Path]:
     """The files of a run that its entry holds, by name."""
-    return {name: folder / name for name in (RESULT, *TABLES, NETWORK) if (folder / name).exists()}
+    network = [folder / NETWORK] if (folder / NETWORK).exists() else []
+    return {path.name: path for path in (folder / RESULT, *own_tables(folder), *network)}
 
 
 def summary_files(folder: Path) -> dict[str, Path]:

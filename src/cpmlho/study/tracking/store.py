@@ -127,7 +127,8 @@ class Store:
             for (name, step), value in points.items()
             if isinstance(value, int | float) and not math.isinf(value)  # MLflow would turn inf into 1.8e308
         ]
-        self.client.log_batch(run_id, metrics, [Param(name, str(value)) for name, value in (params or {}).items()])
+        pairs = [Param(name, str(value)) for name, value in (params or {}).items()]
+        self.client.log_batch(run_id, metrics, pairs, synchronous=True)
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset as a run's input, by its name and digest alone."""
@@ -142,10 +143,10 @@ class Store:
 
         for child in self._search(experiment, f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'RUNNING'"):
             self.client.set_terminated(child.info.run_id, "KILLED")
-        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()], synchronous=True)
         self.client.set_terminated(run_id, status, ended)
         closed = [run for run in self._live(experiment, key) if run.info.status != "RUNNING"]
-        closed.sort(key=lambda run: (run.info.status == "FINISHED", int(run.data.tags[ATTEMPT])))
+        closed.sort(key=lambda run: (run.info.status == "FINISHED", _attempt(run)))
         for run in closed[:-1]:
             self._supersede(experiment, run)
 
@@ -196,7 +197,7 @@ class Store:
         for each in (*children, run):  # the run last, so that an interruption in between is made up for next time
             if each.info.status == "RUNNING":
                 self.client.set_terminated(each.info.run_id, "KILLED")
-            self.client.set_tag(each.info.run_id, SUPERSEDED, "true")
+            self.client.set_tag(each.info.run_id, SUPERSEDED, "true", synchronous=True)
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -221,3 +222,9 @@ class Store:
     def _retry(times: str) -> None:
         if RETRIES_ARE_OURS:
             os.environ[RETRIES] = times
+
+
+def _attempt(run: Any) -> int:
+    """The number of an attempt; 0 where it was taken away or edited in MLflow's page."""
+    text = str(run.data.tags.get(ATTEMPT))
+    return int(text) if text.isdecimal() else 0

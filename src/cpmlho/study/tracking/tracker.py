@@ -39,11 +39,12 @@ def _never_fails(
             reason = one_line(error, self.uri)
             self._say(f"MLflow at {shown(self.uri)} fails, tracking stops here, results are not affected: {reason}")
             self.broken = True
-            if self._open is not None:
-                self._store.hurry()
-                with suppress(Exception):  # an entry that is not whole must not stay open
-                    self._end("FAILED", {"status": "not tracked", "reason": reason}, Times.now().ended)
+            self._let_go("FAILED", {"status": "not tracked", "reason": reason})
             return None
+        except BaseException:  # Ctrl-C or SIGTERM
+            self.broken = True
+            self._let_go("KILLED", {"status": "killed"})
+            raise
 
     return guarded
 
@@ -98,9 +99,8 @@ class Tracker:
         self._end("KILLED", {"status": "killed"}, Times.now().ended)
 
     @_never_fails
-    def rebuilt(self, result: RunResult, folder: Path, tables: Tables) -> None:
+    def rebuilt(self, result: RunResult, folder: Path, tables: Tables, times: Times) -> None:
         """Log a finished run from its files, at the times when it happened."""
-        times = Times.past(result, tables, folder)
         self._begin(result.spec, times.started)
         self._add(tables, times)
         self._finish(result, folder, times)
@@ -122,9 +122,12 @@ class Tracker:
     def summarised(self, folder: Path) -> bool:
         """Have the tables, figures and report under `folder` as the one live summary; whether there are any."""
         files = entry.summary_files(folder)
+        if not files:
+            return False
+        self._store.close(SUMMARY, SUMMARY, {"status": "killed"})  # what a killed process has left open
         tag = (entry.DIGEST, entry.digest(files))
-        if not files or self._store.has(SUMMARY, SUMMARY, tag, _sizes(files), 0):
-            return bool(files)
+        if self._store.has(SUMMARY, SUMMARY, tag, _sizes(files), 0):
+            return True
         now = Times.now().started
         note = "Tables, figures and report over all runs, as the files had them when they were last made."
         run_id = self._store.begin(SUMMARY, SUMMARY, SUMMARY, {NOTE: note, **entry.source("summary")}, now)
@@ -178,6 +181,13 @@ class Tracker:
         for path in paths.values():
             self._store.client.log_artifact(run_id, str(path))
         self._end("FINISHED", entry.last_tags(result, folder), times.ended)
+
+    def _let_go(self, status: str, tags: dict[str, str]) -> None:
+        """Close an entry that is not whole, without trying for long."""
+        if self._open is not None:
+            self._store.hurry()
+            with suppress(Exception):
+                self._end(status, tags, Times.now().ended)
 
     def _end(self, status: str, tags: dict[str, str], ended: int) -> None:
         if self._open is None:
