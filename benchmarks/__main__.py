@@ -65,7 +65,7 @@ def main() -> None:
     sections: dict[str, Callable[[], list[Row]]] = {
         "steps": lambda: [row for n in threads for row in show(f"Steps, batch 128, {n} threads", measure(n))],
         "parts": lambda: show("Where a Delta-STN cycle's time goes, 1 thread", parts()),
-        "runs": lambda: show("Whole runs: one epoch and two measured, the share for all epochs computed from them", whole_runs()),
+        "runs": lambda: show("Whole runs: the share for all epochs, computed from one epoch and two", whole_runs()),
         "library": lambda: show("What tuning costs, processor time on 1 thread", costs()),
         "commands": lambda: show("Commands", commands()),
     }
