@@ -10,28 +10,32 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rocrate.rocrate import ROCrate
 from test_mutations import killed, leftovers
 from test_tracking import GRADIENT, MADE, PROCESSES, artifacts, live, make_tables, other_protocol, result, runs
 
 from cpmlho.study import tracking
+from cpmlho.study.archive import archived, pack, unpack
 from cpmlho.study.arrays import DataError
+from cpmlho.study.crate import write_crate
 from cpmlho.study.data import load as load_data
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.provision import provide
 from cpmlho.study.report.equality import compare
-from cpmlho.study.results import data_file, run_dir, write_run
+from cpmlho.study.results import RESULT, ResultError, data_file, run_dir, write_run
 from cpmlho.study.settings import IDX_FILES
 
 ROOT = Path(__file__).parents[2]
 SUBSET = ROOT / "tests" / "data" / "MNIST" / "raw"
 WHOLE = {name: gzip.decompress((SUBSET / f"{name}.gz").read_bytes()) for name in IDX_FILES}
 ALTERED = b"altered"
-WRITES = ("fsync", "replace", "rmdir")  # of four files and the record, and the end of the folder that they were in
+WRITES = ("fsync", "mkdir", "rename", "replace", "rmdir")  # the steps by which files and folders come and go
 
 
 @pytest.fixture
@@ -73,10 +77,10 @@ def check_the_next_fetch(protocol: Protocol, raw: Path) -> None:
     load_data(protocol.datasets["mnist"], protocol.data.dir)
 
 
-def dies_writing(protocol: Protocol, number: int) -> Callable[[], None]:
-    """A fetch that is killed just before the step of writing with this number."""
+def dies_writing(act: Callable[[], object], number: int, steps: Sequence[str] = WRITES) -> Callable[[], None]:
+    """An act that is killed just before the one of these steps with this number."""
 
-    def act() -> None:
+    def dies() -> None:
         left = number
 
         def counted(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,11 +93,11 @@ def dies_writing(protocol: Protocol, number: int) -> Callable[[], None]:
 
             return counting
 
-        for name in WRITES:
+        for name in steps:
             setattr(os, name, counted(getattr(os, name)))
-        provide(protocol, "mnist", lambda line: None)
+        act()
 
-    return act
+    return dies
 
 
 def test_a_fetch_killed_at_any_step_of_its_writing_leaves_nothing_for_ever(small_protocol: Protocol) -> None:
@@ -102,7 +106,7 @@ def test_a_fetch_killed_at_any_step_of_its_writing_leaves_nothing_for_ever(small
         number += 1
         shutil.rmtree(raw.parents[1], ignore_errors=True)
         shutil.rmtree(small_protocol.results_dir, ignore_errors=True)
-        if not killed(dies_writing(small_protocol, number), 60):
+        if not killed(dies_writing(lambda: fetched(small_protocol), number), 60):
             break
         check_what_is_there(small_protocol, raw)
         seen["killed"] += 1
@@ -151,6 +155,107 @@ def test_what_a_fetch_left_where_nobody_may_write_does_no_harm(
         assert fetched(small_protocol) == ["mnist: four files verified, in place"]
     fetched(small_protocol)
     assert leftovers(raw) == [".another"]
+
+
+# The archive of runs, and the crate
+
+Folder = Callable[[Path], object]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def packed(folder: Path) -> Path:
+    """Three runs, their archive, and a page."""
+    for seed in range(3):
+        run = result(seed=seed, started="2026-01-02T00:00:00+00:00", ended="2026-01-02T00:30:00+00:00")
+        write_run(run_dir(folder, run.key), run, GRADIENT)
+    (folder / "report.html").touch()
+    pack(str(folder), quiet)
+    return folder
+
+
+def export(folder: Path) -> None:
+    protocol = load([ROOT / "config.yaml"], {"results_dir": str(folder)})
+    write_crate(protocol, [ROOT / "config.yaml"], folder / "crate", quiet)
+
+
+def lose_a_run(folder: Path) -> None:
+    shutil.rmtree(run_dir(folder, result(seed=2).key))
+
+
+def lose_parts(folder: Path) -> None:
+    """One run, and the result of another."""
+    lose_a_run(folder)
+    (run_dir(folder, result(seed=1).key) / RESULT).unlink()
+
+
+def change_the_page(folder: Path) -> None:
+    export(folder)
+    (folder / "report.html").write_text("newer")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def check_archive(folder: Path) -> None:
+    """It is whole, or refused."""
+    with suppress(ResultError):
+        assert sum(1 for _ in archived(folder)) in (2, 3)
+
+
+def check_runs(folder: Path) -> None:
+    """A run with a result has all its tables."""
+    for path in (folder / "runs").glob(f"*/*/*/{RESULT}"):
+        assert {each.name for each in path.parent.iterdir()} == {RESULT, *GRADIENT}
+
+
+def check_crate(folder: Path) -> None:
+    """It is not there, or whole."""
+    if (folder / "crate").exists():
+        crate = ROCrate(folder / "crate")
+        assert crate.root_dataset["mentions"]
+        assert {each.id for each in crate.data_entities} < set(tree(folder / "crate"))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files that can be seen, by their place."""
+    paths = (path for path in folder.rglob("[!.]*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("act", "prepare", "check", "steps"),
+    [
+        (lambda folder: pack(str(folder), quiet), lose_a_run, check_archive, WRITES),
+        (lambda folder: unpack(str(folder), quiet), lose_parts, check_runs, WRITES),
+        (export, nothing, check_crate, ["rename"]),
+        (export, change_the_page, check_crate, ["rename", "rmdir"]),
+    ],
+    ids=["pack", "unpack", "crate", "another crate"],
+)
+def test_archive_and_crate_killed_at_any_step_of_their_writing(
+    act: Folder, prepare: Folder, check: Folder, steps: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    start, whole, folder = packed(tmp_path / "start"), tmp_path / "whole" / "results", tmp_path / "results"
+    prepare(start)
+    shutil.copytree(start, whole)
+    act(whole)
+    kills = 0
+    while True:
+        shutil.copytree(start, folder)
+        if not killed(dies_writing(lambda: act(folder), kills + 1, steps), 60):
+            break
+        kills += 1
+        check(folder)
+        act(folder)
+        assert tree(folder) == tree(whole)
+        assert leftovers(folder) == []
+        shutil.rmtree(folder)
+    assert kills >= len(steps)
 
 
 # Verbs that write little

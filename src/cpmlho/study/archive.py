@@ -76,7 +76,9 @@ def archived(root: Path) -> Iterator[tuple[Path, list[tuple[str, bytes]]]]:
     except OSError as error:
         raise ResultError(f"{error.filename}: {error.strerror}; the verb `pack` makes it") from None
     if checksum != [hashlib.sha256(content).hexdigest()]:
-        raise ResultError(f"{path}: damaged: its SHA-256 is not that of {CHECKSUM}; `git checkout` both")
+        raise ResultError(
+            f"{path}: damaged: its SHA-256 is not that of {CHECKSUM}; `git checkout` both, or `pack` anew"
+        )
     with lzma.open(io.BytesIO(content)) as compressed, tarfile.open(fileobj=compressed, mode="r|") as tar:
         for parent, members in groupby(tar, lambda member: PurePosixPath(member.name).parent):
             if parent.parts[0] != RUNS or ".." in parent.parts:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, archived
+from cpmlho.study.files import write_folder
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import RESULT, ResultError
 
@@ -68,13 +68,7 @@ def write_crate(protocol: Protocol, configs: Sequence[Path], out: Path, say: Cal
     if missing:
         raise ResultError(f"{missing[0]}: missing; a crate is made from the root of the checkout")
     made = made_by(results)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        describe(protocol, made, inputs, outputs).write(temporary)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_folder(out, describe(protocol, made, inputs, outputs).write)
     say(f"{out}: {made.runs} runs, {len(outputs)} files of results, {len(inputs) + 1} of the workflow")
 
 

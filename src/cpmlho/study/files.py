@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,7 +49,7 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
     """A new locked file beside another one; it goes at the end unless it was renamed."""
     there = 0
     while not there:  # another process may have taken it for left behind before it was locked
-        with path.with_name(f".{path.name}.{secrets.token_hex(4)}").open("xb") as file:
+        with _hidden(path).open("xb") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             if there := os.fstat(file.fileno()).st_nlink:
@@ -58,13 +59,51 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
                     Path(file.name).unlink(missing_ok=True)
 
 
+def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder so that it is never seen half-filled, in the place of the one that is there.
+
+    Args:
+        path: the folder.
+        fill: is given a hidden folder to write into. What killed processes have left of such folders goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(path)
+    new, old = _hidden(path), _hidden(path)
+    new.mkdir()
+    try:
+        with _opened(new) as descriptor:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fill(new)
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor of a file or folder, to lock it by; NFS locks files that are open for writing alone."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _remove_left(path: Path) -> None:
-    """Remove what killed processes have left of a file that they were writing."""
+    """Remove what killed processes have left of a file or folder that they were writing."""
     for left in path.parent.glob(f".{path.name}.*"):
         if re.fullmatch("[0-9a-f]+", left.suffix[1:]):
-            with suppress(OSError), left.open("r+b") as file:  # it is locked or gone, or cannot be locked or removed
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
+            with suppress(OSError), _opened(left) as descriptor:  # locked or gone, or cannot be locked or removed
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def seal(folder: Path, names: Collection[str]) -> None:
