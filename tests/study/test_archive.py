@@ -6,7 +6,7 @@ import lzma
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, pack, unpack
@@ -40,6 +40,7 @@ def moved(packed, to):
     return to
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.integers(0, 99), st.binary(max_size=300), min_size=1, max_size=4))
 def test_what_comes_out_is_what_went_in(tmp_path_factory, contents):
     runs = {f"runs/mnist/m/seed{seed}": {"result.json": b"{}", "planes.csv": text} for seed, text in contents.items()}

@@ -7,7 +7,7 @@ import pytest
 from cpmlho.core.options import CPMLHO, CPMLHOUncentred
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey
-from cpmlho.study.results import HISTORY, PLANES, read_result, read_rows
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, ResultError, read_result, read_rows
 
 
 def run(small, folder, method, epochs, settings=None):
@@ -43,6 +43,17 @@ def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp
     assert [row["epoch"] for row in history] == list(gaps)
     assert len(history) < 30
     assert history[-1]["val_loss"] < 2.4
+
+
+@pytest.mark.parametrize("name", [HISTORY, HYPERPARAMETERS, PLANES])
+def test_a_table_that_is_gone_is_named_by_whatever_reads_the_run(small, tmp_path, name):
+    """Without its planes, a run that they drove away would count as done."""
+    result, _ = run(small, tmp_path, "cpmlho", 1)
+    assert result.tables == [HISTORY, HYPERPARAMETERS, PLANES]
+    assert read_result(tmp_path / RESULT) == result
+    (tmp_path / name).unlink()
+    with pytest.raises(ResultError, match=f"{name}: damaged, .*: it is not there"):
+        read_result(tmp_path / RESULT)
 
 
 @pytest.mark.parametrize(("per_layer", "layers"), [(False, [None]), (True, [1, 2, 3])])

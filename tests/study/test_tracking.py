@@ -489,7 +489,7 @@ def _breaks_later(database: Path) -> Iterator[str]:
         (_read_only, "readonly database"),
         (_corrupt, "not a database"),
         (_folder, "unable to open"),
-        (_nobody_listens, "refused"),
+        pytest.param(_nobody_listens, "refused", marks=pytest.mark.slow),
         (_locked_for_ever, "locked"),
         (_breaks_later, "disk is full"),
     ],

@@ -234,13 +234,14 @@ def test_no_argument_and_no_line_of_a_tracker_has_the_password(
     assert "s3cret" not in said.err + said.out + "".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["track", "summary"])
 def test_the_verbs_have_a_status_and_no_password_where_no_server_answers(tmp_path: Path, verb: str) -> None:
     make_tables(tmp_path)
     write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
     (tmp_path / "over.yaml").write_text(f"results_dir: {tmp_path}\n")
     command = [sys.executable, "-m", "cpmlho", verb, "--config", str(ROOT / "config.yaml"), "--config", "over.yaml"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9", store.RETRIES: "0"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "Connection refused" in done.stderr
@@ -288,6 +289,7 @@ def test_a_variants_name_begins_with_method_and_seed_and_its_tags_say_what_it_ch
     assert len(histories(uri, run)) <= 24
 
 
+@pytest.mark.slow
 def test_the_link_opens_the_runs(uri: str, tmp_path: Path) -> None:
     assert tracking.ui_link(uri) == "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
     log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
@@ -475,6 +477,7 @@ def test_what_is_logged_is_there_at_the_end_also_where_mlflow_is_told_to_log_lat
     assert content(uri) == before
 
 
+@pytest.mark.slow
 def test_a_result_that_is_gone_when_the_tracker_comes_to_it_is_no_traceback(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

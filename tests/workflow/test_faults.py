@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.report.equality import numbers
 from cpmlho.study.results import RESULT, run_dir
+from cpmlho.study.settings import IDX_FILES
 from runs import content
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,8 @@ class Workflow:
 
     def __init__(self, folder, data_dir, **changes):
         self.folder = folder
-        overlay = {**changes, "results_dir": "results", "data": {"dir": data_dir}}
+        data = {"dir": data_dir, "folder": str(ROOT / "tests" / "data")}
+        overlay = {**changes, "results_dir": "results", "data": data}
         (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
         self.files = [ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml", folder / "overlay.yaml"]
         self.protocol = load(self.files)
@@ -57,6 +60,8 @@ class Workflow:
         environment.pop("MLFLOW_TRACKING_URI", None)
         environment |= exported
         options = {"cwd": self.folder, "env": environment, "text": True, "start_new_session": True}
+        if not background:  # also where the tests themselves are in a background that ignores it
+            options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen([*command, *targets, "--configfile", *self.files[1:]], **options, **pipes)
 
@@ -166,6 +171,26 @@ def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(small, tmp
     ]
     first.send_signal(signal.SIGTERM)
     first.communicate()
+
+
+def test_data_that_a_killed_fetch_left_half_in_another_place_are_completed(small, tmp_path):
+    """The record of the first place says that they are verified; no file of the second was."""
+    run = {"datasets": ["mnist"], "methods": ["fixed"], "variants": [], "seeds": [0]}
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 1}}, run=run)
+    process = workflow.start(*workflow.results())
+    process.communicate()
+    assert process.returncode == 0
+    half = tmp_path / "elsewhere" / "MNIST" / "raw"
+    half.mkdir(parents=True)
+    for name in IDX_FILES[:2]:
+        shutil.copy(Path(small.data.dir, "MNIST", "raw", name), half)
+    run["seeds"] = [0, 1]
+    workflow = Workflow(tmp_path, str(half.parents[1]), datasets={"mnist": {"epochs": 1}}, run=run)
+    process = workflow.start(*workflow.results())
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert {path.name for path in half.iterdir() if path.name != LOCK} == set(IDX_FILES)
+    assert said.count("seed0") == 0  # finished with the same data
 
 
 def test_what_a_notebook_or_a_cluster_exports_changes_nothing_and_secrets_are_nowhere(small, tmp_path):

@@ -62,6 +62,7 @@ class RunResult(BaseModel):
     started: str | None = None  # UTC; the first edition did not record it, nor the environment
     ended: str | None = None
     environment: dict[str, str] = {}  # processor, instructions of the products, threads, system, further versions
+    tables: list[str] = []  # that the run wrote beside this; earlier results do not say
 
     @model_validator(mode="after")
     def _has_values_of_what_is_tuned(self) -> Self:
@@ -154,7 +155,8 @@ def read_result(path: Path) -> RunResult:
     """Read one result.json.
 
     Raises:
-        ResultError: the file is missing, damaged, of another format, or of another run than its place says.
+        ResultError: the file is missing, damaged, of another format, or of another run than its place says; or a table
+            of the run is missing.
     """
     try:
         result = RunResult.model_validate(_present(json.loads(path.read_text(encoding="utf-8"))))
@@ -163,6 +165,8 @@ def read_result(path: Path) -> RunResult:
     except (ValidationError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise ResultError(f"{path}: not a result of this version, remove it and run again: {first}") from None
+    if gone := [name for name in result.tables if not path.with_name(name).exists()]:
+        raise damaged(path.with_name(gone[0]), "it is not there")
     if path.parent.parts[-4:-3] == ("runs",) and Path(*path.parent.parts[-4:]) != run_dir("", result.key):
         raise ResultError(f"{path}: is the result of {result.key}; remove it and run again")
     return result

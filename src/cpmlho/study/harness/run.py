@@ -165,4 +165,5 @@ def result_of(
         started=utc(started),
         ended=utc(time.time()),
         environment=environment(device) | libraries(spec.algorithm, spec.data),
+        tables=sorted(record.tables),
     )
