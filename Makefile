@@ -56,7 +56,7 @@ lint: .venv/.ready          ## formatting, style and types
 gpu-check: .venv/.ready     ## a GPU against the CPU and against itself; without one, what can be said
 	$(BIN)/python -m benchmarks.gpu
 
-test-cluster: .venv/.ready  ## the smoke protocol on a Slurm and a PostgreSQL of its own, attacked on the way; as root
+test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL of its own, attacked on the way; as root
 	$(BIN)/python -m tests.cluster
 
 # In a new clone the committed runs are older than the record of the data, which is not committed: they are made as old.

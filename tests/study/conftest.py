@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,14 @@ import pytest
 from cpmlho.study import plugins, tracking
 from cpmlho.study.tracking import store
 from runs import forget
+
+
+@pytest.fixture(autouse=True)
+def unset_patience() -> Iterator[None]:
+    """What a store of this process sets is no user's setting to the commands that a test starts."""
+    yield
+    if store.RETRIES_ARE_OURS:
+        os.environ.pop(store.RETRIES, None)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from cpmlho.study.results import (
     PLANES,
     RESULT,
     TRIALS,
+    Observer,
     read_result,
     read_rows,
     run_dir,
@@ -207,7 +208,7 @@ def test_a_diverged_trial_counts_as_worst_and_the_search_goes_on(small, tmp_path
 def test_observers_see_everything_in_order(small, tmp_path):
     seen = []
 
-    class Watcher:
+    class Watcher(Observer):
         def started(self, spec, tables):
             seen.append("started")
 

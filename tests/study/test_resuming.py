@@ -12,7 +12,7 @@ from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey
-from cpmlho.study.results import HISTORY, RESULT
+from cpmlho.study.results import HISTORY, RESULT, Observer
 from runs import content
 
 METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_uncentred"]
@@ -22,7 +22,7 @@ class InterruptionError(Exception):
     """What ends a run early in these tests."""
 
 
-class Interrupter:
+class Interrupter(Observer):
     """Ends the run once so many evaluations have been seen; remembers what it was told at the start."""
 
     def __init__(self, after):
@@ -32,19 +32,10 @@ class Interrupter:
     def started(self, spec, tables):
         self.tables = {name: list(rows) for name, rows in tables.items()}
 
-    def ticked(self, epoch):
-        pass
-
     def evaluated(self, tables, weights):
         self.left -= 1
         if self.left == 0:
             raise InterruptionError
-
-    def finished(self, result, folder):
-        pass
-
-    def failed(self, reason):
-        pass
 
 
 def spec_of(small, dataset, method):

@@ -241,7 +241,7 @@ def test_the_verbs_have_a_status_and_no_password_where_no_server_answers(tmp_pat
     write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
     (tmp_path / "over.yaml").write_text(f"results_dir: {tmp_path}\n")
     command = [sys.executable, "-m", "cpmlho", verb, "--config", str(ROOT / "config.yaml"), "--config", "over.yaml"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9", store.RETRIES: "0"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "Connection refused" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -90,8 +89,8 @@ class ResultError(Exception):
     """A result file is missing or damaged; the message names it."""
 
 
-class Observer(typing.Protocol):
-    """What watches a run while it goes: a tracker, a progress display. It may fail without the run failing."""
+class Observer:
+    """What watches a run while it goes: a tracker, a progress display. By itself it does nothing."""
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
         """The run is about to train, or to go on from the rows that it had when it was interrupted."""

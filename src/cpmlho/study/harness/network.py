@@ -10,11 +10,11 @@ import torch
 
 from cpmlho.core.events import Weights
 from cpmlho.study.files import write_bytes
-from cpmlho.study.results import NETWORK, Row, RunResult
+from cpmlho.study.results import NETWORK, Observer, Row
 from cpmlho.study.spec import RunSpec
 
 
-class Network:
+class Network(Observer):
     """Writes `network.pt`: `weight0`, `bias0`, `weight1` and so on, as they are at the final hyperparameters.
 
     Args:
@@ -30,9 +30,6 @@ class Network:
         if not (self._kept and tables):
             self._path.unlink(missing_ok=True)
 
-    def ticked(self, epoch: int) -> None:
-        """Nothing to do."""
-
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
         """Keep the network that the run would be judged by if it ended here."""
         if self._kept and weights is not None:
@@ -42,9 +39,3 @@ class Network:
             buffer = io.BytesIO()
             torch.save(named, buffer)
             write_bytes(self._path, buffer.getbuffer())
-
-    def finished(self, result: RunResult, folder: Path) -> None:
-        """It is there."""
-
-    def failed(self, reason: str) -> None:
-        """It stays, for the run to go on from."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cpmlho.core.events import Weights
-from cpmlho.study.results import HISTORY, Row, RunResult
+from cpmlho.study.results import HISTORY, Observer, Row, RunResult
 from cpmlho.study.spec import RunKey, RunSpec
 
 
-class Progress:
+class Progress(Observer):
     """Prints which run stands where, its validation loss and the time left.
 
     Args:

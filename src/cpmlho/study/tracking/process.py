@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpmlho.study.results import Row, RunResult
+from cpmlho.study.results import Observer, Row, RunResult
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI
 
@@ -30,8 +30,8 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class TrackerProcess:
-    """An `Observer` that passes everything on to `python -m cpmlho.study.tracking`.
+class TrackerProcess(Observer):
+    """Passes everything on to `python -m cpmlho.study.tracking`.
 
     Args:
         uri: the tracking store.
@@ -53,9 +53,6 @@ class TrackerProcess:
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
         """Pass on."""
         self._send("started", spec.model_dump(mode="json"), tables)
-
-    def ticked(self, epoch: int) -> None:
-        """Nothing to log: a trial is judged at its end."""
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: object) -> None:
         """Pass the rows on; the network is in the run's folder at its end."""

@@ -50,7 +50,7 @@ def _never_fails(
 
 
 class Tracker:
-    """Logs runs to MLflow, one after another; an `Observer`. A store that fails silences it and nothing else.
+    """Logs runs to MLflow, one after another. A store that fails silences it and nothing else.
 
     Args:
         uri: the tracking store.
@@ -74,9 +74,6 @@ class Tracker:
         """Begin a run with its settings and the rows that it has."""
         self._begin(spec, Times.now().started)
         self._add(tables, Times.now())
-
-    def ticked(self, epoch: int) -> None:
-        """Nothing to log: a trial is judged at its end."""
 
     @_never_fails
     def evaluated(self, tables: Tables) -> None:
