@@ -38,6 +38,7 @@ def test_a_part_imports_only_what_it_may(part):
             assert not forbidden, f"{path.name} imports {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

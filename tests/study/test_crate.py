@@ -17,6 +17,8 @@ from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import ResultError
 from cpmlho.study.spec import RunKey
 
+pytestmark = pytest.mark.slow
+
 RUN = {"datasets": ["mnist"], "methods": ["delta_stn", "cpmlho"], "variants": [], "seeds": [0, 1]}
 CONFIGS = [Path("config.yaml"), Path("workflow/published.yaml")]
 
@@ -107,7 +109,6 @@ def test_a_folder_with_something_else_is_left_alone(export: Callable[[str], Path
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = load(tmp_path / "results", run=RUN)
     write(protocol, RunKey("mnist", "cpmlho", 0), 0.3)

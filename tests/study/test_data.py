@@ -370,6 +370,7 @@ def test_registry_reasons(fetch, clients):
         fetch(sources=["registry"])
 
 
+@pytest.mark.slow
 def test_a_silent_client_is_ended(tmp_path, fetch, clients):
     write_client(clients, "npm", f"echo $$ > {tmp_path}/pid; exec sleep 60")
     start = time.monotonic()
@@ -380,6 +381,7 @@ def test_a_silent_client_is_ended(tmp_path, fetch, clients):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_on_writing_is_not_ended(tmp_path, fetch, clients):
     pack(tmp_path / "it.tgz", tmp_path / "content", MNIST, plain(MNIST))
     write_client(clients, "npm", f"for i in 1 2 3 4 5 6; do echo . >> part; sleep 0.4; done; cp {tmp_path}/it.tgz .")
