@@ -4,9 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
-EDITION := --config overlay=workflow/published.yaml
-PROTOCOL := --config config.yaml --config workflow/published.yaml
-UNPACK = $(BIN)/python -m cpmlho unpack $(PROTOCOL)
+VERB = $(BIN)/python -m cpmlho $(1) --config config.yaml --config workflow/$(2).yaml
 
 .PHONY: help all quick paper published multiverse ui test test-fast bench docs lint gpu-check test-cluster
 
@@ -19,16 +17,14 @@ all: .venv/.ready           ## the replication: data, runs, tables, figures, rep
 quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on two cores, into results/quick
 	$(SNAKEMAKE) all --config overlay=workflow/quick.yaml
 
-paper: .venv/.ready         ## tables, figures and report from the published runs, without training, in a minute
-	$(UNPACK)
-	$(BIN)/python -m cpmlho tables $(PROTOCOL)
-	$(BIN)/python -m cpmlho figures $(PROTOCOL)
-	$(BIN)/python -m cpmlho report $(PROTOCOL)
+paper: .venv/.ready         ## tables, figures and pages from the published runs, without training, in a minute
+	$(call MADE,multiverse)
+	$(call MADE,published)
 
 published: .venv/.ready docs/results/data/fashionmnist.json   ## the whole published protocol: hours, resumable
-	$(SNAKEMAKE) all $(EDITION)
+	$(SNAKEMAKE) all --config overlay=workflow/published.yaml
 
-multiverse: .venv/.ready    ## the specification curve: hours, resumable
+multiverse: .venv/.ready docs/multiverse/data/fashionmnist.json   ## the specification curve: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
 ui: .venv/.ready            ## MLflow's page on these runs
@@ -59,12 +55,21 @@ gpu-check: .venv/.ready     ## a GPU against the CPU and against itself; without
 test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL of its own, attacked on the way; as root
 	$(BIN)/python -m tests.cluster
 
+define MADE
+	$(call VERB,unpack,$(1))
+	$(call VERB,tables,$(1))
+	$(call VERB,figures,$(1))
+	$(call VERB,report,$(1))
+endef
+
 # In a new clone the committed runs are older than the record of the data, which is not committed: they are made as old.
-docs/results/data/fashionmnist.json: | .venv/.ready
-	$(SNAKEMAKE) $(EDITION) -- docs/results/data/mnist.json $@
+docs/results/data/fashionmnist.json: PROTOCOL := published
+docs/multiverse/data/fashionmnist.json: PROTOCOL := multiverse
+docs/%/data/fashionmnist.json: | .venv/.ready
+	$(SNAKEMAKE) --config overlay=workflow/$(PROTOCOL).yaml -- docs/$*/data/mnist.json $@
 	touch $@
-	$(UNPACK)
-	find docs/results/runs -type f -exec touch -r $@ {} +
+	$(call VERB,unpack,$(PROTOCOL))
+	find docs/$*/runs -type f -exec touch -r $@ {} +
 
 # A .venv that was moved or copied still runs the code of where it was made, and one without its interpreter nothing.
 MADE_HERE := $(shell sed -n 's/^command = .* -m venv \(--clear \)*//p' .venv/pyvenv.cfg 2>/dev/null)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from cpmlho.study.archive import ARCHIVE, CHECKSUM, unpack
 from cpmlho.study.data import fetch
 from cpmlho.study.protocol import load
+from runs import unpacked
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,14 +31,6 @@ def small(tmp_path_factory):
     for dataset in protocol.datasets.values():
         fetch(dataset, protocol.data, lambda line: None)
     return protocol
-
-
-def unpacked(edition, folder):
-    """A folder with the runs of a published edition, and without what was made of them."""
-    for name in (ARCHIVE, CHECKSUM):
-        (folder / name).symlink_to(ROOT / "docs" / edition / name)
-    unpack(str(folder), lambda line: None)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cpmlho.study import plugins
+from cpmlho.study.archive import ARCHIVE, CHECKSUM, unpack
 from cpmlho.study.harness.provenance import code_digest, modules
 from cpmlho.study.report.equality import TIMES
 from cpmlho.study.results import RESULT, read_rows
@@ -39,3 +40,11 @@ def forget(before):
         each.update(earlier)
     for cached in (modules, code_digest):
         cached.cache_clear()
+
+
+def unpacked(edition, folder):
+    """A folder with the runs of a published edition, and without what was made of them."""
+    for name in (ARCHIVE, CHECKSUM):
+        (folder / name).symlink_to(Path(__file__).parents[1] / "docs" / edition / name)
+    unpack(str(folder), lambda line: None)
+    return folder

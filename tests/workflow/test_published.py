@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from cpmlho.study.protocol import load
+from cpmlho.study.report.frame import read_csv
+from cpmlho.study.report.tables.multiverse import sentence
 from cpmlho.study.report.write import write_tables
+from runs import unpacked
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+NAMES = {"mnist": "MNIST", "fashionmnist": "FashionMNIST"}
+CURVE = ROOT / "docs" / "multiverse" / "tables" / "multiverse.csv"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,12 @@ def test_its_tables_are_what_its_runs_give(again, name):
     assert (again / f"{name}.csv").read_text() == (RESULTS / "tables" / f"{name}.csv").read_text()
 
 
+def test_the_specification_curve_is_what_its_runs_give(tmp_path):
+    folder = unpacked("multiverse", tmp_path)
+    write_tables(load([ROOT / "config.yaml", ROOT / "workflow/multiverse.yaml"], {"results_dir": str(folder)}))
+    assert (folder / "tables/multiverse.csv").read_text() == CURVE.read_text()
+
+
 PAIRS = [("cpmlho_uncentred", "delta_stn"), ("cpmlho_uncentred", "stn"), ("cpmlho", "delta_stn"), ("cpmlho", "fixed")]
 
 
@@ -35,9 +46,20 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables():
+@pytest.fixture
+def answer():
+    """What the README says of the claims."""
     readme = (ROOT / "README.md").read_text()
-    answer = readme[readme.index("<!-- answer -->") : readme.index("<!-- end -->")]
+    return readme[readme.index("<!-- answer -->") : readme.index("<!-- end -->")]
+
+
+def test_the_readme_counts_the_specifications(answer):
+    counted = [sentence(NAMES[dataset], rows) for dataset, rows in read_csv(CURVE).groupby("dataset", sort=False)]
+    assert counted
+    assert all(each in answer for each in counted)
+
+
+def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables(answer):
     cases, runs = rows("tables/verdicts.csv"), rows("tables/runs.csv")
     verdicts = [row["verdict"] for row in cases]
     counts = [verdicts.count(name) for name in ("reproduced", "not reproduced", "inconclusive")]
@@ -54,7 +76,7 @@ def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables():
     found = []
     differences = {(row["method"], row["other"], row["dataset"]): row for row in rows("figures/forest.csv")}
     for pair in PAIRS:
-        for dataset, name in (("mnist", "MNIST"), ("fashionmnist", "FashionMNIST")):
+        for dataset, name in NAMES.items():
             row = differences.get((*pair, dataset))
             if row and int(row["n_seeds"]) >= 5:
                 mean, low, high = (float(row[key]) for key in ("mean", "ci_low", "ci_high"))
