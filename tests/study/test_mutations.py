@@ -164,6 +164,7 @@ def is_one_line(said: str, begins: str = "cpmlho: error: ") -> bool:
 # Result files
 
 
+@pytest.mark.slow
 def test_a_reader_names_the_damaged_file_or_gives_rows_and_results(results: Path) -> None:
     generator, outcomes = random.Random(0), Counter[str]()
     paths = [path for key in KEYS for path in sorted(run_dir(results, key).glob("[a-z]*"))]

@@ -27,11 +27,13 @@ def again(published):
     return published / "tables"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table1", "table2", "table3", "verdicts", "claims", "variants", "transfer"])
 def test_its_tables_are_what_its_runs_give(again, name):
     assert (again / f"{name}.csv").read_text() == (RESULTS / "tables" / f"{name}.csv").read_text()
 
 
+@pytest.mark.slow
 def test_the_specification_curve_is_what_its_runs_give(tmp_path):
     folder = unpacked("multiverse", tmp_path)
     write_tables(load([ROOT / "config.yaml", ROOT / "workflow/multiverse.yaml"], {"results_dir": str(folder)}))
