@@ -82,12 +82,14 @@ def test_the_page_of_a_server_is_named_without_a_password(tmp_path):
     assert "s3cret" not in said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_help_names_every_verb(tmp_path):
     assert all(verb in cpmlho("--help", cwd=tmp_path).stdout for verb in VERBS)
     for verb in VERBS:
         assert cpmlho(verb, "--help", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

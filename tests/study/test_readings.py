@@ -39,6 +39,7 @@ def test_with_both_parts_off_a_reading_is_its_comparator_to_the_last_bit(small, 
     assert off == run(small, tmp_path / "plain", plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"),
     [

@@ -270,6 +270,7 @@ def test_like_runs_are_not_flagged(full: Protocol) -> None:
     assert "Caution" not in text(full, "tables/table1.md")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -585,6 +585,7 @@ def test_rebuilding_closes_what_is_open_without_a_process(uri: str, tmp_path: Pa
     assert MlflowClient(uri).get_run(child).info.status == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"),
     [
