@@ -18,8 +18,8 @@ quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on
 	$(SNAKEMAKE) all --config overlay=workflow/quick.yaml
 
 paper: .venv/.ready         ## tables, figures and pages from the published runs, without training, in a minute
-	$(call MADE,multiverse)
-	$(call MADE,published)
+	$(call OUTPUTS,multiverse)
+	$(call OUTPUTS,published)
 
 published: .venv/.ready docs/results/data/fashionmnist.json   ## the whole published protocol: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/published.yaml
@@ -55,7 +55,7 @@ gpu-check: .venv/.ready     ## a GPU against the CPU and against itself; without
 test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL of its own, attacked on the way; as root
 	$(BIN)/python -m tests.cluster
 
-define MADE
+define OUTPUTS
 	$(call VERB,unpack,$(1))
 	$(call VERB,tables,$(1))
 	$(call VERB,figures,$(1))
