@@ -8,12 +8,23 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_results import ROOT, result
 
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, pack, unpack
+from cpmlho.study.protocol import load
 from cpmlho.study.results import ResultError
+from cpmlho.study.spec import RunKey
+
+
+def finished(dataset="mnist", seed=0):
+    """A run's files by name."""
+    spec = load([ROOT / "config.yaml"]).resolve(RunKey(dataset, "cpmlho", seed))
+    outcome = result(spec=spec, hyperparameters=dict.fromkeys(spec.data.hyperparameters, 0.1), tables=["history.csv"])
+    return {"result.json": outcome.model_dump_json().encode(), "history.csv": b"epoch\n1\n"}
+
 
 RUN = "runs/mnist/cpmlho/seed0"
-FILES = {"result.json": b"{}\n", "history.csv": b"epoch\n1\n"}
+FILES = finished()
 
 
 def quiet(line):
@@ -43,7 +54,7 @@ def moved(packed, to):
 @settings(max_examples=30)
 @given(st.dictionaries(st.integers(0, 99), st.binary(max_size=300), min_size=1, max_size=4))
 def test_what_comes_out_is_what_went_in(tmp_path_factory, contents):
-    runs = {f"runs/mnist/m/seed{seed}": {"result.json": b"{}", "planes.csv": text} for seed, text in contents.items()}
+    runs = {f"runs/mnist/cpmlho/seed{s}": finished(seed=s) | {"planes.csv": text} for s, text in contents.items()}
     here = made(tmp_path_factory.mktemp("a"), runs)
     pack(str(here), quiet)
     there = moved(here, tmp_path_factory.mktemp("b") / "there")
@@ -52,7 +63,7 @@ def test_what_comes_out_is_what_went_in(tmp_path_factory, contents):
 
 
 def test_the_same_runs_give_the_same_bytes_and_a_checksum_that_others_can_check(tmp_path):
-    other = {"runs/fashionmnist/fixed/seed3": FILES}
+    other = {"runs/fashionmnist/cpmlho/seed3": finished("fashionmnist", 3)}
     first, second = made(tmp_path / "a", {RUN: FILES} | other), made(tmp_path / "b", other | {RUN: FILES})
     for each in (first, second):
         pack(str(each), quiet)
@@ -74,7 +85,7 @@ def test_what_is_not_finished_is_not_packed(tmp_path):
 
 
 def test_a_run_that_is_there_stays_and_a_half_written_one_is_completed(tmp_path):
-    here = made(tmp_path / "here", {RUN: FILES, "runs/mnist/cpmlho/seed1": FILES})
+    here = made(tmp_path / "here", {RUN: FILES, "runs/mnist/cpmlho/seed1": finished(seed=1)})
     pack(str(here), quiet)
     (here / RUN / "result.json").write_text("newer")
     (here / "runs/mnist/cpmlho/seed1/result.json").unlink()
@@ -84,6 +95,24 @@ def test_a_run_that_is_there_stays_and_a_half_written_one_is_completed(tmp_path)
     assert (here / RUN / "result.json").read_text() == "newer"
     assert (here / "runs/mnist/cpmlho/seed1/history.csv").read_bytes() == FILES["history.csv"]
     assert lines == [f"{here / 'runs'}: 2 runs in {ARCHIVE}, 1 unpacked, 1 were there"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda run: (run / "history.csv").unlink(), "history.csv: damaged, .*: it is not there"),
+        (lambda run: (run / "result.json").write_text("{}"), "result.json: not a result"),
+    ],
+    ids=["without a table", "damaged"],
+)
+def test_a_run_that_is_not_whole_is_named_and_the_archive_stays_as_it_was(tmp_path, spoil, line):
+    here = made(tmp_path / "here", {RUN: FILES})
+    pack(str(here), quiet)
+    before = (here / ARCHIVE).read_bytes()
+    spoil(here / RUN)
+    with pytest.raises(ResultError, match=line):
+        pack(str(here), quiet)
+    assert (here / ARCHIVE).read_bytes() == before
 
 
 def test_one_that_is_damaged_or_missing_is_named(tmp_path):

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from cpmlho.study.files import locked, write_bytes, write_text
-from cpmlho.study.results import RESULT, ResultError, own_tables
+from cpmlho.study.results import RESULT, ResultError, own_tables, read_result
 
 ARCHIVE = "runs.tar.xz"
 CHECKSUM = f"{ARCHIVE}.sha256"  # as `sha256sum --check` reads it
@@ -22,12 +22,14 @@ def pack(results_dir: str, say: Callable[[str], None]) -> None:
     """Write the archive of all finished runs, the same bytes for the same runs.
 
     Raises:
-        ResultError: there is no finished run.
+        ResultError: there is no finished run, or one is damaged or without one of its tables.
     """
     root = Path(results_dir)
     finished = sorted(path.parent for path in (root / RUNS).glob(f"*/*/*/{RESULT}"))
     if not finished:
         raise ResultError(f"{root / RUNS}: no finished run to pack")
+    for folder in finished:
+        read_result(folder / RESULT)
     buffer = io.BytesIO()
     with lzma.open(buffer, "wb") as compressed, tarfile.open(fileobj=compressed, mode="w") as tar:
         for file in (file for folder in finished for file in _files(folder)):
