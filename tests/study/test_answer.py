@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,20 @@ def test_a_curve_that_is_not_made_is_said_to_be(tmp_path: Path) -> None:
     write_figures(protocol)
     write_page(protocol)
     assert "The specification curve (nowhere) has not been made yet" in text(protocol, "report.html")
+
+
+@pytest.mark.slow
+def test_where_no_claim_is_judged_the_page_answers_with_the_curve(tmp_path: Path) -> None:
+    asked = {"datasets": ["mnist"], "methods": ["delta_stn"], "variants": [], "seeds": [0, 1, 2]}
+    protocol = load(tmp_path, run=asked, grids={"reading": SPECIFICATIONS})
+    for method in ("delta_stn", "reading_cpmlho_t2", "reading_cpmlho_t3"):
+        made(protocol, method, LOSSES["delta_stn"])
+    for write in (write_tables, write_figures, write_page):
+        write(protocol)
+    page = unescape(text(protocol, "report.html"))
+    assert "None of the paper's 8 claims is judged here: that takes runs of cpmlho or cpmlho_uncentred." in unescape(
+        page
+    )
+    assert page.index('id="specification_curve"') < page.index('id="about"')
+    assert page.count('id="specification_curve"') == 1
+    assert "inconclusive" not in page.partition("<main>")[2].partition('id="tables"')[0]

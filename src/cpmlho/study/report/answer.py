@@ -12,7 +12,7 @@ import pandas as pd
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
-from cpmlho.study.report.rules import PAPERS, rules
+from cpmlho.study.report.rules import PAPERS, are_judged, rules
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import multiverse, splits, step_size
@@ -21,14 +21,22 @@ from cpmlho.study.results import ResultError
 
 def answer(study: Study) -> Iterator[str]:
     """The answer in a few sentences: the claims, the differences, and what other splits, steps and readings show."""
-    verdicts = study.table("verdicts")
-    counts = verdicts["verdict"].value_counts()
-    parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
-    cases = "" if len(verdicts) == verdicts["claim"].nunique() else f" in {len(verdicts)} cases"
-    yield f"Of the paper's {verdicts['claim'].nunique()} claims{cases}, on the runs below: {', '.join(parts)}."
+    yield _judgement(study)
     for text, method, other in comparisons(study):
         yield f"{text}: {'; '.join(_differences(study, method, other)) or 'no two seeds of both'}."
     yield from sentences(study)
+
+
+def _judgement(study: Study) -> str:
+    claims = len(rules().claims)
+    if not are_judged(study.protocol):
+        methods = " or ".join(reading.method for reading in rules().readings)
+        return f"None of the paper's {claims} claims is judged here: that takes runs of {methods}."
+    verdicts = study.table("verdicts")
+    counts = verdicts["verdict"].value_counts()
+    parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
+    cases = "" if len(verdicts) == claims else f" in {len(verdicts)} cases"
+    return f"Of the paper's {claims} claims{cases}, on the runs below: {', '.join(parts)}."
 
 
 def comparisons(study: Study) -> Iterator[tuple[str, str, str]]:
@@ -100,7 +108,9 @@ class Chip(NamedTuple):
 
 
 def strip(study: Study) -> Iterator[Chip]:
-    """Each claim's verdict, or that it differs between its cases."""
+    """Each claim's verdict, or that it differs between its cases; nothing where none is judged."""
+    if not are_judged(study.protocol):
+        return
     for claim, cases in study.table("verdicts").groupby("claim", sort=False):
         found = cases["verdict"].unique()
         verdict = str(found[0]) if len(found) == 1 else "depends on the reading"

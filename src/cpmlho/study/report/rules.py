@@ -106,11 +106,19 @@ class Case(NamedTuple):
 
 def cases(protocol: Protocol, claim: Claim) -> list[Case]:
     """The cases of a claim for which the protocol asks for a run of CPMLHO; the first of all if it asks for none."""
+    every = list(_all_cases(claim))
+    return list(_asked(protocol, claim)) or [case for case in every if case[:3] == every[0][:3]]
+
+
+def are_judged(protocol: Protocol) -> bool:
+    """Whether a protocol asks for a run of CPMLHO by which a claim is decided."""
+    return any(any(_asked(protocol, claim)) for claim in rules().claims)
+
+
+def _asked(protocol: Protocol, claim: Claim) -> Iterator[Case]:
     roles = [getattr(test, "method", "CPMLHO") for test in claim.tests]
-    ours, every = [role for role in roles if "CPMLHO" in role], list(_all_cases(claim))
     asked = {*protocol.run.methods, *protocol.run.variants}
-    chosen = [case for case in every if asked & {case.method(role) for role in ours}]
-    return chosen or [case for case in every if case[:3] == every[0][:3]]
+    return (case for case in _all_cases(claim) if asked & {case.method(role) for role in roles if "CPMLHO" in role})
 
 
 def _all_cases(claim: Claim) -> Iterator[Case]:
