@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -61,6 +62,13 @@ def test_the_lock_is_complete():
         and canonicalize_name(requirement.name) not in PINS
     }
     assert missing == set()
+
+
+def test_every_pin_can_be_installed_on_the_oldest_python_that_is_allowed():
+    """Debian 12's own is 3.11.2; pip says no more of a pin that wants 3.11.5 than that there is none."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    wants = {name: metadata.metadata(name).get("Requires-Python", "") for name in PINS}
+    assert [f"{name} {want}" for name, want in wants.items() if not SpecifierSet(want).contains(oldest)] == []
 
 
 def test_the_build_backend_is_pinned():
