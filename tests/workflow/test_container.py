@@ -40,8 +40,16 @@ def test_the_cpu_variant_leaves_out_what_is_for_a_gpu_alone():
 
 
 def test_all_that_the_workflow_reads_is_in_the_image():
-    assert {"Snakefile", "config.yaml", "workflow", "profiles", "src", "requirements.lock"} <= set(KEPT)
+    read = "Snakefile config.yaml workflow profiles src requirements.lock docs/results/tables"
+    assert set(read.split()) <= set(KEPT)
     assert all((ROOT / path).exists() for path in KEPT)
+
+
+def test_the_project_is_installed_in_the_image_as_make_installs_it():
+    """Its version stands in the metadata of an installed package alone."""
+    [line] = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.endswith("-e .")]
+    options = re.search("--no-deps.*", line)[0]
+    assert any("pip install" in each and each.endswith(options) for each in INSTRUCTIONS)
 
 
 @pytest.mark.slow
