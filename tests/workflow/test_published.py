@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cpmlho.study.protocol import load
-from cpmlho.study.report.frame import read_csv
+from cpmlho.study.report.frame import LOSS, read_csv
+from cpmlho.study.report.stats import paired
 from cpmlho.study.report.tables.multiverse import sentence
 from cpmlho.study.report.write import write_tables
 from runs import unpacked
@@ -84,6 +85,26 @@ def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables(answer):
                 mean, low, high = (float(row[key]) for key in ("mean", "ci_low", "ci_high"))
                 found.append(f"{mean:+.4f} on {name} ({low:+.4f} to {high:+.4f}, {row['n_seeds']} seeds)")
     assert re.findall(r"[-+]\d\.\d{4} on \w+ \(.*?\)", answer) == found
+
+
+def test_what_the_readme_says_below_its_answer_is_what_the_tables_say():
+    """Random splits: above their own comparator; the readings below theirs: above STN without warm-up."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    splits = {(row["method"], row["other"]): row for row in rows("tables/splits.csv") if row["dataset"] == "mnist"}
+    above = [splits["cpmlho", "delta_stn"], splits["cpmlho_uncentred", "stn"]]
+    assert all(float(row["random_difference_ci_low"]) > 0 for row in above)
+    assert {row["random_difference_n_seeds"] for row in above} == {"10"}
+    centred, uncentred = (f"{float(row['random_difference_mean']):.4f}" for row in above)
+    assert f"by {centred} (centred) and {uncentred}." in readme
+
+    curve = read_csv(CURVE)
+    below = list(curve[curve["own_ci_high"] < 0]["specification"])
+    assert sorted(below) == ["reading_uncentred_raw_adbo_warm", "reading_uncentred_weight_adbo_warm"]
+    runs = read_csv(CURVE.with_name("runs.csv"))
+    runs = runs[(runs["dataset"] == "mnist") & (runs["status"] == "done")]
+    found = [paired(runs, each, "stn", LOSS) for each in below]
+    assert all(each.ci_low > 0 for each in found)
+    assert "end {:.3f} and {:.3f} above STN without warm-up.".format(*(each.mean for each in found)) in readme
 
 
 def test_its_report_has_the_record_of_every_run(published):
