@@ -111,9 +111,7 @@ def test_where_no_claim_is_judged_the_page_answers_with_the_curve(tmp_path: Path
     for write in (write_tables, write_figures, write_page):
         write(protocol)
     page = unescape(text(protocol, "report.html"))
-    assert "None of the paper's 8 claims is judged here: that takes runs of cpmlho or cpmlho_uncentred." in unescape(
-        page
-    )
+    assert "None of the paper's 8 claims is judged here: that takes runs of cpmlho or cpmlho_uncentred." in page
     assert page.index('id="specification_curve"') < page.index('id="about"')
     assert page.count('id="specification_curve"') == 1
     assert "inconclusive" not in page.partition("<main>")[2].partition('id="tables"')[0]

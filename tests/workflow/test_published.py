@@ -94,8 +94,8 @@ def test_what_the_readme_says_below_its_answer_is_what_the_tables_say():
     above = [splits["cpmlho", "delta_stn"], splits["cpmlho_uncentred", "stn"]]
     assert all(float(row["random_difference_ci_low"]) > 0 for row in above)
     assert {row["random_difference_n_seeds"] for row in above} == {"10"}
-    centred, uncentred = (f"{float(row['random_difference_mean']):.4f}" for row in above)
-    assert f"by {centred} (centred) and {uncentred}." in readme
+    values = [float(row[f"random_difference_{each}"]) for row in above for each in ("mean", "ci_low", "ci_high")]
+    assert "by {:.4f} ({:.4f} to {:.4f}, centred) and {:.4f} ({:.4f} to {:.4f}).".format(*values) in readme
 
     curve = read_csv(CURVE)
     below = list(curve[curve["own_ci_high"] < 0]["specification"])
@@ -104,7 +104,8 @@ def test_what_the_readme_says_below_its_answer_is_what_the_tables_say():
     runs = runs[(runs["dataset"] == "mnist") & (runs["status"] == "done")]
     found = [paired(runs, each, "stn", LOSS) for each in below]
     assert all(each.ci_low > 0 for each in found)
-    assert "end {:.3f} and {:.3f} above STN without warm-up.".format(*(each.mean for each in found)) in readme
+    first, second = (f"{each.mean:.3f} ({each.ci_low:.3f} to {each.ci_high:.3f})" for each in found)
+    assert f"end {first} and {second} above STN without warm-up." in readme
 
 
 def test_its_report_has_the_record_of_every_run(published):
