@@ -31,10 +31,10 @@ ui: .venv/.ready            ## MLflow's page on these runs
 	$(BIN)/python -m cpmlho ui
 
 test: .venv/.ready          ## the whole test suite
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: .venv/.ready     ## the tests that start no workflow and train nothing long
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 # The profiler would talk between the tables.
 bench: .venv/.ready         ## times of the steps beside the machine's peak, and of whole runs; PUBLISHED=FOLDER: of published code too

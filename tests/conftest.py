@@ -22,6 +22,17 @@ settings.register_profile("project", deadline=None, derandomize=True, suppress_h
 settings.load_profile("project")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: a fifth of the time goes by in waiting for what the tests start and stop."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+@pytest.hookimpl(trylast=True)  # when `-m` and `-k` have chosen
+def pytest_collection_modifyitems(items):
+    """The smoke protocol's finished runs and what else is slow first: workers that are done take from the end."""
+    items.sort(key=lambda item: ("finished" not in item.fixturenames, item.get_closest_marker("slow") is None))
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """The smoke protocol with its data in place."""

@@ -108,7 +108,7 @@ def test_a_failure_is_two_lines(plan, tmp_path):
 def test_a_long_protocol_is_announced_with_its_time(plan, monkeypatch):
     monkeypatch.setattr(module, "EPOCHS_WORTH_MEASURING", 0)
     monkeypatch.setattr(module, "measured", lambda plan, keys: dict.fromkeys(keys, 3600.0))
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(module, "available_cpu_count", lambda: 2)
     lines = []
     Overview(plan, lines.append).begin(KEYS)
     assert lines[0] == "4 runs to train, about 1 MB of disk."

@@ -114,8 +114,8 @@ PUBLISHED = "--config overlay=workflow/published.yaml"
         ("published", f".venv/bin/snakemake --cores 4 all {PUBLISHED}"),
         ("multiverse", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/multiverse.yaml"),
         ("ui", ".venv/bin/python -m cpmlho ui"),
-        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
-        ("test-fast", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow'"),
+        ("test", ".venv/bin/python -m pytest -n auto --dist worksteal"),
+        ("test-fast", ".venv/bin/python -m pytest -n auto --dist worksteal -m 'not slow'"),
         ("lint", ".venv/bin/mypy"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+from snakemake.utils import available_cpu_count
 
 from cpmlho.study.spec import RunKey
 from cpmlho.study.workflow import Plan
@@ -119,7 +120,7 @@ class Overview(logging.Filter):
             runs = "1 run" if len(keys) == 1 else f"{len(keys)} runs"
             self._say(f"{runs} to train{done}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk.")
         if seconds:
-            beside = len(plan.gpus) or min(plan.cores, len(os.sched_getaffinity(0)))
+            beside = len(plan.gpus) or min(plan.cores, available_cpu_count())
             time_left = max(sum(seconds.values()) / beside, *seconds.values())
             self._say(
                 f"On this machine that takes {duration(time_left)}, by a few steps of each kind, {beside} at a time."
