@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cpmlho.study.protocol import load
@@ -47,6 +48,12 @@ PAIRS = [("cpmlho_uncentred", "delta_stn"), ("cpmlho_uncentred", "stn"), ("cpmlh
 def rows(path):
     with (RESULTS / path).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def finished(path):
+    """The runs of a table that are done, by dataset."""
+    runs = read_csv(path)
+    return dict(list(runs[runs["status"] == "done"].groupby("dataset")))
 
 
 @pytest.fixture
@@ -98,14 +105,34 @@ def test_what_the_readme_says_below_its_answer_is_what_the_tables_say():
     assert "by {:.4f} ({:.4f} to {:.4f}, centred) and {:.4f} ({:.4f} to {:.4f}).".format(*values) in readme
 
     curve = read_csv(CURVE)
-    below = list(curve[curve["own_ci_high"] < 0]["specification"])
-    assert sorted(below) == ["reading_uncentred_raw_adbo_warm", "reading_uncentred_weight_adbo_warm"]
-    runs = read_csv(CURVE.with_name("runs.csv"))
-    runs = runs[(runs["dataset"] == "mnist") & (runs["status"] == "done")]
-    found = [paired(runs, each, "stn", LOSS) for each in below]
+    below = sorted(curve[curve["own_ci_high"] < 0]["specification"])
+    assert below == [
+        "fashion_uncentred_weight_adbo",
+        "reading_uncentred_raw_adbo_warm",
+        "reading_uncentred_weight_adbo_warm",
+    ]
+    runs = finished(CURVE.with_name("runs.csv"))
+    found = [paired(runs["mnist"], each, "stn", LOSS) for each in below[1:]]
     assert all(each.ci_low > 0 for each in found)
     first, second = (f"{each.mean:.3f} ({each.ci_low:.3f} to {each.ci_high:.3f})" for each in found)
     assert f"end {first} and {second} above STN without warm-up." in readme
+
+
+def test_what_the_readme_says_of_fashionmnist_is_what_the_runs_say():
+    """The reading below its own comparator: against that, and what step size makes of it."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    own, name = finished(RESULTS / "tables/runs.csv")["fashionmnist"], "fashion_uncentred_weight_adbo"
+    its = finished(CURVE.with_name("runs.csv"))["fashionmnist"]
+    its = its[its["method"] == name]
+    assert f"never diverged ({len(its)} seeds)" in readme
+    assert len(own[own["method"] == "rate_half_stn"]) == len(its)
+    both = pd.concat([own, its])
+    stn, half = (paired(both, name, other, LOSS) for other in ("stn", "rate_half_stn"))
+    assert f"{-stn.mean:.3f} ({-stn.ci_high:.3f} to {-stn.ci_low:.3f}, {stn.n_seeds} seeds) below STN" in readme
+    assert f"it is {half.mean:+.3f} ({half.ci_low:+.3f} to {half.ci_high:+.3f}, {half.n_seeds} seeds)" in readme
+    rate = paired(own, "rate_four_times_delta_stn", "delta_stn", LOSS)
+    gain = f"{-rate.mean:.3f} ({-rate.ci_high:.3f} to {-rate.ci_low:.3f}, {rate.n_seeds} seeds)"
+    assert f"Δ-STN gains {gain} by four times its rate" in readme
 
 
 def test_its_report_has_the_record_of_every_run(published):

@@ -123,12 +123,13 @@ def sentence(dataset: str, rows: pd.DataFrame) -> str:
 
     def below(chosen: pd.DataFrame) -> str:
         counts = [int((chosen[f"{against}_ci_high"] < 0).sum()) for against in ("difference", "own")]
-        return f"{counts[0]} show CPMLHO below Δ-STN and {counts[1]} below its own comparator"
+        verb = "shows" if counts[0] == 1 else "show"
+        return f"{counts[0]} {verb} CPMLHO below Δ-STN and {counts[1]} below its own comparator"
 
     admissible = rows[rows["admissible"]]
     return (
         f"{dataset}: of {len(rows)} specifications {below(rows)}; {int((rows['diverged'] > 0).sum())} diverged,"
-        f" {len(admissible)} are admissible, of which {below(admissible)}."
+        f" {len(admissible)} {'is' if len(admissible) == 1 else 'are'} admissible, of which {below(admissible)}."
     )
 
 
