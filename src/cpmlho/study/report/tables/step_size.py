@@ -18,14 +18,16 @@ from cpmlho.study.report.work import alone
 CAPTION = (
     "Whoever takes longer steps is further on after the same epochs. So each method is at the learning rate, of those"
     " that it ran with, at which its own training loss at the end, without dropout and cutout, is nearest to Δ-STN's"
-    " at the protocol's rate; differences to that Δ-STN, of validation and of test loss, are paired by seed. If the"
-    " nearest rate is the lowest or the highest, a nearer one may lie beyond it."
+    " at the protocol's rate; differences to that Δ-STN, of validation and of test loss, are paired by seed."
 )
 EVERY = "Every rate that was run, each method minus Δ-STN at the protocol's rate"
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each dataset, method and learning rate, of the methods that ran with more than one."""
+    """A row for each dataset, method and learning rate, of the methods that ran with more than one.
+
+    `nearest` is the rate that counts, and `last` says that it is the lowest or the highest of them.
+    """
     rows = list(_rows(study))
     return pd.DataFrame(rows, columns=None if rows else ["dataset"])
 
@@ -39,8 +41,9 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 if (row := _against_papers(runs, name))
             ]
             if len(found) > 1:
-                nearest = min(abs(row["train_difference"]) for row in found)
-                yield from ({**row, "nearest": abs(row["train_difference"]) == nearest} for row in found)
+                nearest = min(found, key=lambda row: abs(row["train_difference"]))
+                last = nearest in (found[0], found[-1])
+                yield from ({**row, "nearest": row is nearest, "last": row is nearest and last} for row in found)
 
 
 def at_rates(protocol: Protocol, method: str) -> dict[float, str]:
@@ -92,9 +95,12 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
 def sentence(dataset: str, rows: pd.DataFrame) -> str:
     """What a reader keeps of the methods at their nearest rates on one dataset."""
     below, above = (rows["difference_ci_high"] < 0).sum(), (rows["difference_ci_low"] > 0).sum()
+    beyond = (
+        f"; for {last} of them a nearer rate may lie beyond those that were run" if (last := rows["last"].sum()) else ""
+    )
     return (
         f"{dataset}: at the learning rate of the nearest training loss, {below} of {len(rows)} methods end below"
-        f" Δ-STN's validation loss and {above} above it."
+        f" Δ-STN's validation loss and {above} above it{beyond}."
     )
 
 
