@@ -29,8 +29,14 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.hookimpl(trylast=True)  # when `-m` and `-k` have chosen
 def pytest_collection_modifyitems(items):
-    """The smoke protocol's finished runs and what else is slow first: workers that are done take from the end."""
-    items.sort(key=lambda item: ("finished" not in item.fixturenames, item.get_closest_marker("slow") is None))
+    """The longest first, those on the finished smoke protocol before all: workers that are done take from the end."""
+    items.sort(
+        key=lambda item: (
+            "finished" not in item.fixturenames,
+            item.path.stem != "test_faults",
+            item.get_closest_marker("slow") is None,
+        )
+    )
 
 
 @pytest.fixture(scope="session")
