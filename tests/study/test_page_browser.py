@@ -85,8 +85,8 @@ def test_a_number_leads_to_its_runs_and_these_to_their_records(browser: Any) -> 
     page = browser.new_page()
     page.goto(PAGE.as_uri())
     page.locator('td a[href="#mnist/cpmlho"]').first.click()
-    group = page.locator("details#mnist\\/cpmlho")
-    assert group.get_attribute("open") is not None
+    group = page.locator("details#mnist\\/cpmlho[open]")
+    group.wait_for()  # the browser tells the page of the new place after the click
     group.locator("button", has_text="result.json").first.click()
     dialog = page.get_by_role("dialog")
     assert dialog.get_by_role("heading").inner_text() == "runs/mnist/cpmlho/seed0"
