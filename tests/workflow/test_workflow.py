@@ -98,13 +98,14 @@ def test_the_quick_protocol_runs_everything_in_small(tmp_path):
 
 
 def test_the_published_protocol_sets_each_reading_beside_its_comparators(tmp_path):
-    """With ten seeds, at the paper's split and on random ones; at three more learning rates with five."""
+    """With ten seeds, at the paper's split and on random ones; with five at more learning rates."""
     overlay = f"overlay={ROOT / 'workflow/published.yaml'}"
     counts, runs = planned(snakemake("-n", "all", "--config", overlay, folder=tmp_path))
     seeds = Counter((key.dataset, key.method) for key in runs)
     compared = ["fixed", "delta_stn", "stn", "cpmlho", "cpmlho_uncentred"]
     of_split = [f"split_random_{name}" for name in compared]
     of_rate = [f"rate_{rate}_{name}" for rate in ("half", "twice", "four_times") for name in compared[1:]]
+    of_rate += ["rate_quarter_stn", "rate_quarter_cpmlho_uncentred"]
     for dataset in ("mnist", "fashionmnist"):
         assert {seeds[dataset, name] for name in (*compared, *of_split, *METHODS)} == {10}
         assert {seeds[dataset, name] for name in of_rate} == {5}
