@@ -88,6 +88,12 @@ def test_a_difference(monkeypatch: pytest.MonkeyPatch, gap: float, seeds: int, s
     assert row.exploratory == (seeds < 10)
 
 
+def test_a_rival_that_the_protocol_does_not_run_is_said_to_be_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = {**DIFFERENCE, "side": "below", "than": ["COMPARATOR", "random_search"]}
+    (words,) = study_of(monkeypatch, apart(-0.5, 10), test).table("verdicts")["decisive"]
+    assert words == "undecided: mnist, CPMLHO: loss below RS (not in this protocol): – (–), n=0"
+
+
 def test_within_half_of_the_printed_difference_a_test_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper prints 0.180 and 0.182; the seeds' own spread, however wide, makes nothing equivalent."""
     noise = [1, -2, 1.5, -1, 0.5, 1, -2, 1, 0, -0.5]

@@ -26,6 +26,7 @@ READINGS = {
     "cpmlho_momentum": {"base": "cpmlho", "epochs": 1, "training": {"momentum": 0.9}},
 }
 METHODS = ["delta_stn", "stn", "cpmlho"]
+ELSEWHERE = {"processor": "Z80"}
 
 
 def made(protocol: Protocol, method: str, losses: list[float], g: list[float] | None = None) -> None:
@@ -92,7 +93,15 @@ def test_the_curve_is_sorted_and_shows_what_each_reading_chooses(tmp_path: Path)
     said = figure.get_supxlabel().replace("\n", " ")
     assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in said
     write_tables(protocol)
-    assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in text(protocol, "tables/multiverse.md")
+    written = text(protocol, "tables/multiverse.md")
+    assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in written
+    assert "Caution" not in written
+    write(protocol, RunKey("mnist", "cpmlho_late", 0), 0.3, environment=ELSEWHERE)  # no reading, and not compared
+    write_tables(protocol)
+    assert "Caution" not in text(protocol, "tables/multiverse.md")
+    write(protocol, RunKey("mnist", "stn", 0), 0.3, environment=ELSEWHERE)  # the own comparator of one
+    write_tables(protocol)
+    assert "different processors are compared: Z80 (1), not recorded (10)" in text(protocol, "tables/multiverse.md")
 
 
 @pytest.mark.slow
@@ -133,6 +142,9 @@ def test_splits_are_shown_beside_the_papers_once_they_are_run(tmp_path: Path) ->
         "MNIST: 1 of 1 differences are on random splits what they are on the last part of the training file, below 0,"
         " above it or not told from it; on random splits 0 are below 0, and 0 above."
     ) in text(protocol, "tables/splits.md")
+    write(protocol, RunKey("mnist", "split_random_fixed", 0), 0.2, environment=ELSEWHERE)
+    write_tables(protocol)
+    assert "different processors are compared: Z80 (1), not recorded (11)" in text(protocol, "tables/splits.md")
     made(protocol, "split_random_cpmlho", [0.19, 0.29, 0.39])
     rows = Study(protocol).table("splits")
     assert "MNIST: 0 of 1" in splits_sentence("MNIST", rows)

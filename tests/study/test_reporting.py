@@ -275,6 +275,10 @@ def test_like_runs_are_not_flagged(full: Protocol) -> None:
     ("changes", "said"),
     [
         ({"device": "cuda"}, "mnist: runs of different device are compared: cpu (5), cuda (1)"),
+        (
+            {"environment": {"processor": "Z80"}},
+            "mnist: runs of different processors are compared: Z80 (1), not recorded (5)",
+        ),
         ({"code": "beef"}, "mnist: made by other code than the present: cpmlho/seed1"),
         ({"data_sha256": {"file": "0"}}, "mnist: runs of different data checksums are compared"),
         (

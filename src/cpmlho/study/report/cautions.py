@@ -14,6 +14,7 @@ FEW = 3  # names that a caution has room for
 _SHARED = {
     "precision": "precision",
     "device": "device",
+    "processor": "processors",
     "versions_digest": "library versions",
     "data_digest": "data checksums",
 }

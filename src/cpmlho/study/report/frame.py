@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +82,11 @@ class Study:
     @cached_property
     def compared(self) -> pd.DataFrame:
         """The runs of the methods; variants are not in the paper's tables."""
-        return self.runs[self.runs["method"].isin(self.protocol.run.methods)]
+        return self.among(self.protocol.run.methods)
+
+    def among(self, methods: Iterable[str]) -> pd.DataFrame:
+        """The runs of some methods or variants."""
+        return self.runs[self.runs["method"].isin(list(methods))]
 
     def spec(self, dataset: str, method: str) -> RunSpec:
         """What the runs of a method on a dataset are asked to be, but for the seed."""
@@ -147,6 +151,7 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
             row |= {f"{which}_{name}": value for name, value in asdict(metrics).items()}
         row |= {f"hyperparameter_{name}": value for name, value in result.hyperparameters.items()}
         row |= {name: getattr(result, name) for name in _COPIED}
+        row["processor"] = result.environment.get("processor") or "not recorded"
         row["data_digest"] = _digest(result.data_sha256)
         row["versions_digest"] = _digest(result.versions)
     return row
@@ -160,7 +165,7 @@ def columns(protocol: Protocol) -> list[str]:
         *("dataset", "method", "algorithm", "seed", "status", *_METRICS),
         *(f"hyperparameter_{name}" for name in names),
         *("g_ratio", *_COPIED, "network", "epochs", "trials"),
-        *("data_digest", "versions_digest", "config_digest", "stale", "outdated"),
+        *("processor", "data_digest", "versions_digest", "config_digest", "stale", "outdated"),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.cautions import Caution
+from cpmlho.study.report.cautions import Caution, cautions
 from cpmlho.study.report.style import label_of
 
 _TEX = {
@@ -118,15 +118,21 @@ DIFFERENCE: Mapping[str, Column] = {
 
 
 def listed(
-    protocol: Protocol, label: str, columns: Mapping[str, Column], frame: pd.DataFrame, caption: str
+    protocol: Protocol,
+    label: str,
+    columns: Mapping[str, Column],
+    frame: pd.DataFrame,
+    caption: str,
+    compared: pd.DataFrame | None = None,
 ) -> list[Grid]:
-    """A table with a line for each row, which begins with the dataset."""
+    """A table with a line for each row, which begins with the dataset, and what must be said of the runs compared."""
     rows: list[Line] = [
         [protocol.datasets[row["dataset"]].folder, *(show(row) for show in columns.values())]
         for row in frame.to_dict("records")
     ]
     said = caption if rows else f"{caption} No run of the protocol is there to be compared."
-    return [Grid(label, ["Dataset", *columns], rows, said, protocol.note)]
+    found = [] if compared is None else cautions(compared)
+    return [Grid(label, ["Dataset", *columns], rows, said, protocol.note, found)]
 
 
 def escape_markdown(text: str) -> str:
@@ -146,12 +152,14 @@ def markdown_table(grid: Grid) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def markdown(grid: Grid) -> str:
-    """Caption, cells, cautions."""
-    note = f"**{escape_markdown(grid.note)}** " if grid.note else ""
-    parts = [f"{note}{grid.label}. {escape_markdown(grid.caption)}\n", markdown_table(grid)]
-    parts += [f"**Caution:** {escape_markdown(each.text)}.\n" for each in grid.cautions]
-    return "\n".join(parts)
+def markdown(grids: Sequence[Grid]) -> str:
+    """Of each grid caption, cells, cautions; of the first also note and label."""
+    parts = [f"**{escape_markdown(grids[0].note)}** " if grids[0].note else "", f"{grids[0].label}. "]
+    for grid in grids:
+        said = [f"**Caution:** {escape_markdown(each.text)}.\n" for each in grid.cautions]
+        parts.append("\n".join([f"{escape_markdown(grid.caption)}\n", markdown_table(grid), *said]))
+        parts.append("\n")
+    return "".join(parts[:-1])
 
 
 def latex(grid: Grid) -> str:

@@ -11,7 +11,7 @@ from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.frame import MISSING, Study
-from cpmlho.study.report.render import latex, markdown, markdown_table
+from cpmlho.study.report.render import latex, markdown
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import ResultError
 
@@ -42,9 +42,7 @@ def _files(study: Study, name: str) -> list[tuple[str, str]]:
     grids = load(name).view(study, frame)
     texts = {
         "csv": lambda: to_csv(frame),
-        "md": lambda: "".join(
-            [markdown(grids[0]), *(f"\n{grid.caption}\n\n{markdown_table(grid)}" for grid in grids[1:])]
-        ),
+        "md": lambda: markdown(grids),
         "tex": lambda: latex(grids[0]),
     }
     return [(kind, texts[kind]()) for kind in TABLES[name]]

@@ -32,9 +32,9 @@ def numbers(study: Study) -> pd.DataFrame:
 def words(protocol: Protocol, row: Mapping[Any, Any]) -> tuple[str, Linked, str, str]:
     """Dataset, test, estimate and interval of one test."""
     numeric = row["against"][0].isdigit()
-    against = row["against"] if numeric else label_of(row["against"])
+    against = row["against"] if numeric else _asked(protocol, row["against"])
     side = "as printed:" if row["side"] == "printed" else row["side"]
-    name = f"{label_of(row['method'])}: {words_of(row['quantity'])} {side} {against}"
+    name = f"{_asked(protocol, row['method'])}: {words_of(row['quantity'])} {side} {against}"
     name += f" + {row['margin']:g}" if row["margin"] else ""
     name += f" (±{row['smallest']:g})" if row["smallest"] else ""
     dataset, sign = row["dataset"], "" if numeric else "+"
@@ -44,6 +44,11 @@ def words(protocol: Protocol, row: Mapping[Any, Any]) -> tuple[str, Linked, str,
         number(row["estimate"], 5, sign),
         interval(row["ci_low"], row["ci_high"], 5, sign),
     )
+
+
+def _asked(protocol: Protocol, method: str) -> str:
+    there = method in protocol.run.methods or method in protocol.run.variants
+    return label_of(method) + ("" if there else " (not in this protocol)")
 
 
 def case_of(row: Mapping[Any, Any]) -> str:

@@ -115,7 +115,9 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     }
     datasets = study.protocol.datasets
     said = [sentence(datasets[str(name)].folder, rows) for name, rows in frame.groupby("dataset", sort=False)]
-    return listed(study.protocol, "Specifications", columns, frame, " ".join([*said, *progress(study), CAPTION]))
+    caption = " ".join([*said, *progress(study), CAPTION])
+    compared = study.among([PAPERS, *frame.get("specification", ()), *frame.get("comparator", ())])
+    return listed(study.protocol, "Specifications", columns, frame, caption, compared)
 
 
 def sentence(dataset: str, rows: pd.DataFrame) -> str:

@@ -54,7 +54,9 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         columns |= _columns(split)
     datasets = study.protocol.datasets
     said = [sentence(datasets[str(name)].folder, rows) for name, rows in frame.groupby("dataset", sort=False)]
-    return listed(study.protocol, "Splits", columns, frame, " ".join([*said, CAPTION]))
+    roles = [*frame.get("method", ()), *frame.get("other", ())]
+    compared = study.among(prefix + role for prefix in rules().splits.values() for role in roles)
+    return listed(study.protocol, "Splits", columns, frame, " ".join([*said, CAPTION]), compared)
 
 
 def _columns(split: str) -> dict[str, Column]:

@@ -26,7 +26,8 @@ EVERY = "Every rate that was run, each method minus Δ-STN at the protocol's rat
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset, method and learning rate, of the methods that ran with more than one.
 
-    `nearest` is the rate that counts, and `last` says that it is the lowest or the highest of them.
+    `nearest` is the rate that counts, and `last` says that it is the lowest or the highest of them, and that at all of
+    them the training loss is on the same side of Δ-STN's.
     """
     rows = list(_rows(study))
     return pd.DataFrame(rows, columns=None if rows else ["dataset"])
@@ -42,7 +43,8 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             ]
             if len(found) > 1:
                 nearest = min(found, key=lambda row: abs(row["train_difference"]))
-                last = nearest in (found[0], found[-1])
+                sides = {row["train_difference"] > 0 for row in found}
+                last = nearest in (found[0], found[-1]) and len(sides) == 1
                 yield from ({**row, "nearest": row is nearest, "last": row is nearest and last} for row in found)
 
 
@@ -83,8 +85,9 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         return listed(study.protocol, "Step size", columns, frame, CAPTION)
     chosen, datasets = matched(frame), study.protocol.datasets
     said = [sentence(datasets[str(name)].folder, rows) for name, rows in chosen.groupby("dataset", sort=False)]
-    first = listed(study.protocol, "Step size", columns, chosen, " ".join([*said, CAPTION]))
-    return first + listed(study.protocol, "Every rate", columns, frame, f"{EVERY}.")
+    nearest, every = (study.among([PAPERS, *rows["runs"]]) for rows in (chosen, frame))
+    first = listed(study.protocol, "Step size", columns, chosen, " ".join([*said, CAPTION]), nearest)
+    return first + listed(study.protocol, "Every rate", columns, frame, f"{EVERY}.", every)
 
 
 def matched(frame: pd.DataFrame) -> pd.DataFrame:
