@@ -109,6 +109,7 @@ def test_the_published_protocol_sets_each_reading_beside_its_comparators(tmp_pat
     for dataset in ("mnist", "fashionmnist"):
         assert {seeds[dataset, name] for name in (*compared, *of_split, *METHODS)} == {10}
         assert {seeds[dataset, name] for name in of_rate} == {5}
+    assert {seeds["fashionmnist", f"rate_eighth_{name}"] for name in ("stn", "cpmlho_uncentred")} == {5}
     assert counts == {"data": 2, "run": sum(seeds.values()), **REPORT}
 
 
