@@ -36,6 +36,11 @@ FIGURES = {
         "For each dataset the final validation loss of CPMLHO minus Δ-STN's in each reading, sorted, with intervals,"
         " which are admissible and which diverged, and below it a grid of the choices that each makes.",
     ),
+    "step_size": Words(
+        "Each method at other learning rates",
+        "For each dataset the validation loss against the training loss at the end, both minus Δ-STN's, of each method"
+        " at every learning rate that it ran with, as a curve through its rates.",
+    ),
     "figure1": Words(
         "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
         "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"

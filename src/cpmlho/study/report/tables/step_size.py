@@ -43,8 +43,8 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             ]
             if len(found) > 1:
                 nearest = min(found, key=lambda row: abs(row["train_difference"]))
-                sides = {row["train_difference"] > 0 for row in found}
-                last = nearest in (found[0], found[-1]) and len(sides) == 1
+                gaps = [row["train_difference"] for row in found]
+                last = nearest in (found[0], found[-1]) and not min(gaps) <= 0 <= max(gaps)
                 yield from ({**row, "nearest": row is nearest, "last": row is nearest and last} for row in found)
 
 
