@@ -1,11 +1,13 @@
 """What a run computes on: the choice, what is said of it, and what a GPU is told beforehand."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from cpmlho.study.harness.hardware import choose_device, has_kernels, reproduce
+from cpmlho.study.harness import hardware
+from cpmlho.study.harness.hardware import choose_device, has_kernels, peak_memory, reproduce
 from cpmlho.study.protocol import ConfigError
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
@@ -32,6 +34,13 @@ WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 )
 def test_kernels_are_compared_with_the_capability(capability, kernels, expected):
     assert has_kernels(capability, kernels) == expected
+
+
+@pytest.mark.parametrize(("system", "counted"), [("Linux", 3), ("Darwin", 3072)])
+def test_the_peak_of_memory_is_in_bytes_in_whatever_unit_the_system_counts(monkeypatch, system, counted):
+    monkeypatch.setattr(hardware.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=counted))
+    monkeypatch.setattr(hardware.platform, "system", lambda: system)
+    assert peak_memory(torch.device("cpu")) == 3072
 
 
 @pytest.fixture
