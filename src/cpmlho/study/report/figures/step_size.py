@@ -15,7 +15,7 @@ from cpmlho.study.report.style import style_of
 EXPLANATION = (
     "Losses at the end minus Δ-STN's at the protocol's rate, paired by seed: mean, and 95 % Student-t interval of the"
     " validation loss; beside each point its learning rate. Where methods lie on one curve, they differ in how far they"
-    " have come and in nothing else; of two curves the lower one generalises better."
+    " have come alone; of two, the lower one generalises better."
 )
 
 
