@@ -94,8 +94,5 @@ def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
     assert Study(protocol).table("step_size").empty
     write_tables(protocol)
     assert "No run of the protocol is there to be compared." in text(protocol, "tables/step_size.md")
-    picture = load_figure("step_size")
-    assert (
-        "There is nothing to draw."
-        in picture.draw(Study(protocol), Study(protocol).table("step_size")).texts[0].get_text()
-    )
+    study, picture = Study(protocol), load_figure("step_size")
+    assert "There is nothing to draw." in picture.draw(study, picture.data(study)).texts[0].get_text()

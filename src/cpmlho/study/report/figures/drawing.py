@@ -46,11 +46,12 @@ def look() -> AbstractContextManager[None]:
     return style
 
 
-def blank(size: tuple[float, float], lines: Sequence[str]) -> Figure:
-    """A figure that says in words why there is nothing to draw."""
+def blank(size: tuple[float, float], lines: Sequence[str], note: str = "") -> Figure:
+    """A figure that says in words why there is nothing to draw, with the protocol's note below."""
     figure = Figure(figsize=size, layout="constrained")
     text = "\n".join(textwrap.fill(line, int(20 * size[0])) for line in lines)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=7)
+    explain(figure, [note])
     return figure
 
 

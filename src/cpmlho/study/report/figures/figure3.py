@@ -30,9 +30,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A row for each dataset, a column for each measure of work."""
     note = study.protocol.note
     if data.empty:
-        figure = blank(PAGE, ["Figure 3 has nothing to draw.", "It needs a finished run."])
-        explain(figure, [note])
-        return figure
+        return blank(PAGE, ["Figure 3 has nothing to draw.", "It needs a finished run."], note)
     datasets = list(data["dataset"].unique())
     figure = Figure(figsize=(PAGE[0], PAGE[1] * len(datasets)), layout="constrained")
     panels = figure.subplots(len(datasets), len(WORK), squeeze=False, sharey="row")

@@ -36,9 +36,9 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A panel for each dataset."""
     protocol = study.protocol
     if data.empty:
-        figure = blank(PAGE, ["Figure 4 has nothing to draw.", "It needs two variants that change epochs alone."])
-        explain(figure, [protocol.note])
-        return figure
+        return blank(
+            PAGE, ["Figure 4 has nothing to draw.", "It needs two variants that change epochs alone."], protocol.note
+        )
     datasets = list(data["dataset"].unique())
     figure = Figure(figsize=PAGE, layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):

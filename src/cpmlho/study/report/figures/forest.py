@@ -39,9 +39,11 @@ def data(study: Study) -> pd.DataFrame:
 def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A panel for each dataset, a line for each pair."""
     if data.empty:
-        figure = blank(PAGE, ["There is nothing to compare.", "It needs a run of CPMLHO and one of another method."])
-        explain(figure, [study.protocol.note])
-        return figure
+        return blank(
+            PAGE,
+            ["There is nothing to compare.", "It needs a run of CPMLHO and one of another method."],
+            study.protocol.note,
+        )
     datasets = list(data["dataset"].unique())
     lines = int(data.groupby("dataset").size().max())
     figure = Figure(figsize=(PAGE[0], 0.8 + 0.28 * lines), layout="constrained")

@@ -79,9 +79,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A column for each dataset: the curve, and under it the grid of choices."""
     note = study.protocol.note
     if data.empty:
-        figure = blank(PAGE, ["There is no specification to draw.", "It needs runs of CPMLHO and of Δ-STN."])
-        explain(figure, [note])
-        return figure
+        return blank(PAGE, ["There is no specification to draw.", "It needs runs of CPMLHO and of Δ-STN."], note)
     rows, datasets = shown(data), list(data["dataset"].unique())
     widths = [max(int((data["dataset"] == name).sum()), NARROWEST) for name in datasets]
     heights = [20, len(rows) + 1]

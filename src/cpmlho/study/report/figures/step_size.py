@@ -27,9 +27,11 @@ def data(study: Study) -> pd.DataFrame:
 def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A panel for each dataset, a curve for each method."""
     if data.empty:
-        figure = blank(PAGE, ["There is nothing to draw.", "It needs runs of a method at several learning rates."])
-        explain(figure, [study.protocol.note])
-        return figure
+        return blank(
+            PAGE,
+            ["There is nothing to draw.", "It needs runs of a method at several learning rates."],
+            study.protocol.note,
+        )
     datasets = list(data["dataset"].unique())
     figure = Figure(figsize=(PAGE[0], 3.2), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):

@@ -19,6 +19,7 @@ CAPTION = (
     "Whoever takes longer steps is further on after the same epochs. So each method is at the learning rate, of those"
     " that it ran with, at which its own training loss at the end, without dropout and cutout, is nearest to Δ-STN's"
     " at the protocol's rate; differences to that Δ-STN, of validation and of test loss, are paired by seed."
+    " Exploratory: no claim is decided by them."
 )
 EVERY = "Every rate that was run, each method minus Δ-STN at the protocol's rate"
 
