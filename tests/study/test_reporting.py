@@ -478,21 +478,24 @@ def test_latex_is_balanced_and_escaped(full: Protocol, holes: Protocol) -> None:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+def on_the_logit_scale(rates: list[float]) -> list[float]:
+    """Mean of rates on the logit scale, and both ends of the interval there."""
+    logits = [math.log(rate / (1 - rate)) for rate in rates]
+    mean, half = statistics.fmean(logits), T[len(rates)] * statistics.stdev(logits) / math.sqrt(len(rates))
+    return [1 / (1 + math.exp(-x)) for x in (mean, mean - half, mean + half)]
+
+
 def test_figure1_draws_mean_band_and_seeds(full: Protocol, holes: Protocol) -> None:
     rows = table(full, "figures/figure1.csv")
     assert len(rows) == 2 * 3 * 6
     row = one(rows, method="delta_stn", hyperparameter="dropout1", update="3")
     seeds = [2 * loss / 8 for loss in LOSSES["delta_stn"]]
     assert [float(row[f"seed{seed}"]) for seed in range(3)] == pytest.approx(seeds, rel=1e-12)
-    half = T[3] * statistics.stdev(seeds) / math.sqrt(3)
-    mean = statistics.fmean(seeds)
-    assert [float(row[c]) for c in ("mean", "ci_low", "ci_high", "n_seeds")] == pytest.approx(
-        [mean, mean - half, mean + half, 3]
-    )
+    columns = ("mean", "ci_low", "ci_high", "n_seeds")
+    assert [float(row[c]) for c in columns] == pytest.approx([*on_the_logit_scale(seeds), 3])
     partial = one(table(holes, "figures/figure1.csv"), method="cpmlho", hyperparameter="dropout0", update="0")
     assert (partial["seed2"], partial["n_seeds"]) == ("", "2")
-    half = T[2] * (0.33 - 0.2801) / 4
-    assert float(partial["ci_high"]) - float(partial["mean"]) == pytest.approx(half)
+    assert [float(partial[c]) for c in columns] == pytest.approx([*on_the_logit_scale([0.33 / 2, 0.2801 / 2]), 2])
     assert text(full, "figures/figure1.svg") != text(holes, "figures/figure1.svg")
     for label in ("Δ-STN (n=3)", "CPMLHO (n=3)", "dropout rate", "hyperparameter updates"):
         assert f"<!-- {label} -->" in text(full, "figures/figure1.svg")
@@ -544,7 +547,7 @@ def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path)
     rows = table(protocol, "figures/figure2.csv")
     assert [row["start"] for row in rows] == ["0.1"] * 6 + ["0.4"] * 6
     svg = text(protocol, "figures/figure2.svg")
-    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "the claim: 0.025 to 0.075"):
+    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "claim: 0.025 to 0.075"):
         assert f"<!-- {label} -->" in svg
 
 

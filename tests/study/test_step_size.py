@@ -80,7 +80,7 @@ def test_the_figure_draws_each_method_through_its_rates(protocol: Protocol) -> N
     (curve,) = (line for line in axes.lines if line.get_marker() == "o")
     assert curve.get_label() == "STN"
     assert curve.get_xydata() == pytest.approx(np.array([[0.01, 0.01], [-0.08, -0.10]]))
-    assert [text.get_text() for text in axes.texts] == ["0.005", "0.01"]
+    assert [text.get_text() for text in axes.texts] == ["1/2", "1"]
     (intervals,) = axes.collections
     low, high = intervals.get_segments()[0][:, 1]
     assert [low, high] == pytest.approx([0.01 - 4.302653 * 0.01 / 3**0.5, 0.01 + 4.302653 * 0.01 / 3**0.5])

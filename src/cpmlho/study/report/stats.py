@@ -117,6 +117,13 @@ def expit(x: float) -> float:
     return float(special.expit(x))
 
 
+def summarise_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """For each row of rates, a column a seed: `mean` on the logit scale, and the 95 % Student-t interval there."""
+    logits = rates.transform(logit)
+    mean, half = logits.mean(axis=1), logits.std(axis=1) * half_width(rates.shape[1])
+    return pd.DataFrame({"mean": mean, "ci_low": mean - half, "ci_high": mean + half}).transform(special.expit)
+
+
 def counts(values: Sequence[float] | Array) -> Counts:
     """Shares that are counts of at most 100,000 cases as whole numbers, over their least common denominator.
 

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from cpmlho.study.report.along import KEY
 from cpmlho.study.report.figures.drawing import FEWEST_OF_A_BAND, blank, explain, plain_ticks
 from cpmlho.study.report.frame import Study, finished, incomplete
-from cpmlho.study.report.stats import half_width
+from cpmlho.study.report.stats import summarise_rates
 from cpmlho.study.report.style import quantity_name
 from cpmlho.study.results import HYPERPARAMETERS
 
 DATASET, FOLDER = "mnist", "MNIST"
 SEEDS = r"^seed\d+$"  # the columns of single seeds
-EXPLANATION = "Line: mean; band: 95 % Student-t interval; faint: single seeds."
+EXPLANATION = "Line: mean; band: 95 % Student-t interval, both on the logit scale; faint: single seeds."
 
 
 class Series(NamedTuple):
@@ -71,11 +71,10 @@ def data(plot: Plot, study: Study) -> pd.DataFrame:
 
 
 def _curve(rows: pd.DataFrame, parameter: str, asked: list[int]) -> pd.DataFrame:
-    """One hyperparameter by update: mean, interval, number of seeds, and each seed."""
+    """One dropout rate by update: mean and interval on the logit scale, number of seeds, and each seed."""
     columns = {f"seed{seed}": own.set_index("update")[parameter] for (_, _, seed), own in rows.groupby(KEY, sort=False)}
     seeds = pd.concat(columns, axis=1, join="inner")
-    mean, half = seeds.mean(axis=1), seeds.std(axis=1) * half_width(len(columns))
-    summary = pd.DataFrame({"mean": mean, "ci_low": mean - half, "ci_high": mean + half, "n_seeds": len(columns)})
+    summary = summarise_rates(seeds).assign(n_seeds=len(columns))
     return summary.join(seeds.reindex(columns=[f"seed{seed}" for seed in asked])).reset_index()
 
 
@@ -125,7 +124,7 @@ def _frame(plot: Plot, axes: Axes, rates: pd.DataFrame) -> None:
         axes.set_ylim(0, min(axes.get_ylim()[1], 2 * highest, 1))  # two seeds' wide band may leave the frame
         return
     low, high = plot.ending
-    axes.axhspan(low, high, color="0.5", alpha=0.2, linewidth=0, label=f"the claim: {low:g} to {high:g}")
+    axes.axhspan(low, high, color="0.5", alpha=0.2, linewidth=0, label=f"claim: {low:g} to {high:g}")
     axes.set(yscale="log", ylim=(0.6 * float(rates.min().min()), 1))
     plain_ticks(axes.yaxis, (1, 2, 5))
 
