@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +101,26 @@ def test_it_is_the_same_twice_and_names_no_place(export: Callable[[str], Path], 
     for place in (str(ROOT), str(tmp_path), str(tmp_path.parent)):
         assert place.encode() not in one
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_crate_that_cannot_be_replaced_stays(
+    export: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = export("mine") / "ro-crate-metadata.json"
+    metadata.write_text("the old one")
+    rename, calls = Path.rename, []
+
+    def second_fails(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(OSError, match="quota"):
+        export("mine")
+    assert metadata.read_text() == "the old one"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_folder_with_something_else_is_left_alone(export: Callable[[str], Path], tmp_path: Path) -> None:

@@ -78,9 +78,12 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
         with suppress(FileNotFoundError):
             path.rename(old)
         new.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if not path.exists():
+            with suppress(FileNotFoundError):
+                old.rename(path)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _hidden(path: Path) -> Path:
