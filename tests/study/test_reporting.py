@@ -538,17 +538,18 @@ def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path)
         "two_parameters": {"base": "cpmlho", "start": {"dropout0": 0.3, "dropout1": 0.4}},
         "other_setting": {"base": "cpmlho", "start": {"dropout0": 0.6}, "settings": {"theta": 2.0}},
         "other_method": {"base": "delta_stn", "start": {"dropout0": 0.7}},
+        "uncentred": {"base": "cpmlho_uncentred", "start": {"dropout0": 0.2}},
     }
-    protocol = fill(
-        load(tmp_path, variants=variants, run={"variants": [*variants, "cpmlho_dropout0_0.1"], "seeds": [0]})
-    )
+    run = {"variants": [*variants, "cpmlho_dropout0_0.1"], "seeds": [0]}
+    protocol = fill(load(tmp_path, variants=variants, run=run))
     write_tables(protocol)
     write_figures(protocol)
     rows = table(protocol, "figures/figure2.csv")
-    assert [row["start"] for row in rows] == ["0.1"] * 6 + ["0.4"] * 6
+    assert [row["method"] for row in rows] == ["cpmlho_dropout0_0.1"] * 6 + ["late"] * 6 + ["uncentred"] * 6
     svg = text(protocol, "figures/figure2.svg")
-    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "claim: 0.025 to 0.075"):
+    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "start 0.2 (n=1)", "MNIST, dropout0, uncentred"):
         assert f"<!-- {label} -->" in svg
+    assert svg.count("<!-- claim: 0.025 to 0.075 -->") == 2
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ FIGURES = {
     ),
     "figure2": Words(
         "The paper's Figure 2: dropout0 of CPMLHO from other starts",
-        "dropout0 of CPMLHO on MNIST against hyperparameter updates, logarithmic, from starts of 0.1, 0.2, 0.5 and 0.8,"
-        " with the band of rates around 0.05 where the paper says that they end.",
+        "For each reading of CPMLHO, dropout0 on MNIST against hyperparameter updates, logarithmic, from starts of 0.1,"
+        " 0.2, 0.5 and 0.8, with the band of rates around 0.05 where the paper says that they end.",
     ),
     "figure3": Words(
         "Anytime: best validation loss so far against the work spent",

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cpmlho.study.report.along import KEY
-from cpmlho.study.report.figures.drawing import FEWEST_OF_A_BAND, blank, explain, plain_ticks
+from cpmlho.study.report.figures.drawing import COLUMN, FEWEST_OF_A_BAND, PAGE, blank, explain, plain_ticks
 from cpmlho.study.report.frame import Study, finished, incomplete
 from cpmlho.study.report.stats import summarise_rates
-from cpmlho.study.report.style import quantity_name
 from cpmlho.study.results import HYPERPARAMETERS
 
 DATASET, FOLDER = "mnist", "MNIST"
@@ -23,13 +22,17 @@ EXPLANATION = "Line: mean; band: 95 % Student-t interval, both on the logit scal
 
 
 class Series(NamedTuple):
-    """The runs behind one colour of a figure."""
+    """The runs behind one line of a panel."""
 
-    name: str | float
     label: str
     colour: str
     line: str
-    runs: pd.DataFrame
+    runs: pd.DataFrame  # of one method
+
+    @property
+    def method(self) -> str:
+        """By which the data tell the series apart."""
+        return str(self.runs["method"].iloc[0])
 
     @property
     def legend(self) -> str:
@@ -37,14 +40,19 @@ class Series(NamedTuple):
         return f"{self.label} ({incomplete(self.runs) or f'n={len(self.runs)}'})"
 
 
+class Panel(NamedTuple):
+    """A hyperparameter, and the series that show it."""
+
+    title: str
+    parameter: str
+    series: list[Series]
+
+
 class Plot(NamedTuple):
     """What one of the figures shows."""
 
     number: int
-    size: tuple[float, float]
-    key: str  # the column of its data that tells the series apart
-    parameters: Callable[[Study], list[str]]
-    series: Callable[[Study], list[Series]]
+    panels: Callable[[Study], list[Panel]]
     wanted: str  # said where the protocol asks for no such run
     ending: tuple[float, float] | None = None  # between which rates the claim has the curves end; on a logarithmic axis
     mark: int | None = None  # the update that the paper names
@@ -57,16 +65,15 @@ def data(plot: Plot, study: Study) -> pd.DataFrame:
         ResultError: a run has no table of its hyperparameters.
     """
     curves = []
-    for each in plot.series(study):
-        if len(runs := finished(each.runs)):
-            rows = study.along(HYPERPARAMETERS, runs)
-            for parameter in plot.parameters(study):
-                curve = _curve(rows, parameter, study.protocol.run.seeds)
-                curve.insert(0, plot.key, each.name)
-                curve.insert(1, "hyperparameter", parameter)
+    for panel in plot.panels(study):
+        for each in panel.series:
+            if len(runs := finished(each.runs)):
+                curve = _curve(study.along(HYPERPARAMETERS, runs), panel.parameter, study.protocol.run.seeds)
+                curve.insert(0, "method", each.method)
+                curve.insert(1, "hyperparameter", panel.parameter)
                 curves.append(curve)
     if not curves:
-        return pd.DataFrame(columns=[plot.key, "hyperparameter", "update"])
+        return pd.DataFrame(columns=["method", "hyperparameter", "update"])
     return pd.concat(curves, ignore_index=True)
 
 
@@ -79,10 +86,33 @@ def _curve(rows: pd.DataFrame, parameter: str, asked: list[int]) -> pd.DataFrame
 
 
 def draw(plot: Plot, study: Study, data: pd.DataFrame) -> Figure:
-    """A panel for each hyperparameter, or in words which runs are lacking."""
-    series = plot.series(study)
-    figure = _empty(plot, series) if data.empty else _panels(plot, data, series)
+    """Its panels side by side, or in words which runs are lacking."""
+    panels = plot.panels(study)
+    figure = _empty(plot, panels) if data.empty else _panels(plot, data, panels)
     explain(figure, [study.protocol.note] if data.empty else [study.protocol.note, EXPLANATION])
+    return figure
+
+
+def _size(panels: list[Panel]) -> tuple[float, float]:
+    return PAGE if len(panels) > 1 else COLUMN
+
+
+def _panels(plot: Plot, data: pd.DataFrame, panels: list[Panel]) -> Figure:
+    """All panels; on one axis of rates where the claim names some."""
+    figure = Figure(figsize=_size(panels), layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=plot.ending is not None)[0]
+    for axes, panel in zip(row, panels, strict=True):
+        curves = data[data["hyperparameter"] == panel.parameter]
+        for each in panel.series:
+            _draw(axes, curves[curves["method"] == each.method], each)
+        axes.set(title=panel.title, xlabel="hyperparameter updates")
+        sns.despine(ax=axes)
+        axes.margins(x=0.02)
+        _frame(plot, axes, curves.filter(regex=SEEDS))
+    row[0].set_ylabel("dropout rate")
+    if plot.ending is None:
+        lines, labels = row[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -94,29 +124,8 @@ def _draw(axes: Axes, curve: pd.DataFrame, series: Series) -> None:
     axes.plot(updates, curve["mean"], color=colour, linestyle=series.line, linewidth=1.4, label=series.legend)
 
 
-def _panels(plot: Plot, data: pd.DataFrame, series: list[Series]) -> Figure:
-    """A panel for each hyperparameter, and one legend above them all."""
-    figure = Figure(figsize=plot.size, layout="constrained")
-    parameters = data["hyperparameter"].unique()
-    row = figure.subplots(1, len(parameters), squeeze=False)[0]
-    for axes, parameter in zip(row, parameters, strict=True):
-        curves = data[data["hyperparameter"] == parameter]
-        for each in series:
-            _draw(axes, curves[curves[plot.key] == each.name], each)
-        axes.set_title(f"{FOLDER}, {quantity_name(parameter).lower()}")
-        sns.despine(ax=axes)
-        axes.set_xlabel("hyperparameter updates")
-        axes.margins(x=0.02)
-        _frame(plot, axes, curves.filter(regex=SEEDS))
-    row[0].set_ylabel("dropout rate")
-    lines, labels = row[0].get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) < 7.5 * plot.size[0] else 1
-    figure.legend(lines, labels, loc="outside upper center", ncols=columns)
-    return figure
-
-
 def _frame(plot: Plot, axes: Axes, rates: pd.DataFrame) -> None:
-    """The limits of a panel of these rates, and what the paper says of it."""
+    """The limits of a panel, and what the paper says of it; `rates` are all that are drawn of its hyperparameter."""
     if plot.mark is not None:
         axes.axvline(plot.mark, color="0.5", linewidth=0.8, linestyle=":", label=f"update {plot.mark}")
     if plot.ending is None:
@@ -127,13 +136,14 @@ def _frame(plot: Plot, axes: Axes, rates: pd.DataFrame) -> None:
     axes.axhspan(low, high, color="0.5", alpha=0.2, linewidth=0, label=f"claim: {low:g} to {high:g}")
     axes.set(yscale="log", ylim=(0.6 * float(rates.min().min()), 1))
     plain_ticks(axes.yaxis, (1, 2, 5))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, fontsize=6, columnspacing=1)
 
 
-def _empty(plot: Plot, series: list[Series]) -> Figure:
+def _empty(plot: Plot, panels: list[Panel]) -> Figure:
     """A figure that says which runs it lacks."""
     lines = [f"Figure {plot.number} has nothing to draw.", f"It shows {plot.wanted}."]
-    for each in series:
-        lines += [f"{each.label}: no finished run of {DATASET}/{name}" for name in each.runs["method"].unique()]
-    if not series:
+    asked = {each.method: each.label for panel in panels for each in panel.series}
+    lines += [f"{label}: no finished run of {DATASET}/{method}" for method, label in asked.items()]
+    if not asked:
         lines.append("The protocol asks for no such run.")
-    return blank(plot.size, lines)
+    return blank(_size(panels), lines)
