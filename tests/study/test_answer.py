@@ -5,12 +5,13 @@ from __future__ import annotations
 from html import unescape
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_multiverse import made
 from test_reporting import load, text
 
 from cpmlho.study.files import write_text
-from cpmlho.study.report.answer import answer, beside
+from cpmlho.study.report.answer import answer, beside, reproduced
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import ResultError
@@ -103,6 +104,22 @@ def test_a_curve_that_is_not_made_is_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_reproduced_is_said_by_reading_and_comparator() -> None:
+    columns = ["claim", "reading", "comparator", "verdict", "exploratory"]
+    cases = [
+        ("C1", "centred", "delta_stn", "not reproduced", False),
+        ("C1", "uncentred", "delta_stn", "reproduced", True),
+        ("C5", "uncentred", "delta_stn", "reproduced", True),
+        ("C5", "uncentred", "delta_stn", "reproduced", False),
+        ("C2", "uncentred", "", "reproduced", False),
+    ]
+    assert list(reproduced(pd.DataFrame(cases, columns=columns))) == [
+        "in the uncentred reading, against Δ-STN: C1 (exploratory), C5",
+        "in the uncentred reading: C2",
+    ]
+    assert list(reproduced(pd.DataFrame(cases[:1], columns=columns))) == []
+
+
 def test_where_no_claim_is_judged_the_page_answers_with_the_curve(tmp_path: Path) -> None:
     asked = {"datasets": ["mnist"], "methods": ["delta_stn"], "variants": [], "seeds": [0, 1, 2]}
     protocol = load(tmp_path, run=asked, grids={"reading": SPECIFICATIONS})

@@ -144,6 +144,15 @@ def test_one_failing_test_is_enough_and_the_verdict_rests_on_it(monkeypatch: pyt
     assert row.decisive.startswith("fails: mnist, CPMLHO: loss above Δ-STN")
 
 
+def test_a_claim_reproduced_rests_on_the_test_of_the_fewest_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = {**DIFFERENCE, "side": "below", "than": ["COMPARATOR", "random_search"]}
+    values = apart(-0.5, 10)
+    for few, expected in ((10, False), (8, True)):
+        (row,) = study_of(monkeypatch, {**values, "random_search": [5.0] * few}, test).table("verdicts").itertuples()
+        assert (row.verdict, row.exploratory) == ("reproduced", expected)
+        assert row.decisive.endswith(f"n={few}")
+
+
 def test_more_tests_need_more_each(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"delta_stn": [0.0] * 10, "cpmlho": [1.0, -0.1] * 5}  # p = 0.037
     test = {**DIFFERENCE, "side": "above"}

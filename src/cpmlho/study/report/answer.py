@@ -36,7 +36,18 @@ def _judgement(study: Study) -> str:
     counts = verdicts["verdict"].value_counts()
     parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
     cases = "" if len(verdicts) == claims else f" in {len(verdicts)} cases"
-    return f"Of the paper's {claims} claims{cases}, on the runs below: {', '.join(parts)}."
+    which = "".join(f" Reproduced {each}." for each in reproduced(verdicts))
+    return f"Of the paper's {claims} claims{cases}, on the runs below: {', '.join(parts)}.{which}"
+
+
+def reproduced(verdicts: pd.DataFrame) -> Iterator[str]:
+    """For each reading and comparator, the claims that are reproduced, and which of them rest on few seeds."""
+    found = verdicts[verdicts["verdict"] == "reproduced"]
+    for (reading, comparator), own in found.groupby(["reading", "comparator"], sort=False):
+        few = own.groupby("claim", sort=False)["exploratory"].all()
+        claims = ", ".join(f"{claim} (exploratory)" if each else str(claim) for claim, each in few.items())
+        against = f", against {label_of(str(comparator))}" if comparator else ""
+        yield f"in the {reading} reading{against}: {claims}"
 
 
 def comparisons(study: Study) -> Iterator[tuple[str, str, str]]:
