@@ -87,9 +87,11 @@ def _curve(rows: pd.DataFrame, parameter: str, asked: list[int]) -> pd.DataFrame
 
 def draw(plot: Plot, study: Study, data: pd.DataFrame) -> Figure:
     """Its panels side by side, or in words which runs are lacking."""
-    panels = plot.panels(study)
-    figure = _empty(plot, panels) if data.empty else _panels(plot, data, panels)
-    explain(figure, [study.protocol.note] if data.empty else [study.protocol.note, EXPLANATION])
+    panels, note = plot.panels(study), study.protocol.note
+    if data.empty:
+        return _empty(plot, panels, note)
+    figure = _panels(plot, data, panels)
+    explain(figure, [note, EXPLANATION])
     return figure
 
 
@@ -139,11 +141,11 @@ def _frame(plot: Plot, axes: Axes, rates: pd.DataFrame) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, fontsize=6, columnspacing=1)
 
 
-def _empty(plot: Plot, panels: list[Panel]) -> Figure:
+def _empty(plot: Plot, panels: list[Panel], note: str) -> Figure:
     """A figure that says which runs it lacks."""
     lines = [f"Figure {plot.number} has nothing to draw.", f"It shows {plot.wanted}."]
     asked = {each.method: each.label for panel in panels for each in panel.series}
     lines += [f"{label}: no finished run of {DATASET}/{method}" for method, label in asked.items()]
     if not asked:
         lines.append("The protocol asks for no such run.")
-    return blank(_size(panels), lines)
+    return blank(_size(panels), lines, note)
