@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import Row
 from benchmarks.__main__ import show
+from benchmarks.steps import cycles_of, seconds
 from cpmlho.core.events import FRESH, Snapshot
 from cpmlho.core.problem import Problem, Split
 from cpmlho.core.streams import Streams
@@ -110,11 +111,11 @@ def problem_in(dtype: torch.dtype, spec: RunSpec, device: torch.device) -> Probl
     )
 
 
-def train(spec: RunSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, float]:
+def train(spec: RunSpec, device: torch.device, dtype: torch.dtype, *, graphs: bool = False) -> tuple[Tensor, float]:
     """Outputs on the validation split after an epoch, of the last trial for a search; and milliseconds an iteration."""
     with precision(dtype):
-        problem = problem_in(dtype, spec, device)
-        method = METHODS[spec.algorithm].train(problem, conditions_of(spec, dtype), spec.settings, FRESH)
+        problem, conditions = problem_in(dtype, spec, device), conditions_of(spec, dtype, graphs=graphs)
+        method = METHODS[spec.algorithm].train(problem, conditions, spec.settings, FRESH)
         start, last, metrics = time.perf_counter(), None, None
         with suppress(StopIteration):
             while True:
@@ -144,7 +145,20 @@ def methods(small: Protocol, device: torch.device) -> Iterator[Row]:
             row["as the CPU"] = row.get("as the CPU", True) and off <= tolerance
         (first, _), (again, milliseconds) = train(spec, device, torch.float32), train(spec, device, torch.float32)
         row["same bits again"] = torch.equal(first, again)
+        row["as CUDA graphs"] = torch.equal(first, train(spec, device, torch.float32, graphs=True)[0])
         yield {**row, "ms a step": milliseconds, "on the CPU": train(spec, CPU, torch.float32)[1]}
+
+
+def cycles(small: Protocol, device: torch.device) -> Iterator[Row]:
+    """The time of a cycle whose kernels are launched one by one, and of one that is replayed as CUDA graphs."""
+    for dataset in DATASETS:
+        spec = small.resolve(RunKey(dataset, "cpmlho", 0))
+        problem = problem_of(spec, load(spec.data, spec.data_dir), device)
+        both = (conditions_of(spec, torch.float32, graphs=graphs) for graphs in (False, True))
+        for launched, replayed in zip(*(cycles_of(problem, each, small.methods) for each in both), strict=True):
+            (name, one_by_one), (_, as_graphs) = launched, replayed
+            times = [1000 * seconds(act, device) for act in (one_by_one, as_graphs)]
+            yield {"dataset": dataset, "cycle": name, "ms": times[0], "as CUDA graphs": times[1]}
 
 
 def started(folder: Path, config: Path, seed: int) -> subprocess.Popen[bytes]:
@@ -160,6 +174,18 @@ def finished(folder: Path, seed: int) -> str:
     return numbers(run_dir(folder, RunKey("mnist", "cpmlho", seed)))
 
 
+def kill_and_go_on(folder: Path, config: Path) -> bool:
+    """Kill a run at its first checkpoint and begin it again; whether it was hit."""
+    checkpoint = run_dir(folder, RunKey("mnist", "cpmlho", 0)) / CHECKPOINT
+    run = started(folder, config, 0)
+    while run.poll() is None and not checkpoint.exists():
+        time.sleep(0.005)
+    run.kill()
+    hit = run.wait() < 0 and checkpoint.exists()
+    started(folder, config, 0).wait(PATIENCE)
+    return hit
+
+
 def processes(small: Protocol, folder: Path) -> Iterator[Row]:
     """Whole runs: one killed at its first checkpoint and begun again, and two that share the card."""
     config = folder / "protocol.json"
@@ -170,15 +196,12 @@ def processes(small: Protocol, folder: Path) -> Iterator[Row]:
     for seed in (0, 1):
         started(alone, config, seed).wait(PATIENCE)
 
-    killed = folder / "killed"
-    checkpoint = run_dir(killed, RunKey("mnist", "cpmlho", 0)) / CHECKPOINT
-    run = started(killed, config, 0)
-    while run.poll() is None and not checkpoint.exists():
-        time.sleep(0.005)
-    run.kill()
-    hit = run.wait() < 0 and checkpoint.exists()
-    started(killed, config, 0).wait(PATIENCE)
-    yield {"check": "killed at a checkpoint, gone on", "passed": hit and finished(killed, 0) == finished(alone, 0)}
+    as_graphs = folder / "graphs.json"
+    as_graphs.write_text(json.dumps(content | {"cuda_graphs": True}))
+    for name, file in (("", config), (", as CUDA graphs", as_graphs)):
+        killed = folder / f"killed_{file.stem}"
+        passed = kill_and_go_on(killed, file) and finished(killed, 0) == finished(alone, 0)
+        yield {"check": f"killed at a checkpoint, gone on{name}", "passed": passed}
 
     shared = folder / "shared"
     for run in [started(shared, config, seed) for seed in (0, 1)]:
@@ -191,6 +214,7 @@ def check(device: torch.device, folder: Path) -> bool:
     """Print the tables; whether everything passed."""
     small = protocol(folder).model_copy(update={"device": device.type})
     rows = show(f"One epoch of each method on {device_name(device)}", methods(small, device))
+    rows += show("A cycle, in float32", cycles(small, device))
     rows += show("Whole runs of CPMLHO", processes(small, folder))
     return all(value for row in rows for value in row.values() if isinstance(value, bool))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +83,22 @@ def steps_of(case: str, dtype: torch.dtype, device: torch.device) -> Iterator[tu
         general.descend(conditions.training.learning_rate, gradients)
 
     yield "plain step", step
+    yield from cycles_of(problem, conditions, methods)
+
+
+def cycles_of(
+    problem: Problem, conditions: Conditions, methods: Mapping[str, Options]
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each method's cycle of iterations and one hyperparameter update, CPMLHO's with as many planes as it keeps."""
     baseline, options = methods["delta_stn"], methods["cpmlho"]
     assert isinstance(baseline, ResponseOptions)
     assert isinstance(options, CPMLHO)
-    planes = CuttingPlanes(options, len(problem.network.layers), device)
+    planes = CuttingPlanes(options, len(problem.network.layers), problem.device)
     for name, run in (
         ("delta_stn cycle", Alternation(problem, conditions, baseline)),
         ("cpmlho cycle", Alternation(problem, conditions, options, theta=options.theta, planes=planes)),
     ):
-        for _ in range(options.max_planes if run.planes else 0):
+        for _ in range(options.max_planes if run.planes is not None else 0):
             run.iterate()
             run.cut()
 

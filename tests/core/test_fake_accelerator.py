@@ -83,7 +83,7 @@ def build(small, device, fake):
 @pytest.fixture
 def alternation(build, small, monkeypatch):
     """The state of a method with a response, before its first step, as the method itself makes it."""
-    monkeypatch.setattr("cpmlho.core.alternating.alternate", lambda run, past: run)
+    monkeypatch.setattr("cpmlho.core.schedule.alternate", lambda run, past: run)
 
     def make(dataset, method, dtype=torch.float32):
         problem, conditions, options = build(dataset, method, dtype)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpmlho.core.events import Method, Past, PlaneState, Snapshot, State, Update
+from cpmlho.core.events import PlaneState, State
+from cpmlho.core.graphs import Replayed
 from cpmlho.core.options import ResponseOptions as Options
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.problem import Batches, Conditions, Problem
@@ -57,6 +58,7 @@ class Alternation:
         self.upper = conditions.batches(problem.train, streams.host("upper_order"))
         self.noise = {name: streams.device(f"{name}_noise") for name in ("general", "response", "valid", "upper")}
         self.upper_masks = streams.device("upper_masks") if regularised else None
+        self._replay_lower, self._replay_upper = Replayed(conditions.graphs), Replayed(conditions.graphs)
         self.gradient: list[Tensor] = []  # of the loss, at the last response step
         self.used = torch.zeros_like(self.raw)  # d of the last response step, on the mean over the batch
 
@@ -106,9 +108,12 @@ class Alternation:
 
     def iterate(self) -> None:
         """One general step and one response step, on the same batch with masks of their own; or both in one (R4)."""
+        self._replay_lower(self._iterate, *next(self.train), case=len(self.planes) if self.planes is not None else 0)
+
+    def _iterate(self, inputs: Tensor, labels: Tensor) -> None:
         problem, rate = self.problem, self.conditions.training.learning_rate
-        batch, raw = next(self.train), self.raw.detach()
-        displaced = raw + self._perturbation(len(batch[1]), "response").detach()
+        batch, raw = (inputs, labels), self.raw.detach()
+        displaced = raw + self._perturbation(len(labels), "response").detach()
         displacement = Displacement(self.response.working, displaced - self.centre)
         values = problem.space.values(displaced)
         if self.options.response == "stn_joint":
@@ -154,9 +159,10 @@ class Alternation:
 
     def hyperparameter_step(self) -> None:
         """One step on lambda and sigma (eq. 15), through the response, in full; dropout and cutout off, but for R22."""
-        parts = [(*next(self.valid), "valid")]
-        if self.theta is not None:
-            parts.append((*next(self.upper), "upper"))
+        self._replay_upper(self._tune, *next(self.valid), *(next(self.upper) if self.theta is not None else ()))
+
+    def _tune(self, *batches: Tensor) -> None:
+        parts = list(zip(batches[::2], batches[1::2], ("valid", "upper"), strict=False))
         displaced = [self.raw + self._perturbation(len(labels), name) for _, labels, name in parts]
         losses = self._regularised(parts, displaced) if self.upper_masks is not None else self._plain(parts, displaced)
         loss = losses[0] if self.theta is None else losses[1] + self.theta * losses[0]
@@ -211,39 +217,6 @@ class Alternation:
         """The network's own weights at lambda, the response in them."""
         general = self.general.masters
         return general if self.centred else displaced(general, self.response.masters, self.raw.detach())
-
-
-def alternate(run: Alternation, past: Past) -> Method:
-    """Train with hyperparameters that are tuned on the way; a snapshot after each epoch."""
-    if past.state is not None:
-        run.restore(past.state)
-    space, options, done = run.problem.space, run.options, len(past.metrics)
-    iterations = run.conditions.iterations(run.problem)
-    step, warm = done * iterations, options.warm_up * iterations
-    path = [] if done else [(0, 0, space.start)]
-    for epoch in range(done + 1, run.conditions.epochs + 1):
-        for _ in range(iterations):
-            run.iterate()
-            step += 1
-            if step % options.train_steps == 0:
-                run.update(tune=step > warm)
-                if step > warm:
-                    number = step // options.train_steps - warm // options.train_steps
-                    path.append((number, step, space.values(run.raw.detach())))
-            if run.planes is not None and run.planes.due(step, iterations):
-                run.cut()
-        updates, path = _updates(run.problem, path), []
-        values = space.named(space.values(run.raw.detach()))
-        planes = run.plane_states(epoch, step)
-        yield Snapshot(epoch, step, run.predict, values, updates, planes, run.state, run.weights)
-
-
-def _updates(problem: Problem, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:
-    """The updates with their values by name; one transfer from the device for all of them."""
-    if not path:
-        return []
-    rows = torch.stack([values for _, _, values in path]).cpu()
-    return [Update(u, step, problem.space.named(row)) for (u, step, _), row in zip(path, rows, strict=True)]
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cpmlho.core.events import PlaneState
+from cpmlho.core.graphs import in_place
 from cpmlho.core.options import CPMLHO
 from cpmlho.core.response import General, Response
 from cpmlho.core.space import Space
@@ -77,7 +78,7 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 class PlaneSet:
-    """The planes on some of the layers, with their multipliers mu.
+    """The planes on some of the layers, with their multipliers mu; all stays in its place while their number stays.
 
     Attributes:
         mu: (k,), oldest first.
@@ -109,19 +110,18 @@ class PlaneSet:
 
     def add(self, v: Weights) -> None:
         """Take a plane at the gap v; beyond `max_planes` those go whose mu stays at 0, then the oldest (R6)."""
-        options = self._options
-        adbo = options.multiplier == "adbo"
+        options, adbo = self._options, self._options.multiplier == "adbo"
         alive = (self.mu > FORGOTTEN) * self._alive if adbo else self._alive
         # The dead first, each oldest first; known to the device alone, so that nothing waits for it.
         kept = torch.argsort(alive, stable=True)[max(0, len(self) - options.max_planes + 1) :].sort().values
         g, normal = distance(v, options.g)
         level = torch.stack([torch.sum(n * x) for n, x in zip(normal, v, strict=True)]).sum()
         old = self._normals or [n.new_empty(0, *n.shape) for n in normal]
-        self._normals = [torch.cat([before[kept], new[None]]) for before, new in zip(old, normal, strict=True)]
-        self._offsets = torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]])
+        self._normals = [in_place(o, torch.cat([o[kept], n[None]])) for o, n in zip(old, normal, strict=True)]
+        self._offsets = in_place(self._offsets, torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]]))
         start = g.new_full((1,), 0.0 if adbo else options.mu_init)
-        self.mu = torch.cat([(self.mu * alive)[kept], start])
-        self._alive = torch.cat([alive[kept], torch.ones_like(start)])
+        self.mu = in_place(self.mu, torch.cat([(self.mu * alive)[kept], start]))
+        self._alive = in_place(self._alive, torch.cat([alive[kept], torch.ones_like(start)]))
         self._taken += 1
         self.numbers = torch.cat([self.numbers[kept], self.numbers.new_full((1,), self._taken)])
 
@@ -143,9 +143,9 @@ class PlaneSet:
         self._steps += 1
         # ADBO's damping: c mu with dual_step c = t^(-1/4), t the number of the step (Jiao et al. 2023).
         kept = 1 - self._steps**-0.25 if options.multiplier == "adbo" else 1.0
-        self.mu = (kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive
+        self.mu.copy_((kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive)
         if options.multiplier == "dual_ascent":
-            self._alive = self._alive * (self.mu > 0)
+            self._alive.mul_(self.mu > 0)
 
     def pulls(self, general: Sequence[General], response: Sequence[Response], scales: Weights) -> list[Pull]:
         """The force sum_k mu_k n_k of the planes that pull, the negative gradient with respect to w_h, a layer each.
@@ -178,8 +178,8 @@ class CuttingPlanes:
         self._groups = [slice(i, i + 1) for i in range(layers)] if options.per_layer else [slice(layers)]
         self.sets = [PlaneSet(options, device) for _ in self._groups]
 
-    def __bool__(self) -> bool:
-        return len(self.sets[0]) > 0
+    def __len__(self) -> int:
+        return len(self.sets[0])
 
     def state(self) -> list[dict[str, Any]]:
         """All that the planes remember."""

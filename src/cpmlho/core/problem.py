@@ -140,6 +140,7 @@ class Conditions:
         seed: of all streams of randomness.
         dtype: of the training steps' products; master parameters and evaluation are float32.
         workers: how many independent trainings may go on side by side.
+        graphs: whether the GPU, which there must be, replays steps as CUDA graphs.
     """
 
     training: Training
@@ -147,6 +148,7 @@ class Conditions:
     seed: int
     dtype: torch.dtype = torch.float32
     workers: int = 1
+    graphs: bool = False
 
     def iterations(self, problem: Problem) -> int:
         """Whole batches in an epoch."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cpmlho.core.events import WORST_LOSS, Cost, Method, Metrics, Past, Snapshot, State, Tick
+from cpmlho.core.graphs import Replayed
 from cpmlho.core.options import Search
 from cpmlho.core.problem import Conditions, Problem
 from cpmlho.core.response import General
@@ -120,10 +121,14 @@ class FixedTraining:
         self.general = Trainable(general, conditions.dtype, conditions.training.momentum)
         self._batches = conditions.batches(problem.train, streams.host("train_order"))
         self._noise = streams.device("general_noise")
+        self._replayed = Replayed(conditions.graphs)
 
     def step(self) -> None:
         """One training iteration."""
-        gradients = general_gradients(self._problem, self.general, next(self._batches), self._values, self._noise)
+        self._replayed(self._step, *next(self._batches))
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> None:
+        gradients = general_gradients(self._problem, self.general, (inputs, labels), self._values, self._noise)
         self.general.descend(self._rate, gradients)
 
     def _parameters(self) -> list[Tensor]:

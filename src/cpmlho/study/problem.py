@@ -109,6 +109,6 @@ def _permutation(n: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(Streams(seed, torch.device("cpu")).number("split")).permutation(n)
 
 
-def conditions_of(spec: RunSpec, dtype: torch.dtype, workers: int = 1) -> Conditions:
+def conditions_of(spec: RunSpec, dtype: torch.dtype, workers: int = 1, graphs: bool = False) -> Conditions:
     """The conditions of a run."""
-    return Conditions(spec.training, spec.data.epochs, spec.seed, dtype, workers)
+    return Conditions(spec.training, spec.data.epochs, spec.seed, dtype, workers, graphs)

@@ -35,6 +35,7 @@ class Protocol(Strict):
     plugins: Annotated[list[str], Field(default_factory=list)]
     device: Device
     precision: Precision
+    cuda_graphs: bool
     run: Run
     data: Data
     training: Training
@@ -150,6 +151,7 @@ class Protocol(Strict):
             data_dir=self.data.dir,
             valid_fraction=self.data.valid_fraction,
             device=self.device,
+            cuda_graphs=self.cuda_graphs,
             **parts,
         )
 

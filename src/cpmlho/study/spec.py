@@ -14,7 +14,7 @@ from cpmlho.study.options import parse_options
 from cpmlho.study.settings import Dataset, Device, Precision, Split
 from cpmlho.study.strict import Strict
 
-PLACE = {"data_dir"}  # of a specification: where, which decides no number
+PLACE = {"data_dir", "cuda_graphs"}  # of a specification: where and how, which decides no number
 
 
 def method_of(name: str) -> Method:
@@ -49,6 +49,7 @@ class RunSpec(Strict):
     settings: Options
     device: Device
     precision: Precision
+    cuda_graphs: bool = False
 
     @model_validator(mode="before")
     @classmethod

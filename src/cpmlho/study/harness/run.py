@@ -50,7 +50,7 @@ def execute(
     device = choose_device(spec.device, say)
     precision = choose_precision(spec.precision, device)
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
-    conditions = conditions_of(spec, DTYPES[precision], workers)
+    conditions = conditions_of(spec, DTYPES[precision], workers, spec.cuda_graphs and device.type == "cuda")
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
     with locked(folder, lambda: say(f"{folder}: locked by another process; waiting")):
         record = train(spec, problem, conditions, checkpoint, observers, say)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 @method(CPMLHO, kind="schedule", label="CPMLHO", colour="#0072B2", gradients=gradients_of_response)
 def cpmlho(problem: Problem, conditions: Conditions, options: CPMLHO, past: Past = FRESH) -> Method:
     """Train and tune; with both parts switched off this is Delta-STN, or STN, to the last bit."""
-    from cpmlho.core.alternating import Alternation, alternate
+    from cpmlho.core.alternating import Alternation
     from cpmlho.core.planes import CuttingPlanes
+    from cpmlho.core.schedule import alternate
 
     layers = len(problem.network.layers)
     planes = CuttingPlanes(options, layers, problem.device) if options.cutting_planes else None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @method(ResponseOptions, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients_of_response)
 def delta_stn(problem: Problem, conditions: Conditions, options: ResponseOptions, past: Past = FRESH) -> Method:
     """Train and tune by the validation loss alone."""
-    from cpmlho.core.alternating import Alternation, alternate
+    from cpmlho.core.alternating import Alternation
+    from cpmlho.core.schedule import alternate
 
     return alternate(Alternation(problem, conditions, options), past)

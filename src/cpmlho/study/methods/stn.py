@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @method(STN, kind="schedule", label="STN", colour="#CC79A7", line="--", gradients=gradients_of_response)
 def stn(problem: Problem, conditions: Conditions, options: STN, past: Past = FRESH) -> Method:
     """Train and tune by the validation loss alone."""
-    from cpmlho.core.alternating import Alternation, alternate
+    from cpmlho.core.alternating import Alternation
+    from cpmlho.core.schedule import alternate
 
     return alternate(Alternation(problem, conditions, options), past)
