@@ -13,7 +13,8 @@ from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.figures.specification_curve import shown
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.tables.multiverse import sentence
+from cpmlho.study.report.render import markdown
+from cpmlho.study.report.tables.multiverse import TABLE, sentence
 from cpmlho.study.report.tables.splits import sentence as splits_sentence
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import PLANES, run_dir, to_csv
@@ -68,6 +69,17 @@ def test_each_reading_is_held_against_delta_stn_and_against_itself_without_its_p
         "MNIST: of 4 specifications 1 shows CPMLHO below Δ-STN and 0 below its own comparator; 2 diverged,"
         " 1 is admissible, of which 0 show CPMLHO below Δ-STN and 0 below its own comparator."
     )
+
+
+def test_whether_planes_brought_g_down_is_not_known_after_one_epoch(tmp_path: Path) -> None:
+    protocol = of(tmp_path)
+    made(protocol, "delta_stn", [0.30, 0.31, 0.32])
+    made(protocol, "cpmlho", [0.29, 0.31, 0.33], [10.0])
+    study = Study(protocol)
+    rows = study.table("multiverse")
+    assert rows["g_ratio"].isna().all()
+    assert not rows["admissible"].any()
+    assert "| – | 0 | not known | 3 |" in markdown(TABLE.view(study, rows))
 
 
 def test_the_curve_is_sorted_and_shows_what_each_reading_chooses(tmp_path: Path) -> None:

@@ -182,9 +182,10 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
     runs = runs.astype({"steps": "Int64", "trials": "Int64", "train_loss": float})
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
     for planes in read_along(protocol.results_dir, with_planes, PLANES):
-        for key, g in planes.groupby(KEY, sort=False)["g"]:
-            row = (runs[KEY] == list(key)).all(axis=1)
-            runs.loc[row, "g_ratio"] = g.iloc[-1] / g.iloc[0]
+        for key, recorded in planes.groupby(KEY, sort=False):
+            row, g = (runs[KEY] == list(key)).all(axis=1), recorded["g"]
+            if recorded["epoch"].nunique() > 1:  # what g was at first is known after one
+                runs.loc[row, "g_ratio"] = g.iloc[-1] / g.iloc[0]
             if not (g <= RUNAWAY * g.iloc[0]).all():
                 runs.loc[row, "status"] = "diverged"
     return runs

@@ -25,9 +25,9 @@ NARROWEST = 9  # specifications that a panel has room for
 USUAL = 0.8  # of the specifications: a choice that more of them make goes without saying
 EXPLANATION = (
     "Above: final validation loss minus Δ-STN's, paired by seed, mean and 95 % Student-t interval, on an axis that is"
-    f" logarithmic beyond ±{LINEAR:g}; below 0, CPMLHO is lower. Filled: admissible; hollow: not; cross: seeds"
-    " diverged; neither: no seed of both yet. Dash: minus the same network without CPMLHO's two parts. Dotted: the"
-    " difference that the paper prints. Below: the choices that each makes; one that nearly all make is left out."
+    f" logarithmic beyond ±{LINEAR:g}; below 0, CPMLHO is lower. Filled: admissible; hollow: not, or not known; cross:"
+    " seeds diverged; neither: no seed of both yet. Dash: minus the same network without CPMLHO's two parts. Dotted:"
+    " the difference that the paper prints. Below: the choices that each makes; one that nearly all make is left out."
 )
 CHOICES: dict[str, tuple[str, dict[str, str]]] = {  # what a setting and its values are called
     "response": ("network", {"delta_stn": "centred", "stn": "uncentred", "stn_joint": "uncentred, one step"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,8 @@ ALIKE = set(RunSpec.model_fields) - {"method", "seed", "changes", "algorithm", "
 CAPTION = (
     "Readings of CPMLHO with both of its parts, by their final validation loss minus Δ-STN's of the same training and"
     " split, and minus that of the same network without the two parts; paired by seed, 95 % Student-t intervals, each"
-    " for itself. Admissible: finite, and g, which the cutting planes are there to bring down, fell by a fifth or more."
+    " for itself. Admissible: finite, and g, which the cutting planes are there to bring down, fell by a fifth or more;"
+    " that is not known, and not counted, where one epoch was trained, as g is recorded at the end of each."
 )
 
 
@@ -110,7 +111,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "Its interval": interval_of("own"),
         "g, end over start": lambda row: "–" if math.isnan(row["g_ratio"]) else f"{row['g_ratio']:.3g}",
         "Diverged": lambda row: str(row["diverged"]),
-        "Admissible": lambda row: "yes" if row["admissible"] else "no",
+        "Admissible": _admissible,
         "n": lambda row: str(row["difference_n_seeds"]),
     }
     datasets = study.protocol.datasets
@@ -118,6 +119,12 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     caption = " ".join([*said, *progress(study), CAPTION])
     compared = study.among([PAPERS, *frame.get("specification", ()), *frame.get("comparator", ())])
     return listed(study.protocol, "Specifications", columns, frame, caption, compared)
+
+
+def _admissible(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["g_ratio"]) and not row["diverged"]:
+        return "not known"
+    return "yes" if row["admissible"] else "no"
 
 
 def sentence(dataset: str, rows: pd.DataFrame) -> str:
