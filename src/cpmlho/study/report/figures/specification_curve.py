@@ -91,7 +91,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
         _curve(curve, own)
         curve.set_title(study.protocol.datasets[dataset].folder)
         _grid(grid, own, rows)
-        grid.set_xlabel(f"readings: {len(own)}, {_seeds(own['difference_n_seeds'])}")
+        grid.set_xlabel(f"{len(own)} readings\n{_seeds(own['difference_n_seeds'])}")
     panels[0][0].set_ylabel("loss minus Δ-STN's")
     explain(figure, [note, *progress(study), EXPLANATION])
     return figure
