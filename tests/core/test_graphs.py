@@ -91,6 +91,7 @@ def captured(monkeypatch):
 METHOD_NAMES = ("fixed", "random_search", "stn", "delta_stn", "cpmlho", "cpmlho_uncentred")
 CASES = [  # the methods as they are, and what changes Python's way through a step
     *(("mnist", name, {}) for name in METHOD_NAMES),
+    ("mnist", "cpmlho", {"max_planes": 3, "cut_steps": 4}),
     ("mnist", "cpmlho", {"max_planes": 3, "multiplier": "adbo"}),
     ("mnist", "cpmlho", {"max_planes": 2, "multiplier": "dual_ascent", "cut_steps": 3, "force": "always"}),
     ("mnist", "cpmlho", {"per_layer": True, "constraint": "displaced"}),

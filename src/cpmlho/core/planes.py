@@ -78,7 +78,7 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 class PlaneSet:
-    """The planes on some of the layers, with their multipliers mu; all stays in its place while their number stays.
+    """The planes on some of the layers, with their multipliers mu; what pulls keeps its place while their number stays.
 
     Attributes:
         mu: (k,), oldest first.
@@ -121,7 +121,7 @@ class PlaneSet:
         self._offsets = in_place(self._offsets, torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]]))
         start = g.new_full((1,), 0.0 if adbo else options.mu_init)
         self.mu = in_place(self.mu, torch.cat([(self.mu * alive)[kept], start]))
-        self._alive = in_place(self._alive, torch.cat([alive[kept], torch.ones_like(start)]))
+        self._alive = torch.cat([alive[kept], torch.ones_like(start)])
         self._taken += 1
         self.numbers = torch.cat([self.numbers[kept], self.numbers.new_full((1,), self._taken)])
 
@@ -145,7 +145,7 @@ class PlaneSet:
         kept = 1 - self._steps**-0.25 if options.multiplier == "adbo" else 1.0
         self.mu.copy_((kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive)
         if options.multiplier == "dual_ascent":
-            self._alive.mul_(self.mu > 0)
+            self._alive = self._alive * (self.mu > 0)
 
     def pulls(self, general: Sequence[General], response: Sequence[Response], scales: Weights) -> list[Pull]:
         """The force sum_k mu_k n_k of the planes that pull, the negative gradient with respect to w_h, a layer each.
