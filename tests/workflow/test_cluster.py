@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpmlho.study.command import COMMAND, begin, left_behind
 from cpmlho.study.jobs import find_gpus, need_server
 from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Tracking
-from cpmlho.study.workflow import COMMAND, begin, left_behind
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles/slurm"

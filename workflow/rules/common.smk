@@ -11,13 +11,14 @@ sys.path.insert(0, str(SOURCE))  # the code beside this workflow, whatever is in
 
 from snakemake.logging import logger
 
+from cpmlho.study.command import begin, hold, left_behind, stop
 from cpmlho.study.conclusion import beside_the_published, places
 from cpmlho.study.overview import Overview
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
 from cpmlho.study.jobs import find_gpus, need_server, prepare
 from cpmlho.study.settings import IDX_FILES
-from cpmlho.study.workflow import Plan, begin, hold, key_of, left_behind, read_protocol, relative, stop
+from cpmlho.study.workflow import Plan, key_of, read_protocol, relative
 
 
 def refuse(message):

@@ -10,19 +10,16 @@ import json
 import math
 import os
 import re
-import signal
 import typing
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NoReturn
-from uuid import uuid4
+from typing import Any
 
 import yaml
 
-from cpmlho.study.files import locked, write_text
+from cpmlho.study.files import write_text
 from cpmlho.study.harness.provenance import code_digest, digest_of_files, plugged
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import NETWORKS
@@ -32,7 +29,6 @@ from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import exported, shown
 
 DIGITS = 16  # of a digest that a person may have to compare
-COMMAND = "CPMLHO_COMMAND"  # the variable that tells a job of a cluster which command it is of
 
 
 class Wildcards(typing.Protocol):
@@ -216,43 +212,3 @@ class Plan:
 def key_of(wildcards: Wildcards) -> RunKey:
     """The run that the wildcards name."""
     return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
-
-
-def begin(results_dir: str | Path, environment: MutableMapping[str, str]) -> None:
-    """Make this command, which holds the results, the one whose jobs may touch them."""
-    environment[COMMAND] = uuid4().hex
-    write_text(_newest(results_dir), environment[COMMAND])
-
-
-def left_behind(results_dir: str | Path, environment: Mapping[str, str]) -> bool:
-    """Whether a job is of a command that was killed, and another has begun since, which has jobs of its own.
-
-    Snakemake begins a job by removing its outputs: left in the queue, such a job would take a finished run away.
-    """
-    newest = _newest(results_dir)
-    return COMMAND in environment and newest.exists() and newest.read_text() != environment[COMMAND]
-
-
-def _newest(results_dir: str | Path) -> Path:
-    return Path(results_dir, "logs", "command")
-
-
-HELD = ExitStack()  # until the process ends
-
-
-def hold(results_dir: str, refuse: Callable[[str], None]) -> None:
-    """Keep other workflows away from these results for as long as this process lives, however it ends."""
-    busy = f"{results_dir}: another snakemake is at work on it; wait, or set another results_dir"
-    HELD.enter_context(locked(Path(results_dir), lambda: refuse(busy)))
-
-
-def stop(*_: object) -> NoReturn:
-    """Do on SIGTERM what Ctrl-C does in a terminal; Snakemake's own handler would let the jobs train to their end.
-
-    The jobs get SIGTERM too, as those that a script started in the background ignore SIGINT.
-    """
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        child.send_signal(signal.SIGTERM)
-    raise KeyboardInterrupt
