@@ -66,8 +66,8 @@ def test_each_reading_is_held_against_delta_stn_and_against_itself_without_its_p
     assert list(rows["admissible"]) == [False, True, False, False]
     assert list(rows["diverged"]) == [0, 0, 3, 3]
     assert sentence("MNIST", rows) == (
-        "MNIST: of 4 specifications 1 shows CPMLHO below Δ-STN and 0 below its own comparator; 2 diverged,"
-        " 1 is admissible, of which 0 show CPMLHO below Δ-STN and 0 below its own comparator."
+        "MNIST: of 4 specifications 1 shows CPMLHO below Δ-STN and 0 below its own comparator; 2 diverged;"
+        " of the 1 admissible 0 and 0."
     )
 
 

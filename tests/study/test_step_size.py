@@ -51,7 +51,7 @@ def test_each_method_counts_at_the_rate_of_the_nearest_training_loss(protocol: P
     assert rows.loc["rate_half_stn", "test_mean"] == pytest.approx(0.01)
     write_tables(protocol)
     first, every = text(protocol, "tables/step_size.md").split("Every rate that was run")
-    assert "MNIST: at the learning rate of the nearest training loss, 1 of 2 methods end below Δ-STN's" in first
+    assert "MNIST: at the learning rate of the nearest training loss, 1 of 2 comparisons end below Δ-STN's" in first
     assert "validation loss and 0 above it; for 1 of them a nearer rate may lie beyond" in first
     assert first.count("| MNIST |") == 2
     assert every.count("| MNIST |") == 7

@@ -11,6 +11,7 @@ import pytest
 
 from cpmlho.study.protocol import load
 from cpmlho.study.report.frame import LOSS, read_csv
+from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.tables.multiverse import sentence
 from cpmlho.study.report.write import write_tables
@@ -42,7 +43,13 @@ def test_the_specification_curve_is_what_its_runs_give(tmp_path):
     assert (folder / "tables/multiverse.csv").read_text() == CURVE.read_text()
 
 
-PAIRS = [("cpmlho_uncentred", "delta_stn"), ("cpmlho_uncentred", "stn"), ("cpmlho", "delta_stn"), ("cpmlho", "fixed")]
+ANSWERED = {
+    "uncentred: Δ-STN": ("cpmlho_uncentred", "delta_stn"),
+    "uncentred: STN": ("cpmlho_uncentred", "stn"),
+    "centred: Δ-STN": ("cpmlho", "delta_stn"),
+    "centred: no tuning": ("cpmlho", "fixed"),
+}
+SIGNS = {"uncentred: Δ-STN": [-1, -1], "uncentred: STN": [0, 0], "centred: Δ-STN": [0, 0]}  # as it says in words
 
 
 def rows(path):
@@ -86,16 +93,27 @@ def test_the_numbers_of_the_readmes_answer_are_those_of_the_tables(answer):
     for method, words in (("cpmlho_uncentred", "with CPMLHO's parts in"), ("stn", "without them in")):
         made = [row["status"] for row in runs if (row["dataset"], row["method"]) == ("fashionmnist", method)]
         made = [status for status in made if status != "missing"]
-        assert f"{words} {made.count('diverged')} of {len(made)} seeds" in answer
-    found = []
+        assert f"{words} {made.count('diverged')} of {len(made)}" in answer
+
+
+def test_the_table_of_the_readmes_answer_is_what_the_forest_plot_shows(answer):
     differences = {(row["method"], row["other"], row["dataset"]): row for row in rows("figures/forest.csv")}
-    for pair in PAIRS:
-        for dataset, name in NAMES.items():
-            row = differences.get((*pair, dataset))
-            if row and int(row["n_seeds"]) >= 5:
-                mean, low, high = (float(row[key]) for key in ("mean", "ci_low", "ci_high"))
-                found.append(f"{mean:+.4f} on {name} ({low:+.4f} to {high:+.4f}, {row['n_seeds']} seeds)")
-    assert re.findall(r"[-+]\d\.\d{4} on \w+ \(.*?\)", answer) == found
+    for words, pair in ANSWERED.items():
+        cells, signs = [], []
+        for dataset in NAMES:
+            row = differences[(*pair, dataset)]
+            mean, low, high = (float(row[key]) for key in ("mean", "ci_low", "ci_high"))
+            cells.append(f"{mean:+.4f} ({low:+.4f} to {high:+.4f}; {row['n_seeds']})")
+            signs.append((low > 0) - (high < 0))
+        assert f"| {words} | {' | '.join(cells)} |" in answer
+        assert SIGNS.get(words, signs) == signs
+    printed = [paper_effect(dataset, "cpmlho", "delta_stn", "val_loss") for dataset in NAMES]
+    assert f"by more than the paper prints ({' and '.join(f'−{-effect:.3f}' for effect in printed)})" in answer
+    assert all(
+        float(differences["cpmlho_uncentred", "delta_stn", each]["ci_high"]) < effect
+        for each, effect in zip(NAMES, printed, strict=True)
+    )
+    assert len(re.findall(r"[-+−]\d\.\d+", answer)) == len(NAMES) * (3 * len(ANSWERED) + 1)  # and no other number
 
 
 def test_what_the_readme_says_below_its_answer_is_what_the_tables_say():

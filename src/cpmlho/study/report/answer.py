@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,19 +12,31 @@ import pandas as pd
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
-from cpmlho.study.report.rules import PAPERS, are_judged, rules
-from cpmlho.study.report.stats import paired
+from cpmlho.study.report.rules import PAPERS, Reading, are_judged, rules
+from cpmlho.study.report.stats import FEWEST_SEEDS, Summary, paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import multiverse, splits, step_size
 from cpmlho.study.results import ResultError
 
+MIXED = "depends on the case"
+
 
 def answer(study: Study) -> Iterator[str]:
-    """The answer in a few sentences: the claims, the differences, and what other splits, steps and readings show."""
+    """The answer in plain words: the claims, where each reading ends, and what other step sizes and readings show."""
     yield _judgement(study)
+    yield from (
+        f"In the {reading} reading CPMLHO's final validation loss is {where}." for reading, where in standings(study)
+    )
+    if kept := " ".join(_everywhere(study)):
+        yield f"{kept} This is exploratory."
+
+
+def details(study: Study) -> Iterator[str]:
+    """By how much: the differences with their intervals, and what is kept of the splits, step sizes and readings."""
     for text, method, other in comparisons(study):
         yield f"{text}: {'; '.join(_differences(study, method, other)) or 'no two seeds of both'}."
-    yield from sentences(study)
+    for dataset, say, rows in _kept(study):
+        yield say(study.protocol.datasets[dataset].folder, rows)
 
 
 def _judgement(study: Study) -> str:
@@ -50,15 +62,47 @@ def reproduced(verdicts: pd.DataFrame) -> Iterator[str]:
         yield f"in the {reading} reading{against}: {claims}"
 
 
+def standings(study: Study) -> Iterator[tuple[str, str]]:
+    """Each reading that is run, with the others whose loss its own is below, above, or not told from, and where."""
+    done = study.finished
+    for reading, others in _readings(study):
+        clauses = []
+        for other in others:
+            found = {
+                study.protocol.datasets[name].folder: paired(done[done["dataset"] == name], reading.method, other, LOSS)
+                for name in study.protocol.run.datasets
+            }
+            sides = {folder: _side(each) for folder, each in found.items()}
+            for side in dict.fromkeys(sides.values()):
+                on = " and ".join(folder for folder, each in sides.items() if each == side)
+                clauses.append(f"{side} {_loss_of(other)} on {on}")
+        yield reading.name, ", ".join(clauses)
+
+
+def _side(found: Summary) -> str:
+    if found.n_seeds < FEWEST_SEEDS:
+        return "of too few seeds to be told from"
+    return "below" if found.ci_high < 0 else "above" if found.ci_low > 0 else "not told from"
+
+
 def comparisons(study: Study) -> Iterator[tuple[str, str, str]]:
     """Each reading of CPMLHO that is run against Δ-STN, its own comparator and no tuning, with its words."""
+    for reading, others in _readings(study):
+        words = f"The final validation loss of {label_of(reading.method)}, of which less is better, minus"
+        for other in others:
+            yield f"{words} {_loss_of(other)}", reading.method, other
+            words = "Minus"
+
+
+def _readings(study: Study) -> Iterator[tuple[Reading, list[str]]]:
+    """The readings that are run, each with what it is set against."""
     for reading in rules().readings:
         if reading.method in study.protocol.run.methods:
-            words = f"The final validation loss of {label_of(reading.method)}, of which less is better, minus"
-            for other in dict.fromkeys([PAPERS, reading.own, "fixed"]):
-                name = "that of no tuning at all" if other == "fixed" else f"{label_of(other)}'s"
-                yield f"{words} {name}", reading.method, other
-                words = "Minus"
+            yield reading, list(dict.fromkeys([PAPERS, reading.own, "fixed"]))
+
+
+def _loss_of(method: str) -> str:
+    return "that of no tuning at all" if method == "fixed" else f"{label_of(method)}'s"
 
 
 def _differences(study: Study, method: str, other: str) -> Iterator[str]:
@@ -74,17 +118,28 @@ def _differences(study: Study, method: str, other: str) -> Iterator[str]:
         yield f"{number(found.mean, sign='+')} on {study.protocol.datasets[dataset].folder} ({bounds}{paper})"
 
 
-def sentences(study: Study) -> Iterator[str]:
-    """What is kept of the splits, the step size and the specifications, each as far as it was run."""
+Sentence = Callable[[str, pd.DataFrame], str]
+
+
+def _everywhere(study: Study) -> Iterator[str]:
+    """What is kept of the step sizes and the readings over all datasets together."""
+    kept = [(dataset, say, rows) for dataset, say, rows in _kept(study) if say is not splits.sentence]
+    for say in dict.fromkeys(say for _, say, _ in kept):
+        own = {study.protocol.datasets[dataset].folder: rows for dataset, each, rows in kept if each is say}
+        yield say(" and ".join(own), pd.concat(own.values()))
+
+
+def _kept(study: Study) -> Iterator[tuple[str, Sentence, pd.DataFrame]]:
+    """For each dataset the rows of the splits, the step sizes and the specifications, as far as they were run."""
     curve = beside(study)
-    for table, say, rows in (
-        ("splits", splits.sentence, study.table("splits")),
-        ("step_size", step_size.sentence, step_size.matched(study.table("step_size"))),
-        ("multiverse", multiverse.sentence, study.table("multiverse") if curve is None else curve.rows),
+    for say, rows in (
+        (splits.sentence, study.table("splits")),
+        (step_size.sentence, step_size.matched(study.table("step_size"))),
+        (multiverse.sentence, study.table("multiverse") if curve is None else curve.rows),
     ):
         for dataset, own in rows.groupby("dataset", sort=False):
-            if table != "multiverse" or len(own) > len(rules().readings):
-                yield say(study.protocol.datasets[str(dataset)].folder, own)
+            if say is not multiverse.sentence or len(own) > len(rules().readings):
+                yield str(dataset), say, own
 
 
 class Beside(NamedTuple):
@@ -111,18 +166,20 @@ def beside(study: Study) -> Beside | None:
 
 
 class Chip(NamedTuple):
-    """A claim with its verdict, in two words."""
+    """A claim with its verdict; where its cases differ, how many of them are reproduced."""
 
     claim: str
     verdict: str
+    words: str
     statement: str
 
 
 def strip(study: Study) -> Iterator[Chip]:
-    """Each claim's verdict, or that it differs between its cases; nothing where none is judged."""
+    """Each claim's verdict, over its readings, comparators and splits; nothing where none is judged."""
     if not are_judged(study.protocol):
         return
     for claim, cases in study.table("verdicts").groupby("claim", sort=False):
-        found = cases["verdict"].unique()
-        verdict = str(found[0]) if len(found) == 1 else "depends on the reading"
-        yield Chip(str(claim), verdict, str(cases["statement"].iloc[0]))
+        found = cases["verdict"]
+        one = found.nunique() == 1
+        words = str(found.iloc[0]) if one else f"reproduced in {sum(found == 'reproduced')} of {len(found)} cases"
+        yield Chip(str(claim), str(found.iloc[0]) if one else MIXED, words, str(cases["statement"].iloc[0]))

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from cpmlho.study.archive import ARCHIVE
 from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.answer import answer, beside, strip
+from cpmlho.study.report.answer import MIXED, answer, beside, details, strip
 from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
@@ -29,7 +29,7 @@ from cpmlho.study.spec import RunKey
 CLASSES = {  # how the words of a verdict look
     **dict.fromkeys(("reproduced", "holds"), "good"),
     **dict.fromkeys(("not reproduced", "fails"), "bad"),
-    **dict.fromkeys(("inconclusive", "undecided", "depends on the reading"), "open"),
+    **dict.fromkeys(("inconclusive", "undecided", MIXED), "open"),
 }
 
 
@@ -118,6 +118,7 @@ def page(study: Study) -> str:
     text = environment.get_template("report.html.j2").render(
         protocol=protocol,
         answer=list(answer(study)),
+        details=list(details(study)),
         strip=list(strip(study)),
         beside=beside(study),
         grids=grids,

@@ -130,15 +130,14 @@ def _admissible(row: Mapping[str, Any]) -> str:
 def sentence(dataset: str, rows: pd.DataFrame) -> str:
     """What a reader keeps of the specifications on one dataset."""
 
-    def below(chosen: pd.DataFrame) -> str:
-        counts = [int((chosen[f"{against}_ci_high"] < 0).sum()) for against in ("difference", "own")]
-        verb = "shows" if counts[0] == 1 else "show"
-        return f"{counts[0]} {verb} CPMLHO below Δ-STN and {counts[1]} below its own comparator"
+    def below(chosen: pd.DataFrame) -> list[int]:
+        return [int((chosen[f"{against}_ci_high"] < 0).sum()) for against in ("difference", "own")]
 
-    admissible = rows[rows["admissible"]]
+    (first, own), admissible = below(rows), rows[rows["admissible"]]
     return (
-        f"{dataset}: of {len(rows)} specifications {below(rows)}; {int((rows['diverged'] > 0).sum())} diverged,"
-        f" {len(admissible)} {'is' if len(admissible) == 1 else 'are'} admissible, of which {below(admissible)}."
+        f"{dataset}: of {len(rows)} specifications {first} show{'s' if first == 1 else ''} CPMLHO below Δ-STN and {own}"
+        f" below its own comparator; {int((rows['diverged'] > 0).sum())} diverged; of the {len(admissible)} admissible"
+        " {} and {}.".format(*below(admissible))
     )
 
 

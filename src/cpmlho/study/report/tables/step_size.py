@@ -103,8 +103,8 @@ def sentence(dataset: str, rows: pd.DataFrame) -> str:
         f"; for {last} of them a nearer rate may lie beyond those that were run" if (last := rows["last"].sum()) else ""
     )
     return (
-        f"{dataset}: at the learning rate of the nearest training loss, {below} of {len(rows)} methods end below"
-        f" Δ-STN's validation loss and {above} above it{beyond}."
+        f"{dataset}: at the learning rate of the nearest training loss, {below} of {len(rows)} comparisons end"
+        f" below Δ-STN's validation loss and {above} above it{beyond}."
     )
 
 
