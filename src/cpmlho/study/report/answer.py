@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,16 +28,17 @@ def answer(study: Study) -> Iterator[str]:
     yield from (
         f"In the {reading} reading CPMLHO's final validation loss is {where}." for reading, where in standings(study)
     )
-    if kept := " ".join(_everywhere(study)):
-        yield f"{kept} This is exploratory."
+    kept = [say(" and ".join(own), pd.concat(own.values())) for say, own in _kept(study) if say is not splits.sentence]
+    if kept:
+        yield f"{' '.join(kept)} This is exploratory."
 
 
 def details(study: Study) -> Iterator[str]:
     """By how much: the differences with their intervals, and what is kept of the splits, step sizes and readings."""
     for text, method, other in comparisons(study):
         yield f"{text}: {'; '.join(_differences(study, method, other)) or 'no two seeds of both'}."
-    for dataset, say, rows in _kept(study):
-        yield say(study.protocol.datasets[dataset].folder, rows)
+    for say, own in _kept(study):
+        yield from starmap(say, own.items())
 
 
 def _judgement(study: Study) -> str:
@@ -118,28 +120,18 @@ def _differences(study: Study, method: str, other: str) -> Iterator[str]:
         yield f"{number(found.mean, sign='+')} on {study.protocol.datasets[dataset].folder} ({bounds}{paper})"
 
 
-Sentence = Callable[[str, pd.DataFrame], str]
-
-
-def _everywhere(study: Study) -> Iterator[str]:
-    """What is kept of the step sizes and the readings over all datasets together."""
-    kept = [(dataset, say, rows) for dataset, say, rows in _kept(study) if say is not splits.sentence]
-    for say in dict.fromkeys(say for _, say, _ in kept):
-        own = {study.protocol.datasets[dataset].folder: rows for dataset, each, rows in kept if each is say}
-        yield say(" and ".join(own), pd.concat(own.values()))
-
-
-def _kept(study: Study) -> Iterator[tuple[str, Sentence, pd.DataFrame]]:
-    """For each dataset the rows of the splits, the step sizes and the specifications, as far as they were run."""
+def _kept(study: Study) -> Iterator[tuple[Callable[[str, pd.DataFrame], str], dict[str, pd.DataFrame]]]:
+    """The sentences on splits, step sizes and specifications, each with the rows of every dataset that was run."""
     curve = beside(study)
-    for say, rows in (
-        (splits.sentence, study.table("splits")),
-        (step_size.sentence, step_size.matched(study.table("step_size"))),
-        (multiverse.sentence, study.table("multiverse") if curve is None else curve.rows),
+    for say, rows, fewest in (
+        (splits.sentence, study.table("splits"), 1),
+        (step_size.sentence, step_size.matched(study.table("step_size")), 1),
+        (multiverse.sentence, study.table("multiverse") if curve is None else curve.rows, len(rules().readings) + 1),
     ):
-        for dataset, own in rows.groupby("dataset", sort=False):
-            if say is not multiverse.sentence or len(own) > len(rules().readings):
-                yield str(dataset), say, own
+        parts = rows.groupby("dataset", sort=False)
+        own = {study.protocol.datasets[str(name)].folder: part for name, part in parts if len(part) >= fewest}
+        if own:
+            yield say, own
 
 
 class Beside(NamedTuple):
@@ -180,6 +172,7 @@ def strip(study: Study) -> Iterator[Chip]:
         return
     for claim, cases in study.table("verdicts").groupby("claim", sort=False):
         found = cases["verdict"]
-        one = found.nunique() == 1
-        words = str(found.iloc[0]) if one else f"reproduced in {sum(found == 'reproduced')} of {len(found)} cases"
-        yield Chip(str(claim), str(found.iloc[0]) if one else MIXED, words, str(cases["statement"].iloc[0]))
+        verdict = words = str(found.iloc[0])
+        if found.nunique() > 1:
+            verdict, words = MIXED, f"reproduced in {sum(found == 'reproduced')} of {len(found)} cases"
+        yield Chip(str(claim), verdict, words, str(cases["statement"].iloc[0]))
