@@ -21,10 +21,10 @@ paper: .venv/.ready         ## tables, figures and pages from the published runs
 	$(call OUTPUTS,multiverse)
 	$(call OUTPUTS,published)
 
-published: .venv/.ready docs/results/data/fashionmnist.json   ## the whole published protocol: hours, resumable
+published: .venv/.ready results/published/data/fashionmnist.json   ## the whole published protocol: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/published.yaml
 
-multiverse: .venv/.ready docs/multiverse/data/fashionmnist.json   ## the specification curve: hours, resumable
+multiverse: .venv/.ready results/multiverse/data/fashionmnist.json   ## the specification curve: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
 ui: .venv/.ready            ## MLflow's page on these runs
@@ -63,13 +63,13 @@ define OUTPUTS
 endef
 
 # In a new clone the committed runs are older than the record of the data, which is not committed: they are made as old.
-docs/results/data/fashionmnist.json: PROTOCOL := published
-docs/multiverse/data/fashionmnist.json: PROTOCOL := multiverse
-docs/%/data/fashionmnist.json: | .venv/.ready
-	$(SNAKEMAKE) --config overlay=workflow/$(PROTOCOL).yaml -- docs/$*/data/mnist.json $@
+results/published/data/fashionmnist.json: PROTOCOL := published
+results/multiverse/data/fashionmnist.json: PROTOCOL := multiverse
+results/%/data/fashionmnist.json: | .venv/.ready
+	$(SNAKEMAKE) --config overlay=workflow/$(PROTOCOL).yaml -- results/$*/data/mnist.json $@
 	touch $@
 	$(call VERB,unpack,$(PROTOCOL))
-	find docs/$*/runs -type f -exec touch -r $@ {} +
+	find results/$*/runs -type f -exec touch -r $@ {} +
 
 # A .venv that was moved or copied still runs the code of where it was made, and one without its interpreter nothing.
 MADE_HERE := $(shell sed -n 's/^command = .* -m venv \(--clear \)*//p' .venv/pyvenv.cfg 2>/dev/null)

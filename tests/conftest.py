@@ -53,10 +53,4 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
     """The published runs."""
-    return unpacked("results", tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="session")
-def first_edition(tmp_path_factory):
-    """Those of the first edition."""
-    return unpacked("first_edition", tmp_path_factory.mktemp("first_edition"))
+    return unpacked("published", tmp_path_factory.mktemp("published"))

@@ -45,6 +45,6 @@ def forget(before):
 def unpacked(edition, folder):
     """A folder with the runs of a published edition, and without what was made of them."""
     for name in (ARCHIVE, CHECKSUM):
-        (folder / name).symlink_to(Path(__file__).parents[1] / "docs" / edition / name)
+        (folder / name).symlink_to(Path(__file__).parents[1] / "results" / edition / name)
     unpack(str(folder), lambda line: None)
     return folder

@@ -72,7 +72,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 
 def _add_compared(compare: argparse.ArgumentParser) -> None:
-    compare.add_argument("ours", type=path, help="folder with runs, such as docs/results/runs")
+    compare.add_argument("ours", type=path, help="folder with runs, such as results/published/runs")
     compare.add_argument("theirs", type=path, help="folder with the same runs made elsewhere")
     compare.add_argument(
         "--tolerance",

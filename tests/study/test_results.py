@@ -218,7 +218,7 @@ def test_the_stn_of_the_first_edition_is_not_todays_method(tmp_path):
     assert read_result(mine).spec.method == "delta_stn"
 
 
-@pytest.mark.parametrize("edition", ["published", "first_edition"])
+@pytest.mark.parametrize("edition", ["published"])
 def test_published_results_are_read(request, edition):
     paths = sorted(request.getfixturevalue(edition).glob("runs/*/*/seed0/result.json"))
     assert len(paths) > 5

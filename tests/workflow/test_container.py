@@ -40,7 +40,7 @@ def test_the_cpu_variant_leaves_out_what_is_for_a_gpu_alone():
 
 
 def test_all_that_the_workflow_reads_is_in_the_image():
-    read = "Snakefile config.yaml workflow profiles src requirements.lock docs/results/tables"
+    read = "Snakefile config.yaml workflow profiles src requirements.lock results/published/tables"
     assert set(read.split()) <= set(KEPT)
     assert all((ROOT / path).exists() for path in KEPT)
 

@@ -170,7 +170,7 @@ def publish(folder, losses, **fields):
 @pytest.fixture
 def root(tmp_path):
     """A checkout with three published runs."""
-    publish(tmp_path / "root" / "docs" / "results", [1.0, 2.0, 3.0])
+    publish(tmp_path / "root" / "results" / "published", [1.0, 2.0, 3.0])
     (tmp_path / "root" / "workflow").mkdir()
     for name in ("config.yaml", "workflow/published.yaml"):
         (tmp_path / "root" / name).write_bytes((ROOT / name).read_bytes())
@@ -211,9 +211,9 @@ def damage(folder, how):
     "how", ["no tables", "one is missing", "edited", "cut short", "not text", "columns of another version", "words"]
 )
 def test_published_tables_that_cannot_be_read_are_one_line_at_the_end(plan, root, how):
-    damage(root / "docs" / "results" / "tables", how)
+    damage(root / "results" / "published" / "tables", how)
     [line] = beside_the_published(plan, root)
-    assert line.startswith(f"Nothing is compared with the published runs: {root}/docs/results/tables: missing, damaged")
+    assert line.startswith(f"Nothing is compared with the published runs: {root}/results/published/tables: missing, damaged")
     assert "git checkout" in line
 
 

@@ -18,9 +18,9 @@ from cpmlho.study.report.write import write_tables
 from runs import unpacked
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results"
+RESULTS = ROOT / "results" / "published"
 NAMES = {"mnist": "MNIST", "fashionmnist": "FashionMNIST"}
-CURVE = ROOT / "docs" / "multiverse" / "tables" / "multiverse.csv"
+CURVE = ROOT / "results" / "multiverse" / "tables" / "multiverse.csv"
 
 
 @pytest.fixture(scope="module")
