@@ -1,42 +1,46 @@
-"""Regularisation whose strength differs from example to example: dropout as a module, augmentation as functions.
+"""Regularisation with a strength for each example: dropout as a module, augmentation as functions.
 
-All act on a whole batch at once. Nothing is differentiated with respect to a strength: the hypergradient goes through
-the response of the weights.
+All act on a whole batch at once. No strength is differentiated: the hypergradient flows through the response of the
+weights.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from cpmlho.core import regularisers
 from cpmlho.core.spaces import Values
+
+LEVELS = 2**16  # of a dropout rate: a draw of 16 bits decides whether a unit is kept
 
 
 def per_row(t: Tensor, rows: int, where: str) -> Tensor:
-    """t (B, ...), one row an example, as (rows, ...) for a layer that works on several rows of each example in turn.
+    """t (B, ...) repeated to (rows, ...), for a layer that gets several rows of each example.
 
     Raises:
-        ValueError: the rows cannot be told to belong to the examples; the message names `where`.
+        ValueError: `rows` is no multiple of B; the message names `where`.
     """
     if rows % len(t):
         raise ValueError(
-            f"{where} works on {rows} rows of a batch of {len(t)} examples: the examples must be the first axis of its "
+            f"{where} gets {rows} rows from a batch of {len(t)} examples: the examples must be the first axis of its "
             "input (batch_first=True)"
         )
     return t if rows == len(t) else t.repeat_interleave(rows // len(t), 0)
 
 
 class Dropout(nn.Module):
-    """Dropout whose rate is the hyperparameter `name`, one rate an example.
+    """Dropout whose rate is the hyperparameter `name`, one rate for each example.
 
-    Like `nn.Dropout` it acts in training mode alone. Outside `Tuner.step` it drops at the present rate.
+    Like `nn.Dropout` it acts in training mode only. Outside `Tuner.step` it drops at the current rate.
 
     Args:
         name: of the hyperparameter in the space.
-        channels: whether whole channels are dropped, as `nn.Dropout2d` does, and not single numbers.
-        fixed: the rate of a module that no tuner tunes; None: such a module refuses to train.
+        channels: drop whole channels, as `nn.Dropout2d` does.
+        fixed: the rate when no tuner tunes it; None: without a tuner the module refuses to train.
     """
 
     def __init__(self, name: str, *, channels: bool = False, fixed: float | None = None) -> None:
@@ -44,16 +48,16 @@ class Dropout(nn.Module):
         self.name, self.channels, self.fixed = name, channels, fixed
         self._values: Values | None = None
 
-    def acts_at(self, values: Values | None) -> Values | None:
-        """Take the rate of each example from `values`, None for no tuner's; what they were taken from before."""
+    def use(self, values: Values | None) -> Values | None:
+        """Take the rates from `values` from now on, or from `fixed` if None; returns the previous values."""
         before, self._values = self._values, values
         return before
 
     def forward(self, a: Tensor) -> Tensor:
-        """Drop from a (B, ...) what the rates say.
+        """Drop units, or channels, of a (B, ...).
 
         Raises:
-            RuntimeError: it trains, and neither a tuner nor `fixed` gives a rate.
+            RuntimeError: in training mode, neither a tuner nor `fixed` gives a rate.
         """
         if not self.training:
             return a
@@ -63,71 +67,124 @@ class Dropout(nn.Module):
                     f"cpmlho.Dropout({self.name!r}) has no rate: put {self.name!r} into the space of a Tuner, "
                     "or give a fixed rate"
                 )
+            if self.fixed == 0:
+                return a
             return torch.feature_dropout(a, self.fixed, True) if self.channels else F.dropout(a, self.fixed)
         rates, generator = self._values[self.name], self._values.generator
         rates = per_row(rates, len(a), f"cpmlho.Dropout({self.name!r})")
-        if self.channels:
-            return a * regularisers.dropout_mask(rates, a, generator)
-        return a * regularisers.dropout_mask(rates, a.flatten(1), generator).view_as(a)
+        rows = a if self.channels else a.flatten(1)
+        mask = dropout_mask(rates, rows, generator)
+        return _masked(a, mask if self.channels else mask.view_as(a))
 
     def extra_repr(self) -> str:
         """The arguments, as they were given."""
         return f"{self.name!r}" + ", channels=True" * self.channels
 
 
+def _masked(a: Tensor, mask: Tensor) -> Tensor:
+    """a times a mask. In forward mode, torch would differentiate the product by a decomposition in Python."""
+    value, tangent = forward_ad.unpack_dual(a)
+    if tangent is None:
+        return a * mask
+    dual: Tensor = forward_ad.make_dual(value * mask, tangent * mask)
+    return dual
+
+
+def dropout_mask(rates: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Masks of dropout: 0 with probability `rates`, else 1 / (1 - rate).
+
+    Args:
+        rates: (B,), each in [0, 1); rounded to multiples of 2**-16.
+        like: the activation (B, features), or (B, channels, H, W), whose whole channels are dropped (R15).
+        generator: of the uniform draws.
+
+    Returns:
+        (B, features) or (B, channels, 1, 1), in the activation's dtype.
+    """
+    shape = like.shape[:2] + (1,) * (like.dim() - 2)
+    rates = rates.view(-1, *(1,) * (like.dim() - 1))
+    dropped = (rates * LEVELS).round_()
+    # level - dropped + 1 is at least 1 for a kept unit, else at most 0. Clamping is faster than comparing.
+    keep = _random_levels(shape, generator, like.device).sub_(dropped - 1).clamp_(0, 1)
+    return keep.mul_(LEVELS / (LEVELS - dropped)).to(like.dtype)
+
+
+def _random_levels(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Uniform integers from 0 to 65535 as float32, four from each draw of 64 bits."""
+    count = math.prod(shape)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+    return draws.view(torch.int16)[:count].view(shape).to(torch.float32).add_(LEVELS // 2)
+
+
 def cutout(
     images: Tensor, length: Tensor, holes: Tensor, *, max_holes: int = 8, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Images (B, C, H, W) with square holes set to 0 at random places (DeVries and Taylor 2017).
+    """Images with square holes set to 0 at random places (DeVries and Taylor 2017).
+
+    A hole of length l at (y, x) covers the rows from int(y - l / 2) up to, not including, int(y + l / 2), clipped to
+    the image, and the columns likewise. So it covers l pixels, as in the published code of Delta-STN (R17).
 
     Args:
-        images: of any number of channels.
+        images: (B, C, H, W).
         length: (B,) side of the holes in pixels, floored.
         holes: (B,) number of holes, floored.
         max_holes: an upper bound of `holes`.
         generator: `h.generator`, or None for torch's global one.
     """
-    if generator is None:
-        generator = _global(images.device)
-    return regularisers.cutout(images, length, holes, max_holes, generator)
+    batch, _, height, width = images.shape
+    generator = _global(images.device) if generator is None else generator
+    side = length.floor().view(-1, 1, 1)
+    after = side.div(2, rounding_mode="floor")
+    before = side - after
+    wanted = torch.arange(max_holes, device=images.device) < holes.floor().view(-1, 1)  # (B, K)
+
+    def inside(size: int) -> Tensor:
+        centre = torch.randint(size, (batch, max_holes, 1), generator=generator, device=images.device)
+        offset = torch.arange(size, device=images.device) - centre
+        return (offset >= -before) & (offset < after)  # (B, K, size)
+
+    rows = (inside(height) & wanted.unsqueeze(-1)).to(images.dtype)
+    columns = inside(width).to(images.dtype)
+    covered = torch.bmm(rows.transpose(1, 2), columns)  # number of holes over each pixel
+    return images * (covered == 0).unsqueeze(1)
 
 
 def shift(images: Tensor, distance: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Images (B, C, H, W), each moved by whole pixels down and across, zeros coming in from the edge.
+    """Images (B, C, H, W), each moved by whole pixels down and across, with zeros at the edge.
 
     Args:
-        images: of any number of channels.
+        images: with any number of channels.
         distance: (B,) the largest distance in pixels along an axis; each is uniform in [-distance, distance], rounded.
         generator: `h.generator`, or None for torch's global one.
     """
     batch, _, height, width = images.shape
     unit = torch.rand(2, batch, generator=generator, device=images.device) * 2 - 1
     down, across = (unit * distance).round().long()
-    rows, row_inside = _moved(height, down, images.device)
-    columns, column_inside = _moved(width, across, images.device)
+    rows, row_inside = _sources(height, down, images.device)
+    columns, column_inside = _sources(width, across, images.device)
     result = images[torch.arange(batch, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     inside = row_inside[:, :, None] & column_inside[:, None, :]  # (B, H, W)
     return (result * inside.unsqueeze(-1)).permute(0, 3, 1, 2)
 
 
 def noise(a: Tensor, scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """a (B, ...) and normal noise of standard deviation `scale` (B,).
+    """a (B, ...) plus normal noise of standard deviation `scale` (B,).
 
     Args:
         a: numbers of any shape.
-        scale: one an example.
+        scale: one for each example.
         generator: `h.generator`, or None for torch's global one.
     """
     drawn = torch.randn(a.shape, generator=generator, device=a.device, dtype=a.dtype)
     return torch.addcmul(a, drawn, scale.to(a.dtype).view(-1, *(1,) * (a.dim() - 1)))
 
 
-def _moved(size: int, by: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of each place along an axis: where its pixel comes from, and whether that lies inside; (B, size) each."""
+def _sources(size: int, by: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each place along an axis: the place its pixel comes from, and whether that is inside; (B, size) each."""
     source = torch.arange(size, device=device) - by[:, None]
     return source.clamp(0, size - 1), (source >= 0) & (source < size)
 
 
 def _global(device: torch.device) -> torch.Generator:
-    """A generator that goes on from torch's global one."""
+    """A generator seeded from torch's global one."""
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, ()).item()))

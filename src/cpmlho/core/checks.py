@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
-from cpmlho.core.hooks import Layers, evaluating, still_statistics
 from cpmlho.core.net import Net
-from cpmlho.core.spaces import Uniform, Values
+from cpmlho.core.response import Layers, evaluating, still_statistics
+from cpmlho.core.spaces import Space, Uniform, Values
 
 Loss = Callable[[Net, Any, Values], Tensor]
 SHOWN = 8  # names in a message
@@ -59,9 +59,9 @@ def places(layers: Layers, space: Mapping[str, Uniform]) -> None:
     Raises:
         ValueError: no layer responds; or a `Dropout` names what the space does not have, and has no fixed rate.
     """
-    if not layers.names:
+    if not layers.names and layers.temperature is None:
         raise ValueError("the module has no nn.Linear or convolution that trains, so nothing would respond")
-    for place in layers.places:
+    for place in layers.dropouts:
         if place.name not in space and place.fixed is None:
             raise ValueError(
                 f"the module has cpmlho.Dropout({place.name!r}), but the space has no {place.name!r} "
@@ -87,10 +87,10 @@ def row_losses(losses: Any, rows: int, what: str) -> Tensor:
 class Probe:
     """A look at a training loss before the first step; it changes neither weights nor randomness."""
 
-    def __init__(self, layers: Layers, space: Mapping[str, Uniform], loss: Loss, raw: Tensor, batch: Any, rows: int):
+    def __init__(self, layers: Layers, space: Space, loss: Loss, lam: Tensor, batch: Any, rows: int):
         self._layers, self._space, self._loss = layers, space, loss
         self._batch, self._rows = batch, rows
-        self._raw = raw.detach().expand(rows, -1)
+        self._lam = lam.detach().expand(rows, -1)
 
     def run(self, optimizer: Optimizer) -> None:
         """All checks.
@@ -100,8 +100,8 @@ class Probe:
         """
         with torch.no_grad():
             with still_statistics(self._layers.module):
-                net = Net(self._layers, self._values(self._raw))
-                row_losses(self._losses(net, self._raw), self._rows, "train_loss")
+                net = Net(self._layers, self._values(self._lam))
+                row_losses(self._losses(net, self._lam), self._rows, "train_loss")
                 if not net.calls:
                     raise ValueError("train_loss never called net: call net(...), the module as each pass needs it")
             self._response_reaches_the_loss()
@@ -110,11 +110,11 @@ class Probe:
 
     def _response_reaches_the_loss(self) -> None:
         with evaluating(self._layers.module):  # where batch statistics let no example touch another
-            d = torch.zeros_like(self._raw)
-            still = self._losses(self._displaced(self._raw, d), self._raw)
+            d = torch.zeros_like(self._lam)
+            still = self._losses(self._displaced(self._lam, d), self._lam)
             d[0] = 1
-            net = self._displaced(self._raw, d)
-            changed = ~torch.isclose(self._losses(net, self._raw), still, rtol=1e-4, atol=1e-6)
+            net = self._displaced(self._lam, d)
+            changed = ~torch.isclose(self._losses(net, self._lam), still, rtol=1e-4, atol=1e-6)
         if not net.fired or not changed.any():
             raise ValueError(
                 f"no response reaches train_loss: none of {named(self._layers.names)} was called by net(...), or its "
@@ -127,7 +127,8 @@ class Probe:
                 TunerWarning,
                 stacklevel=5,
             )
-        self._say_what_does_not_respond(self._layers.silent(net.fired))
+        if self._layers.temperature is None:
+            self._say_what_does_not_respond(self._layers.silent(net.fired))
 
     def _say_what_does_not_respond(self, silent: list[str]) -> None:
         named_parameters = {n: p for n, p in self._layers.module.named_parameters() if p.requires_grad}
@@ -142,19 +143,19 @@ class Probe:
             )
 
     def _each_acts(self, optimizer: Optimizer) -> None:
-        d = torch.ones_like(self._raw)  # so that no weight is 0, where a decay would not act
+        d = torch.ones_like(self._lam)  # so that no weight is 0, where a decay would not act
 
-        def losses(raw: Tensor) -> Tensor:
-            return self._losses(self._displaced(raw, d), raw)
+        def losses(lam: Tensor) -> Tensor:
+            return self._losses(self._displaced(lam, d), lam)
 
-        reference = losses(self._raw)
-        quantiles = torch.linspace(0.98, 0.02, self._rows, device=self._raw.device, dtype=self._raw.dtype)
+        reference = losses(self._lam)
+        quantiles = torch.linspace(0.98, 0.02, self._rows, device=self._lam.device, dtype=self._lam.dtype)
         for i, name in enumerate(self._space):
-            raw = self._raw.clone()
-            raw[:, i] = quantiles.logit()
-            if not torch.equal(losses(raw), reference):
+            lam = self._lam.clone()
+            lam[:, i] = quantiles.logit()
+            if not torch.equal(losses(lam), reference):
                 continue
-            found = [f"cpmlho.Dropout({place.name!r})" for place in self._layers.places]
+            found = [f"cpmlho.Dropout({place.name!r})" for place in self._layers.dropouts]
             message = f"hyperparameter {name!r} acts nowhere: train_loss is the same whatever its value"
             if name in {*optimizer.param_groups[0], *OF_THE_OPTIMIZER}:
                 message += (
@@ -163,26 +164,24 @@ class Probe:
                     + (" and add h.weight_decay * net.l2() to the loss" if name == "weight_decay" else "")
                 )
             else:
-                read = self._values(raw)
+                read = self._values(lam)
                 self._loss(Net(self._layers, read), self._batch, read)
-                dropped = {place.name for place in self._layers.places}
+                dropped = {place.name for place in self._layers.dropouts}
                 used = [*(f"h.{n}" for n in sorted(read.read - dropped)), *found]
                 message += f"; what is used is {named(used) if used else 'no hyperparameter at all'}"
             raise ValueError(message)
 
-    def _displaced(self, raw: Tensor, d: Tensor) -> Net:
+    def _displaced(self, lam: Tensor, d: Tensor) -> Net:
         """The module with a response that no layer can miss."""
-        generator = torch.Generator(raw.device).manual_seed(0)
-        strong = [r._replace(H=torch.empty_like(r.H).normal_(generator=generator)) for r in self._layers.response]
-        return Net(self._layers.with_response(strong), self._values(raw), d)
+        return Net(self._layers.strongly_responding(), self._values(lam), d)
 
-    def _losses(self, net: Net, raw: Tensor) -> Tensor:
-        with torch.random.fork_rng([raw.device] if raw.device.type == "cuda" else []):
+    def _losses(self, net: Net, lam: Tensor) -> Tensor:
+        with torch.random.fork_rng([lam.device] if lam.device.type == "cuda" else []):
             torch.manual_seed(0)
-            return self._loss(net, self._batch, self._values(raw))
+            return self._loss(net, self._batch, self._values(lam))
 
-    def _values(self, raw: Tensor) -> Values:
-        return Values(self._space, raw, torch.Generator(raw.device).manual_seed(0))
+    def _values(self, lam: Tensor) -> Values:
+        return Values(self._space, self._space.value(lam), torch.Generator(lam.device).manual_seed(0))
 
 
 def untrained(module: nn.Module, optimizer: Optimizer) -> None:

@@ -47,9 +47,10 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 class Endless:
-    """A loader's batches, begun anew whenever they end.
+    """A loader's batches, restarted when exhausted.
 
-    Its state is how many batches of the present pass are gone, and the randomness with which that pass began.
+    The state of a loader with `state_dict` and `load_state_dict` (torchdata's StatefulDataLoader) is its own. Of any other
+    it is the number of batches taken in this pass, and the randomness with which the pass began.
     """
 
     def __init__(self, name: str, loader: Iterable[Any]) -> None:
@@ -67,15 +68,20 @@ class Endless:
                 self._taken += 1
                 return batch
             self._batches = None
-        raise ValueError(f"{self._name} gives no batch; it must give at least one each time that it is gone through")
+        raise ValueError(f"{self._name} gives no batch; it must give at least one in each pass")
 
     def state(self) -> dict[str, Any]:
         """Where it stands."""
+        if self._stateful:
+            return {"loader": self._loader.state_dict()}  # type: ignore[attr-defined]
         return {"taken": self._taken if self._batches is not None else None, "begun": list(self._begun)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Stand there again; this uses up torch's global randomness."""
+        """Continue from there; this uses up torch's global randomness."""
         self._batches, self._taken = None, 0
+        if self._stateful:
+            self._loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
+            return
         if state["taken"] is None:
             return
         torch.set_rng_state(state["begun"][0])
@@ -84,6 +90,10 @@ class Endless:
         self._begin()
         for _ in range(state["taken"]):
             next(self)
+
+    @property
+    def _stateful(self) -> bool:
+        return hasattr(self._loader, "state_dict") and hasattr(self._loader, "load_state_dict")
 
     def _begin(self) -> None:
         self._begun = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators())]

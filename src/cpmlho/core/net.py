@@ -1,8 +1,9 @@
-"""The module in one pass, as losses call it."""
+"""The module during one pass, as losses call it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,44 +11,53 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
-from cpmlho.core.hooks import Layers
-from cpmlho.core.response import Response
+from cpmlho.core.augment import per_row
+from cpmlho.core.response import Layers, Response
 from cpmlho.core.spaces import Values
 
 
 class Net:
-    """The module in one pass, as losses call it.
+    """The module during one pass, as losses call it.
 
-    `net(...)` is the module's output, of whatever arguments it takes; `net.l2()` half the squared weights. In a pass
-    with a displacement both are those of the displaced weights, example by example.
+    `net(...)` is the module's output, for the module's own arguments. `net.l2()` is half the sum of squared weights. In a
+    pass with a displacement both use the displaced weights of each example.
 
     Attributes:
         calls: how often it was called.
         fired: the layers that responded.
     """
 
-    def __init__(self, layers: Layers, values: Values, d: Tensor | None = None, *, linear: bool = False) -> None:
-        self._layers, self._values, self._d, self._linear = layers, values, d, linear
+    def __init__(self, layers: Layers, values: Values, delta: Tensor | None = None, *, linear: bool = False) -> None:
+        self._layers, self._values, self._delta, self._linear = layers, values, delta, linear
         self.calls, self.fired = 0, set[nn.Module]()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """The module's output; the linearised pass linearises each tensor of it."""
+        """The module's output; the linearised pass linearises each tensor in it.
+
+        Raises:
+            RuntimeError: the linearised pass meets an operation without a forward-mode derivative.
+            TypeError: the output holds an object whose tensors cannot be found.
+        """
         self.calls += 1
+        module, layers = self._layers.module, self._layers
         with contextlib.ExitStack() as stack:
-            for place in self._layers.places:
-                stack.callback(place.acts_at, place.acts_at(self._values))
-            if self._d is None:
-                return self._layers.module(*inputs, **named)
-            stack.enter_context(self._layers.responding(self._d, self._linear, self.fired))
+            for dropout in layers.dropouts:
+                stack.callback(dropout.use, dropout.use(self._values))
+            if self._delta is None:
+                return module(*inputs, **named)
+            if layers.temperature is not None:
+                return self._tempered(module(*inputs, **named))
+            stack.enter_context(layers.responding(self._delta, self._linear, self.fired))
             stack.enter_context(plain_attention())
-            if self._layers.compiled:
+            if layers.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if not self._linear:
-                return self._layers.module(*inputs, **named)
+                return module(*inputs, **named)
             stack.enter_context(forward_ad.dual_level())
             try:
-                return _mapped(_linearised, self._layers.module(*inputs, **named))
+                return _mapped(_linearised, module(*inputs, **named))
             except (RuntimeError, NotImplementedError) as error:
                 if "forward AD" not in str(error) and "jvp" not in str(error):
                     raise
@@ -56,11 +66,25 @@ class Net:
                     f"Delta-STN and CPMLHO needs ({str(error).splitlines()[0]}); cpmlho.STN() needs none"
                 ) from error
 
+    def _tempered(self, outputs: Any) -> Any:
+        """The outputs times `1 + h delta`, one factor for each example; the module itself is not differentiated."""
+        assert self._delta is not None and self._layers.temperature is not None
+        self.fired.add(self._layers.module)
+        factor = 1 + self._delta @ self._layers.temperature
+
+        def scale(out: Tensor) -> Tensor:
+            if not out.is_floating_point():
+                return out
+            rows = per_row(factor.to(out.dtype), len(out), "the temperature response")
+            return out.detach() * rows.view(-1, *(1,) * (out.dim() - 1))
+
+        return _mapped(scale, outputs)
+
     def l2(self, where: Callable[[str], bool] | None = None) -> Tensor:
-        """Half the sum of the squared parameters: () at the present weights, (B,) at displaced ones.
+        """Half the sum of the squared parameters: () at the current weights, (B,) at displaced ones.
 
         Args:
-            where: which parameters count, by name; None: those of two and more dimensions, so neither biases nor the
+            where: which parameters count, by name; None: those with two and more dimensions, so neither biases nor the
                 scales of norms.
 
         Raises:
@@ -70,46 +94,58 @@ class Net:
         chosen = {name: p for name, p in named.items() if (p.dim() > 1 if where is None else where(name))}
         if not chosen:
             raise ValueError(f"net.l2(where) chose no parameter; the module has {', '.join(named)}")
-        respond = self._layers.of({id(p): name for name, p in chosen.items()}) if self._d is not None else {}
+        respond = self._layers.of({id(p): name for name, p in chosen.items()}) if self._delta is not None else {}
         total = torch.stack([p.square().sum() for p in chosen.values()]).sum() / 2
         for name, (i, is_bias) in respond.items():
-            total = total + self._moved(chosen[name], self._layers.response[i], is_bias)
+            total = total + self._added_l2(chosen[name], self._layers.response[i], is_bias)
         return total
 
-    def _moved(self, p: Tensor, response: Response, is_bias: bool) -> Tensor:
-        """What the displacement adds to half the squares of p, (B,)."""
-        assert self._d is not None
-        scale, shift = (self._d @ response.H.T).chunk(2, dim=1)
+    def _added_l2(self, p: Tensor, response: Response, is_bias: bool) -> Tensor:
+        """The displacement's contribution to half the squares of p, (B,)."""
+        assert self._delta is not None
+        scale, shift = (self._delta @ response.H.T).chunk(2, dim=1)
         if is_bias:
-            moved: Tensor = shift * response.r
-            return moved @ p + moved.square().sum(1) / 2
+            change: Tensor = shift * response.r
+            return change @ p + change.square().sum(1) / 2
         inner, square = (p * response.R).flatten(1).sum(1), response.R.square().flatten(1).sum(1)
-        added: Tensor = scale @ inner + scale.square() @ square / 2
-        return added
+        result: Tensor = scale @ inner + scale.square() @ square / 2
+        return result
 
 
 def _linearised(out: Tensor) -> Tensor:
     value, tangent = forward_ad.unpack_dual(out)
-    still: Tensor = value.detach()
-    return still if tangent is None else still + tangent
+    primal: Tensor = value.detach()
+    return primal if tangent is None else primal + tangent
 
 
 def _mapped(act: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """The same structure of tuples, lists and dictionaries, with `act` done to its tensors."""
-    if isinstance(tree, Tensor):
-        return act(tree)
-    if isinstance(tree, dict):
-        return type(tree)({key: _mapped(act, value) for key, value in tree.items()})
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_mapped(act, value) for value in tree))
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_mapped(act, value) for value in tree)
-    return tree
+    """The same structure with `act` applied to its tensors; dataclasses and torch's pytree containers are known.
+
+    Raises:
+        TypeError: an object that is neither a tensor, a number, a string nor such a container.
+    """
+
+    def leaf(each: Any) -> Any:
+        if isinstance(each, Tensor):
+            return act(each)
+        if dataclasses.is_dataclass(each) and not isinstance(each, type):
+            fields = {f.name: _mapped(act, getattr(each, f.name)) for f in dataclasses.fields(each) if f.init}
+            return dataclasses.replace(each, **fields)
+        if isinstance(each, dict):
+            return type(each)({key: _mapped(act, value) for key, value in each.items()})
+        if each is None or isinstance(each, (bool, int, float, str, torch.dtype, torch.device)):
+            return each
+        raise TypeError(
+            f"the module's output holds a {type(each).__name__}, in which the tuner cannot find tensors: return tensors, "
+            "tuples, lists, dictionaries or dataclasses of them"
+        )
+
+    return pytree.tree_map(leaf, tree)
 
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention by products that forward mode knows, and that call each layer."""
+    """Attention by products that forward mode can differentiate and that call each layer."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

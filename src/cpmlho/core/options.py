@@ -92,6 +92,9 @@ class Fixed(Options):
     values_of: str | None = None
 
 
+ResponseKind = Literal["delta_stn", "stn", "stn_joint", "temperature"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResponseOptions(Options):
     """Options that the methods with a response hypernetwork share.
@@ -103,8 +106,13 @@ class ResponseOptions(Options):
         entropy_weight: of the perturbation's entropy in the upper level.
         perturbation_scale: sigma at the start, in lambda's units.
         response: `delta_stn`, centred and linearised; `stn`, neither, in two steps (eqs. 3, 13, 14 as written);
-            `stn_joint`, neither, w_e and w_h in one step (R4).
+            `stn_joint`, neither, w_e and w_h in one step (R4); `temperature`, centred, the outputs times 1 + h delta with
+            one number h for each hyperparameter and no response of the weights.
+        response_start: R and r start like PyTorch's layers (`random`), or at W and b (`weights`).
+        response_weights: R and r train (`free`), stay as they started (`frozen`), are set to W and b after each iteration
+            (`tied`), or follow them as an exponential mean with decay 0.99 (`mean`). H trains in any case.
         warm_up: epochs before the first hyperparameter step (R18).
+        warm_up_steps: training iterations before it, in addition.
         response_learning_rate: of w_h, alpha_wh in eq. 14; None: the lower level's (R21).
     """
 
@@ -113,8 +121,11 @@ class ResponseOptions(Options):
     hyper_learning_rate: float = above(0, 0.01)
     entropy_weight: float = least(0, 0.001)
     perturbation_scale: float = above(0, 1.0)
-    response: Literal["delta_stn", "stn", "stn_joint"] = "delta_stn"
+    response: ResponseKind = "delta_stn"
+    response_start: Literal["random", "weights"] = "random"
+    response_weights: Literal["free", "frozen", "tied", "mean"] = "free"
     warm_up: int = least(0, 0)
+    warm_up_steps: int = least(0, 0)
     response_learning_rate: float | None = above(0, None)
 
 
@@ -122,7 +133,7 @@ class ResponseOptions(Options):
 class STN(ResponseOptions):
     """Options of STN: the response of eq. 3."""
 
-    response: Literal["delta_stn", "stn", "stn_joint"] = "stn"
+    response: ResponseKind = "stn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +180,11 @@ class CPMLHO(ResponseOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cutting_planes and (self.response == "temperature" or self.response_weights != "free"):
+            raise ValueError(
+                f"cutting_planes must be false with response {self.response} and response_weights "
+                f"{self.response_weights}: the planes act on R, which then does not train"
+            )
         replaced = self.max_planes == 1 and self.cut_steps and self.train_steps % self.cut_steps == 0
         if self.multiplier == "adbo" and replaced:
             raise ValueError(
@@ -181,4 +197,4 @@ class CPMLHO(ResponseOptions):
 class CPMLHOUncentred(CPMLHO):
     """Options of CPMLHO on the response of eq. 3."""
 
-    response: Literal["delta_stn", "stn", "stn_joint"] = "stn"
+    response: ResponseKind = "stn"

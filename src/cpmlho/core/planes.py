@@ -14,13 +14,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cpmlho.core.events import PlaneState
-from cpmlho.core.graphs import in_place
 from cpmlho.core.options import CPMLHO
 from cpmlho.core.response import General, Response
-from cpmlho.core.space import Space
+from cpmlho.core.spaces import Space
 
-Weights = Sequence[Tensor]  # one tensor a layer
+Weights = Sequence[Tensor]  # one tensor for each layer
+
+
+class PlaneState(NamedTuple):
+    """An active cutting plane at the end of an epoch."""
+
+    epoch: int
+    step: int
+    plane: int  # its number, from 1
+    g: float  # |w_e - w_h|, the same for all planes
+    phi: float
+    mu: float
+    gradient_share: float  # norm of all planes' gradient over that of the loss's, at the last response step
+    layer: int  # from 1; 0 for a plane on all layers
+
+
 FORGOTTEN = 1e-10  # a multiplier of ADBO below it is gone at the next cut
 
 
@@ -78,7 +91,7 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 class PlaneSet:
-    """The planes on some of the layers, with their multipliers mu; what pulls keeps its place while their number stays.
+    """The planes on some of the layers, with their multipliers mu.
 
     Attributes:
         mu: (k,), oldest first.
@@ -117,10 +130,10 @@ class PlaneSet:
         g, normal = distance(v, options.g)
         level = torch.stack([torch.sum(n * x) for n, x in zip(normal, v, strict=True)]).sum()
         old = self._normals or [n.new_empty(0, *n.shape) for n in normal]
-        self._normals = [in_place(o, torch.cat([o[kept], n[None]])) for o, n in zip(old, normal, strict=True)]
-        self._offsets = in_place(self._offsets, torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]]))
+        self._normals = [torch.cat([o[kept], n[None]]) for o, n in zip(old, normal, strict=True)]
+        self._offsets = torch.cat([self._offsets[kept], (g - level - options.eps_sq)[None]])
         start = g.new_full((1,), 0.0 if adbo else options.mu_init)
-        self.mu = in_place(self.mu, torch.cat([(self.mu * alive)[kept], start]))
+        self.mu = torch.cat([(self.mu * alive)[kept], start])
         self._alive = torch.cat([alive[kept], torch.ones_like(start)])
         self._taken += 1
         self.numbers = torch.cat([self.numbers[kept], self.numbers.new_full((1,), self._taken)])
@@ -190,19 +203,19 @@ class CuttingPlanes:
         for each, own in zip(self.sets, state, strict=True):
             each.restore(own)
 
-    def coordinates(self, space: Space, raw: Tensor, used: Tensor) -> Tensor | None:
+    def coordinates(self, space: Space, lam: Tensor, delta: Tensor) -> Tensor | None:
         """The coordinates (n,) at which w_h is taken; None where R itself is held (R3).
 
         Args:
             space: the hyperparameters.
-            raw: lambda (n,).
-            used: the displacement (n,) that the network used at the last response step, on the mean over the batch.
+            lam: lambda (n,).
+            delta: the displacement (n,) of the last response step, averaged over the batch.
         """
         if self._options.constraint == "response_weight":
             return None
         if self._options.constraint == "displaced":
-            return used
-        return raw if self._options.constraint == "raw" else space.values(raw)
+            return delta
+        return lam if self._options.constraint == "raw" else space.value(lam)
 
     def due(self, step: int, iterations: int) -> bool:
         """Whether a plane is taken after so many training iterations, of which an epoch has `iterations` (R5)."""
@@ -218,25 +231,31 @@ class CuttingPlanes:
         for group, each in zip(self._groups, self.sets, strict=True):
             each.ascend(v[group])
 
-    def gradient(
-        self, general: Sequence[General], response: Sequence[Response], coordinates: Tensor | None
-    ) -> list[Response]:
-        """Gradient of sum_k mu_k phi_k with respect to R, r and H, layer by layer, of the planes that pull.
+    def constrained(
+        self,
+        gradients: Sequence[Tensor | None],
+        general: Sequence[General],
+        response: Sequence[Response],
+        coordinates: Tensor | None,
+    ) -> list[Tensor]:
+        """The gradients of R, r and H, layer by layer, plus those of sum_k mu_k phi_k over the planes that pull (eq. 12).
 
         Args:
+            gradients: of the loss; None for zero.
             general: general parameters.
             response: response parameters.
             coordinates: (n,), or None where R itself is held.
         """
-        scales, pulls = response_scales(response, coordinates), list[Pull]()
+        scales, pulls, result = response_scales(response, coordinates), list[Pull](), list[Tensor]()
         for group, each in zip(self._groups, self.sets, strict=True):
             pulls += each.pulls(general[group], response[group], scales[group])
-        result = []
+        wholes = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, _flat(response), strict=True))
         for layer, scale, (direction, products, mu) in zip(response, scales, pulls, strict=True):
-            hyper_map = torch.zeros_like(layer.H)
+            R, r, H = next(wholes), next(wholes), next(wholes)
             if coordinates is not None:
-                hyper_map[: len(layer.R)] = -(products * mu).unsqueeze(1) * coordinates
-            result.append(Response(rows(layer, -scale * mu) * direction, torch.zeros_like(layer.r), hyper_map))
+                moved = -(products * mu).unsqueeze(1) * coordinates
+                H = torch.cat([H[: len(moved)] + moved, H[len(moved) :]])
+            result += [torch.addcmul(R, direction, rows(layer, -scale * mu)), r, H]
         return result
 
     def states(self, epoch: int, step: int, v: Weights, share: float) -> list[PlaneState]:
@@ -248,3 +267,7 @@ class CuttingPlanes:
             columns = zip(*(column.tolist() for column in each.columns(v[group])), strict=True)
             found += [PlaneState(epoch, step, i, g, phi, mu, share, named) for i, phi, mu in columns]
         return found
+
+
+def _flat(response: Sequence[Response]) -> list[Tensor]:
+    return [parameter for layer in response for parameter in layer]

@@ -1,34 +1,41 @@
-"""Networks whose layers respond to hyperparameters.
+"""Layers that respond to hyperparameters, in any nn.Module, by forward hooks (eqs. 3-4).
 
-A layer's output at input a and displacement d (one row an example) is `W a + b + (H_w d) * (R a) + (H_b d) * r`
-(eqs. 3-4). Networks are plain descriptions; their parameters are passed in, so that each step says which of them
-it differentiates.
+At input a and displacement delta of the hyperparameters, one row an example, a layer's output is
+`W a + b + (H_w delta) * (R a) + (H_b delta) * r`. In the linearised pass of Delta-STN the hook adds the response to the
+output's tangent, under forward-mode differentiation. The module's own code runs between its layers, and what leaves the
+module is f(x; W) + J (response to delta).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import contextlib
+import copy
+import functools
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from cpmlho.core.layers import Dropout, Glue, Layer, Residual
-from cpmlho.core.precision import operand
-from cpmlho.core.regularisers import Regularisers
+from cpmlho.core.augment import Dropout, per_row
+from cpmlho.core.options import ResponseOptions
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+FORWARDS = [kind.forward for kind in LAYERS]
+UNCALLED = nn.modules.linear.NonDynamicallyQuantizableLinear  # attention reads its weight and never calls it
+NORMS = nn.modules.batchnorm._NormBase  # the layers with running statistics
+MEAN_DECAY = 0.99  # of response weights that follow the module's own as an exponential mean
 
 
 class General(NamedTuple):
-    """A layer's general parameters: W (out, in) or (out, in, k, k), the paper's w_e, and b (out,)."""
+    """A layer's own parameters: W (out, in, ...), the paper's w_e, and b (out,)."""
 
     W: Tensor
     b: Tensor
-
-    def to(self, dtype: torch.dtype) -> General:
-        """Copies for products in `dtype`, or the same tensors where it is theirs."""
-        return General(operand(self.W, dtype), operand(self.b, dtype))
 
 
 class Response(NamedTuple):
@@ -38,153 +45,261 @@ class Response(NamedTuple):
     r: Tensor
     H: Tensor
 
-    def to(self, dtype: torch.dtype) -> Response:
-        """Copies for products in `dtype`; H, small and accumulated, stays float32."""
-        return Response(operand(self.R, dtype), self.r.to(dtype), self.H)
+
+@functools.cache
+def load_forward_mode() -> None:
+    """Let torch load its forward derivatives, which issues a warning that does not concern the user."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
-class Displacement(NamedTuple):
-    """A displacement d (B, n) of the hyperparameters, one row an example, and the response of each layer to it."""
-
-    response: Sequence[Response]
-    d: Tensor
-
-
-def respond(layer: Layer, a: Tensor, response: Response, d: Tensor) -> Tensor:
-    """The response of a layer's output to the displacement: `(H_w d) * (R a) + (H_b d) * r`, d (B, n)."""
-    scale, shift = (d @ response.H.T).to(a.dtype).chunk(2, dim=1)  # (B, out) each
-    ra = layer.apply(a, response.R)
-    trailing = (1,) * (ra.dim() - 2)
-    shift = shift * response.r
-    return torch.addcmul(shift.view(*shift.shape, *trailing), ra, scale.reshape(*scale.shape, *trailing))
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Start W and b of each linear and convolution layer as PyTorch does, from a generator of the caller's."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, LAYERS):
+                bound = layer.weight[0].numel() ** -0.5  # Kaiming uniform with a = sqrt(5)
+                for parameter in layer.parameters(recurse=False):
+                    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
 
 
-def moved(response: Response, d: Tensor) -> General:
-    """What the displacement d (n,) adds to a layer's W and b: `(H_w d) R` and `(H_b d) * r`."""
-    scale, shift = (response.H @ d).chunk(2)
+class Layers:
+    """The layers of a module that respond, and their response parameters.
+
+    A weight that several layers share has one response. A layer does not respond if its weight is frozen or shared
+    with a module of another kind.
+
+    Attributes:
+        module: the module.
+        names: of the responding weights.
+        response: R, r and H of each.
+        dropouts: the places of tuned dropout.
+        temperature: (n,), the response of the outputs' scale in place of the layers' responses (`temperature`); or None.
+    """
+
+    def __init__(self, module: nn.Module, n: int, options: ResponseOptions, generator: torch.Generator) -> None:
+        self.module, self._options = module, options
+        self.dropouts = [part for part in module.modules() if isinstance(part, Dropout)]
+        self.temperature: Tensor | None = None
+        self._index: dict[nn.Module, int] = {}
+        self._biased: set[nn.Module] = set()  # the layers whose bias responds
+        self.names: list[str] = []
+        self.response: list[Response] = []
+        self._hosts: list[nn.Module] = []
+        if options.response == "temperature":
+            self.temperature = next(module.parameters()).new_zeros(n, dtype=torch.float32)
+            return
+        owners: dict[int, list[nn.Module]] = {}
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                owners.setdefault(id(parameter), []).append(part)
+        seen: dict[int, int] = {}
+        for name, part in module.named_modules():
+            if not _responds(part, owners):
+                continue
+            if id(part.weight) not in seen:
+                seen[id(part.weight)] = len(self.names)
+                self.names.append(f"{name}.weight".removeprefix("."))
+                self._hosts.append(part)
+                self.response.append(_start(part, n, generator, options.response_start))
+            self._index[part] = seen[id(part.weight)]
+            if part.bias is not None and part.bias.requires_grad:
+                self._biased.add(part)
+
+    @property
+    def general(self) -> list[General]:
+        """W and b of each responding weight, without a graph; without a bias, r stands in its place."""
+        return [
+            General(host.weight.detach(), host.bias.detach() if host.bias is not None else response.r)  # type: ignore[operator]
+            for host, response in zip(self._hosts, self.response, strict=True)
+        ]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All response parameters, weight by weight: R, r, H."""
+        if self.temperature is not None:
+            return [self.temperature]
+        return [tensor for response in self.response for tensor in response]
+
+    @property
+    def trained(self) -> list[list[Tensor]]:
+        """The response parameters that response steps train, weight by weight."""
+        if self.temperature is not None:
+            return [[self.temperature]]
+        free = self._options.response_weights == "free"
+        return [[*response] if free else [response.H] for response in self.response]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The module's parameters to which the responses belong, weight by weight."""
+        return [host.weight for host in self._hosts]  # type: ignore[misc]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `torch.compile` compiled a part; passes with a displacement run that part uncompiled."""
+        return any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in self.module.modules())
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let R and r follow W and b where the options say so (`response_weights`: `tied`, `mean`)."""
+        kept = {"tied": 0.0, "mean": MEAN_DECAY}.get(self._options.response_weights)
+        if kept is not None:
+            for own, response in zip(self.general, self.response, strict=True):
+                response.R.lerp_(own.W.to(response.R.dtype), 1 - kept)
+                response.r.lerp_(own.b.to(response.r.dtype), 1 - kept)
+
+    def of(self, parameters: dict[int, str]) -> dict[str, tuple[int, bool]]:
+        """The index of each named parameter that responds, and whether it is a bias."""
+        found = {}
+        for i, host in enumerate(self._hosts):
+            for parameter, is_bias in ((host.weight, False), (host.bias, True)):
+                if (name := parameters.get(id(parameter))) and (host in self._biased or not is_bias):
+                    found[name] = (i, is_bias)
+        return found
+
+    @contextlib.contextmanager
+    def responding(self, delta: Tensor, linear: bool, fired: set[nn.Module]) -> Iterator[None]:
+        """Let each layer respond to the displacement delta (B, n), in its output or, if `linear`, in its tangent."""
+
+        def enter(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            value, tangents[layer] = forward_ad.unpack_dual(inputs[0])
+            primal: Tensor = value.detach()
+            return primal
+
+        def leave(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            fired.add(layer)
+            response = self._respond(layer, inputs[0], delta)
+            if not linear:
+                return out + response
+            if (tangent := tangents.pop(layer)) is not None:
+                response = response + _product(layer, tangent, layer.weight)
+            dual: Tensor = forward_ad.make_dual(out.detach(), response)
+            return dual
+
+        # Forward mode would also multiply by the weight's tangent, which is zero. So the layer sees the value alone.
+        tangents: dict[nn.Module, Tensor | None] = {}
+        handles = [layer.register_forward_hook(leave, prepend=True) for layer in self._index]
+        if linear:
+            handles += [layer.register_forward_pre_hook(enter) for layer in self._index]
+        if linear and torch.is_autocast_enabled(delta.device.type):
+            leaves = (part for part in self.module.modules() if not [*part.children()] and part not in self._index)
+            handles += [leaf.register_forward_hook(_one_dtype) for leaf in leaves]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _respond(self, layer: nn.Module, a: Tensor, delta: Tensor) -> Tensor:
+        """`(H_w delta) * (R a) + (H_b delta) * r`, in the layout of the layer's output (eqs. 3-4)."""
+        response, name = self.response[self._index[layer]], self.names[self._index[layer]]
+        ra = _product(layer, a, response.R)
+        inner = (1,) * (ra.dim() - 2)
+        axes = (*inner, -1) if isinstance(layer, nn.Linear) else (-1, *inner)
+        with torch.autocast(delta.device.type, enabled=False):  # H is small and accumulates: it keeps its precision
+            scale, shift = (delta @ response.H.T).to(ra.dtype).chunk(2, dim=1)  # (B, out) each
+        scale = per_row(scale, len(ra), name).reshape(len(ra), *axes)
+        if layer not in self._biased:
+            return ra * scale
+        shift = per_row(shift * response.r.to(ra.dtype), len(ra), name).reshape(len(ra), *axes)
+        return torch.addcmul(shift, ra, scale)
+
+    def strongly_responding(self) -> Layers:
+        """The same layers with a random H, so that every layer that is called responds."""
+        other, generator = copy.copy(self), torch.Generator(self.parameters[0].device).manual_seed(0)
+        other.response = [r._replace(H=torch.empty_like(r.H).normal_(generator=generator)) for r in self.response]
+        if self.temperature is not None:
+            other.temperature = torch.empty_like(self.temperature).normal_(generator=generator)
+        return other
+
+    def fold(self, state: dict[str, Tensor], at: Tensor) -> None:
+        """Add the response to the displacement `at` (n,) to the weights of a state_dict, in place."""
+        parameters = {id(p): name for name, p in self.module.named_parameters()}
+        for name, (i, is_bias) in self.of(parameters).items():
+            state[name] = state[name] + added(self.response[i], at)[is_bias].to(state[name].dtype)
+
+    def silent(self, fired: set[nn.Module]) -> list[str]:
+        """Names of the weights none of whose layers was called."""
+        called = {self._index[layer] for layer in fired}
+        return [name for i, name in enumerate(self.names) if i not in called]
+
+
+def added(response: Response, delta: Tensor) -> General:
+    """The change of a layer's W and b under the displacement delta (n,): `(H_w delta) R` and `(H_b delta) * r`."""
+    scale, shift = (response.H @ delta).chunk(2)
     return General(scale.view(-1, *(1,) * (response.R.dim() - 1)) * response.R, shift * response.r)
 
 
-def displaced(general: Sequence[General], response: Sequence[Response], d: Tensor) -> list[General]:
-    """The weights w_h of a network at the displacement d (n,)."""
-    added = (moved(each, d) for each in response)
-    return [General(own.W + more.W, own.b + more.b) for own, more in zip(general, added, strict=True)]
+def _product(layer: nn.Module, a: Tensor, weight: Any) -> Tensor:
+    """The layer's output at `a` with this weight and no bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(a, weight)
+    product: Tensor = layer._conv_forward(a, weight, None)  # type: ignore[operator]
+    return product
 
 
-Stages = Sequence[Layer | Dropout | Glue | Residual]
+def _one_dtype(layer: nn.Module, inputs: Any, out: Any) -> Any:
+    """The output with its tangent in the dtype of its value: under autocast, LayerNorm's tangent is float32."""
+    if not isinstance(out, Tensor):
+        return out
+    value, tangent = forward_ad.unpack_dual(out)
+    if tangent is None or tangent.dtype == value.dtype:
+        return out
+    dual: Tensor = forward_ad.make_dual(value, tangent.to(value.dtype))
+    return dual
 
 
-def layers_of(stages: Stages) -> Iterator[Layer]:
-    """The stages that have parameters, in the order in which they act."""
-    for stage in stages:
-        if isinstance(stage, Residual):
-            yield from layers_of(stage.stages)
-        elif isinstance(stage, Layer):
-            yield stage
+def _responds(layer: nn.Module, owners: dict[int, list[nn.Module]]) -> bool:
+    """Whether a layer's weight trains, and all modules that use it do nothing but multiply by it."""
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.requires_grad and all(map(_is_product, owners[id(weight)]))
 
 
-@dataclass(frozen=True)
-class ResponseNetwork:
-    """A sequence of layers, dropout places and glue; parameters are given to each call, a pair a layer."""
+def _is_product(layer: nn.Module) -> bool:
+    own = getattr(layer.forward, "__func__", None)  # neither a subclass's forward nor one put in its place
+    return isinstance(layer, LAYERS) and own in FORWARDS and not isinstance(layer, UNCALLED)
 
-    stages: tuple[Layer | Dropout | Glue | Residual, ...]
 
-    @property
-    def layers(self) -> list[Layer]:
-        """The stages that have parameters."""
-        return list(layers_of(self.stages))
+def _start(layer: nn.Module, n: int, generator: torch.Generator, start: str) -> Response:
+    """H is zero; R and r start like a PyTorch layer, or at W and b. They have the weight's device, and float32."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    bound = weight[0].numel() ** -0.5
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
-    def initialise(self, n: int, generator: torch.Generator) -> tuple[list[General], list[Response]]:
-        """Fresh parameters for n hyperparameters, as PyTorch's own layers start, in float32; H is zero.
+    def uniform(*shape: int) -> Tensor:
+        return torch.empty(*shape).uniform_(-bound, bound, generator=generator).to(weight.device, dtype)
 
-        All general parameters are drawn before the response's, so that methods without a response start alike.
-        """
+    H = torch.zeros(2 * len(weight), n, device=weight.device, dtype=dtype)
+    if start == "weights":
+        R, r = (p.detach().to(dtype, copy=True) if isinstance(p, Tensor) else None for p in (weight, bias))
+        assert R is not None
+        return Response(R, H.new_zeros(len(weight)) if r is None else r, H)
+    return Response(uniform(*weight.shape), uniform(len(weight)) if bias is not None else H.new_zeros(len(weight)), H)
 
-        def uniform(shape: tuple[int, ...], fan_in: int) -> Tensor:
-            # Kaiming uniform with a = sqrt(5) is uniform in +-1 / sqrt(fan_in), as the biases are.
-            bound = 1 / math.sqrt(fan_in)
-            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
-        def pair(layer: Layer) -> tuple[Tensor, Tensor]:
-            fan_in = math.prod(layer.shape[1:])
-            return uniform(layer.shape, fan_in), uniform((layer.outputs,), fan_in)
+@contextlib.contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Norms in training mode use the batch's statistics without updating the running ones."""
+    norms = [part for part in module.modules() if isinstance(part, NORMS) and part.training]
+    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, statistics in zip(norms, kept, strict=True):
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = statistics
 
-        general = [General(*pair(layer)) for layer in self.layers]
-        response = [Response(*pair(layer), torch.zeros(2 * layer.outputs, n)) for layer in self.layers]
-        return general, response
 
-    def forward(
-        self,
-        a: Tensor,
-        general: Sequence[General],
-        regularisers: Regularisers | None = None,
-        displacement: Displacement | None = None,
-    ) -> Tensor:
-        """The network's output (B, outputs) at a displacement; without one, the response is not computed.
-
-        Args:
-            a: input, (B, C, H, W).
-            general: general parameters, one a layer, in the dtype of `a`.
-            regularisers: dropout to act; None for none.
-            displacement: response parameters and the displacement of each example.
-        """
-        indices = iter(range(len(general)))
-
-        def through(stages: Stages, a: Tensor) -> Tensor:
-            for stage in stages:
-                if isinstance(stage, Residual):
-                    a = a + through(stage.stages, a)
-                elif isinstance(stage, Layer):
-                    index = next(indices)
-                    out = stage.apply(a, *general[index])
-                    if displacement is not None:
-                        out = out + respond(stage, a, displacement.response[index], displacement.d)
-                    a = out
-                elif isinstance(stage, Dropout):
-                    mask = regularisers.mask(stage.name, a) if regularisers else None
-                    a = a if mask is None else a * mask
-                else:
-                    a = stage.apply(a)
-            return a
-
-        return through(self.stages, a)
-
-    def linearised(
-        self,
-        a: Tensor,
-        general: Sequence[General],
-        regularisers: Regularisers | None,
-        displacement: Displacement,
-    ) -> Tensor:
-        """f(x; W) + J (response to d): the output linearised in the displaced weights, as Delta-STN has it.
-
-        Value and tangent go through the network side by side; arguments as in `forward`. Differentiable with
-        respect to the response alone: the value stream is computed without a graph.
-        """
-        indices = iter(range(len(general)))
-
-        def through(stages: Stages, a: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            for stage in stages:
-                if isinstance(stage, Residual):
-                    added, moved = through(stage.stages, a, t)
-                    a, t = a + added, moved if t is None or moved is None else t + moved
-                elif isinstance(stage, Layer):
-                    index = next(indices)
-                    moved = respond(stage, a, displacement.response[index], displacement.d)
-                    if t is not None:
-                        moved = moved + stage.apply(t, general[index].W.detach())
-                    with torch.no_grad():
-                        a = stage.apply(a, *general[index])
-                    t = moved
-                elif isinstance(stage, Dropout):
-                    mask = regularisers.mask(stage.name, a) if regularisers else None
-                    if mask is not None:
-                        a, t = a * mask, None if t is None else t * mask
-                elif t is None:
-                    a = stage.apply(a)
-                else:
-                    a, t = stage.lift(a, t)
-            return a, t
-
-        a, t = through(self.stages, a, None)  # the input does not move
-        return a if t is None else a + t
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode; afterwards each part in its own mode again."""
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag

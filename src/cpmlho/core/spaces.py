@@ -1,4 +1,4 @@
-"""Ranges of hyperparameters, and the values that losses see, one an example."""
+"""Ranges of hyperparameters, the space that they span, and the values that losses see."""
 
 from __future__ import annotations
 
@@ -39,13 +39,21 @@ class Uniform:
         assert self.start is not None
         return self.start
 
-    def value(self, raw: Tensor) -> Tensor:
-        """Values of the unconstrained lambda: low + (high - low) sigmoid(lambda)."""
-        return self.low + (self.high - self.low) * torch.sigmoid(raw)
+    def value(self, lam: Tensor) -> Tensor:
+        """Values at the unconstrained lambda: low + (high - low) sigmoid(lambda)."""
+        return self.at(torch.sigmoid(lam))
 
-    def raw(self, value: float) -> float:
+    def at(self, unit: Tensor) -> Tensor:
+        """Values at points of [0, 1]."""
+        return self.low + (self.high - self.low) * unit
+
+    def unit(self, value: float) -> float:
+        """The point of [0, 1] with this value."""
+        return (value - self.low) / (self.high - self.low)
+
+    def lam(self, value: float) -> float:
         """The unconstrained lambda of a value inside the bounds."""
-        unit = (value - self.low) / (self.high - self.low)
+        unit = self.unit(value)
         return math.log(unit) - math.log1p(-unit)
 
     def _middle(self) -> float:
@@ -61,29 +69,48 @@ class LogUniform(Uniform):
             raise ValueError(f"the low bound of a logarithmic range must be above 0, got {self.low}")
         super().__post_init__()
 
-    def value(self, raw: Tensor) -> Tensor:
-        """Values of the unconstrained lambda: low (high / low)^sigmoid(lambda)."""
-        return self.low * torch.exp(torch.sigmoid(raw) * math.log(self.high / self.low))
+    def at(self, unit: Tensor) -> Tensor:
+        """Values at points of [0, 1]: low (high / low)^unit."""
+        return self.low * torch.exp(unit * math.log(self.high / self.low))
 
-    def raw(self, value: float) -> float:
-        """The unconstrained lambda of a value inside the bounds."""
-        unit = math.log(value / self.low) / math.log(self.high / self.low)
-        return math.log(unit) - math.log1p(-unit)
+    def unit(self, value: float) -> float:
+        """The point of [0, 1] with this value."""
+        return math.log(value / self.low) / math.log(self.high / self.low)
 
     def _middle(self) -> float:
         return math.sqrt(self.low * self.high)
 
 
+class Space(dict[str, Uniform]):
+    """Hyperparameters by name, in the order of lambda's n entries."""
+
+    def start(self) -> list[float]:
+        """Lambda of the start values, n numbers."""
+        return [each.lam(each.first) for each in self.values()]
+
+    def at(self, unit: Tensor) -> Tensor:
+        """Values (..., n) at points of the unit cube."""
+        return torch.stack([each.at(unit[..., i]) for i, each in enumerate(self.values())], -1)
+
+    def value(self, lam: Tensor) -> Tensor:
+        """Values (..., n) at lambda (..., n)."""
+        return self.at(torch.sigmoid(lam))
+
+    def named(self, values: Tensor) -> dict[str, float]:
+        """Values (n,) by name."""
+        return dict(zip(self, values.tolist(), strict=True))
+
+
 class Values:
-    """Hyperparameter values by name: `h.decay`, or `h["decay"]`, is (B,), one value an example.
+    """Hyperparameter values by name: `h.decay`, or `h["decay"]`, is (B,), one value for each example.
 
     Attributes:
-        generator: the stream of randomness for what acts at these values (augmentation).
-        read: the names that have been asked for.
+        generator: the random stream for what acts at these values (augmentation).
+        read: the names that were read.
     """
 
-    def __init__(self, space: Mapping[str, Uniform], raw: Tensor, generator: torch.Generator) -> None:
-        self._values = {name: range_.value(raw[:, i]) for i, (name, range_) in enumerate(space.items())}
+    def __init__(self, space: Mapping[str, Uniform], values: Tensor, generator: torch.Generator) -> None:
+        self._values = {name: values[:, i] for i, name in enumerate(space)}
         self.generator, self.read = generator, set[str]()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -105,14 +132,3 @@ class Values:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
-
-
-class Ranges:
-    """The ranges side by side."""
-
-    def __init__(self, space: Mapping[str, Uniform]) -> None:
-        self._ranges = list(space.values())
-
-    def values(self, raw: Tensor) -> Tensor:
-        """Values (n,) of lambda (n,)."""
-        return torch.stack([range_.value(raw[i]) for i, range_ in enumerate(self._ranges)])

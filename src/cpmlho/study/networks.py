@@ -10,7 +10,7 @@ from cpmlho.core.options import least
 from cpmlho.study.registry import CUTOUT, NetworkOptions, Shape, network
 
 if TYPE_CHECKING:
-    from cpmlho.core.response import ResponseNetwork
+    from torch import nn
 
 GREY = (1, 28, 28)
 DROPOUTS = ("dropout0", "dropout1", "dropout2")
@@ -18,14 +18,14 @@ DROPOUTS = ("dropout0", "dropout1", "dropout2")
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(NetworkOptions):
-    """Its options."""
+    """Options of the MLP."""
 
     hidden_units: int = least(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CNN(NetworkOptions):
-    """Its options; without hidden units there is the classifier alone (R14)."""
+    """Options of the CNN; with 0 hidden units there is the classifier alone (R14)."""
 
     hidden_units: int = least(0)
 
@@ -35,55 +35,54 @@ def _cnn_hyperparameters(options: CNN) -> tuple[str, ...]:
 
 
 @network(MLP, hyperparameters=lambda options: DROPOUTS, label="MLP")
-def mlp(hidden_units: int, output_units: int, inputs: Shape = GREY) -> ResponseNetwork:
-    """Three linear layers with ReLU between, dropout before each."""
-    from cpmlho.core.layers import Dropout, Flatten, Linear, Relu
-    from cpmlho.core.response import ResponseNetwork
+def mlp(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module:
+    """Three linear layers with ReLU between them and dropout before each."""
+    from torch import nn
 
-    return ResponseNetwork(
-        (
-            Flatten(),
-            Dropout("dropout0"),
-            Linear(math.prod(inputs), hidden_units),
-            Relu(),
-            Dropout("dropout1"),
-            Linear(hidden_units, hidden_units),
-            Relu(),
-            Dropout("dropout2"),
-            Linear(hidden_units, output_units),
-        )
+    from cpmlho.core.augment import Dropout
+
+    return nn.Sequential(
+        nn.Flatten(),
+        Dropout("dropout0"),
+        nn.Linear(math.prod(inputs), hidden_units),
+        nn.ReLU(),
+        Dropout("dropout1"),
+        nn.Linear(hidden_units, hidden_units),
+        nn.ReLU(),
+        Dropout("dropout2"),
+        nn.Linear(hidden_units, output_units),
     )
 
 
 @network(CNN, hyperparameters=_cnn_hyperparameters, label="CNN", cost=3)
-def cnn(hidden_units: int, output_units: int, inputs: Shape = GREY) -> ResponseNetwork:
+def cnn(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module:
     """Two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden_units` is 0 (R14), and the classifier.
 
     Raises:
-        ValueError: the inputs are no images that can be halved twice.
+        ValueError: the inputs are not images that can be halved twice.
     """
-    from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu
-    from cpmlho.core.response import ResponseNetwork
+    from torch import nn
+
+    from cpmlho.core.augment import Dropout
+    from cpmlho.study.pooling import ChannelsLast, MaxPool2
 
     if len(inputs) != 3 or inputs[1] % 4 or inputs[2] % 4:
         raise ValueError(f"takes images (channels, height, width) with sides that are multiples of 4, got {inputs}")
     channels, height, width = inputs
     features = 32 * (height // 4) * (width // 4)
-    body = (Linear(features, hidden_units), Relu(), Dropout("dropout_fc")) if hidden_units else ()
-    return ResponseNetwork(
-        (
-            Dropout("dropout0"),
-            ChannelsLast(),
-            Conv2d(channels, 16, 5, 2),
-            MaxPool2(),  # before ReLU: the two commute, and ReLU then costs a quarter
-            Relu(),
-            Dropout("dropout1"),
-            Conv2d(16, 32, 5, 2),
-            MaxPool2(),
-            Relu(),
-            Dropout("dropout2"),
-            Flatten(),
-            *body,
-            Linear(hidden_units or features, output_units),
-        )
+    hidden = (nn.Linear(features, hidden_units), nn.ReLU(), Dropout("dropout_fc")) if hidden_units else ()
+    return nn.Sequential(
+        Dropout("dropout0", channels=True),
+        ChannelsLast(),
+        nn.Conv2d(channels, 16, 5, padding=2),
+        MaxPool2(),  # before ReLU: the two commute, and ReLU then costs a quarter
+        nn.ReLU(),
+        Dropout("dropout1", channels=True),
+        nn.Conv2d(16, 32, 5, padding=2),
+        MaxPool2(),
+        nn.ReLU(),
+        Dropout("dropout2", channels=True),
+        nn.Flatten(),
+        *hidden,
+        nn.Linear(hidden_units or features, output_units),
     )

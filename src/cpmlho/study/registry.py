@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cpmlho.core.options import Options, least
 
 if TYPE_CHECKING:
-    from cpmlho.core.response import ResponseNetwork
+    from torch import nn
+
     from cpmlho.study.arrays import Arrays
 
 Shape = tuple[int, ...]  # of an example: (features,) or (channels, height, width)
@@ -41,7 +42,7 @@ class NetworkKind:
         cost: of a training step, in steps of the paper's MLP, roughly.
     """
 
-    build: Callable[..., ResponseNetwork]
+    build: Callable[..., nn.Module]
     options: type[NetworkOptions]
     hyperparameters: Callable[[Any], tuple[str, ...]]
     label: str
@@ -67,14 +68,14 @@ READERS: dict[str, Reader] = {}
 
 def network(
     options: type[NetworkOptions], *, hyperparameters: Callable[[Any], tuple[str, ...]], label: str, cost: float = 1.0
-) -> Callable[[Callable[..., ResponseNetwork]], Callable[..., ResponseNetwork]]:
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register the decorated function under its own name; arguments as `NetworkKind`.
 
     Raises:
         ValueError: there is such a network already.
     """
 
-    def register(build: Callable[..., ResponseNetwork]) -> Callable[..., ResponseNetwork]:
+    def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if build.__name__ in NETWORKS:
             raise ValueError(f"{build.__name__}: there is a network of this name already")
         NETWORKS[build.__name__] = NetworkKind(build, options, hyperparameters, label, cost)

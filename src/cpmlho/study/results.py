@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cpmlho.core.events import Metrics, Weights
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import write_text
 from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.strict import parse
@@ -33,6 +33,7 @@ COLUMNS = {  # that a table along a run has at least
 WHOLE = {"epoch", "step", "update", "plane", "trial"}  # columns of whole numbers; `status` is a word, all else a number
 DIGITS = 16  # of a whole number that JSON and MLflow keep
 Row = Mapping[str, float | int | str]
+Weights = Callable[[], dict[str, Any]]  # a network's state_dict
 
 
 class RunResult(BaseModel):

@@ -130,6 +130,7 @@ class Dataset(Strict):
     reader: Annotated[str | None, AfterValidator(_known_reader)] = Field(default=None, exclude_if=lambda it: it is None)
     folder: str
     epochs: PositiveInt
+    evaluate_every: PositiveInt = 1  # epochs
     examples: Annotated[int, Field(ge=100)] | None
     mean: Numbers
     std: Annotated[Numbers, AfterValidator(_positive)]

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from cpmlho.core.events import Weights
 from cpmlho.study.files import write_bytes
-from cpmlho.study.results import NETWORK, Observer, Row
+from cpmlho.study.results import NETWORK, Observer, Row, Weights
 from cpmlho.study.spec import RunSpec
 
 
 class Network(Observer):
-    """Writes `network.pt`: `weight0`, `bias0`, `weight1` and so on, as they are at the final hyperparameters.
+    """Writes `network.pt`: the network's state_dict at the final hyperparameters.
 
     Args:
         folder: the run's.
@@ -33,9 +32,6 @@ class Network(Observer):
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
         """Keep the network that the run would be judged by if it ended here."""
         if self._kept and weights is not None:
-            named: dict[str, torch.Tensor] = {}
-            for i, (weight, bias) in enumerate(weights()):
-                named |= {f"weight{i}": weight.cpu(), f"bias{i}": bias.cpu()}
             buffer = io.BytesIO()
-            torch.save(named, buffer)
+            torch.save({name: tensor.cpu() for name, tensor in weights().items()}, buffer)
             write_bytes(self._path, buffer.getbuffer())

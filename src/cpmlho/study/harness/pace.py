@@ -16,15 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cpmlho.core.events import FRESH, Snapshot
+from cpmlho.study.events import FRESH, Snapshot
 from cpmlho.core.options import Fixed
-from cpmlho.core.problem import EVALUATION_BATCH
+
 from cpmlho.study.arrays import Arrays
 from cpmlho.study.data import load as load_data
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
 from cpmlho.study.methods import METHODS
 from cpmlho.study.networks import GREY
-from cpmlho.study.problem import conditions_of, problem_of
+from cpmlho.study.problem import EVALUATION_BATCH, budget_of, problem_of
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import Shape
 from cpmlho.study.spec import RunKey, RunSpec
@@ -56,8 +56,8 @@ def measure(spec: RunSpec, shape: Shape) -> Pace:
     labels = np.zeros(len(images), np.int64)
     test = slice(EVALUATION_BATCH)
     problem = problem_of(spec, Arrays(images, labels, images[test], labels[test]), device)
-    conditions = conditions_of(spec, dtype)
-    method = METHODS[spec.algorithm].train(problem, conditions, spec.settings, FRESH)
+    budget = budget_of(spec, dtype)
+    method = METHODS[spec.algorithm].train(problem, budget, spec.settings, FRESH)
     event, seconds, metrics = next(method), 0.0, None
     while event.epoch < 2:
         if isinstance(event, Snapshot):
@@ -68,7 +68,7 @@ def measure(spec: RunSpec, shape: Shape) -> Pace:
     assert isinstance(event, Snapshot)
     start = clock()
     problem.evaluate(event.predict)
-    return Pace(seconds / conditions.iterations(problem), (clock() - start) / (len(problem.valid) + len(problem.test)))
+    return Pace(seconds / budget.iterations(problem), (clock() - start) / (len(problem.valid) + len(problem.test)))
 
 
 def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, float]:

@@ -10,8 +10,9 @@ from dataclasses import asdict
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from cpmlho.core.events import Method, Metrics, PlaneState, Snapshot, Tick
-from cpmlho.core.problem import Problem
+from cpmlho.core.planes import PlaneState
+from cpmlho.study.events import Method, Metrics, Snapshot, Tick
+from cpmlho.study.problem import Problem
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, TRIALS, Row
 
 RUNAWAY = 1.5  # times the first |w_e - w_h|
@@ -50,10 +51,10 @@ class Clock(BaseModel):
         self.evaluation_seconds += time.perf_counter() - wall
         return metrics
 
-    def train_loss(self, problem: Problem, snapshot: Snapshot) -> float:
+    def final_train_loss(self, problem: Problem, snapshot: Snapshot) -> float:
         """The training loss with dropout and cutout off, timed as an evaluation."""
         wall = time.perf_counter()
-        loss = problem.train_loss_of(snapshot.predict)
+        loss = problem.final_train_loss(snapshot.predict)
         self.evaluation_seconds += time.perf_counter() - wall
         return loss
 
@@ -63,6 +64,7 @@ class Evaluation(BaseModel):
 
     model_config = EXACT
 
+    epoch: int
     step: int
     hyperparameters: dict[str, float]
     metrics: Metrics
@@ -102,6 +104,8 @@ class Record(BaseModel):
         """Take in one evaluation; the new rows by file name."""
         seconds = self.clock.seconds
         history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **asdict(metrics)}
+        if snapshot.train_loss is not None:
+            history["train_loss"] = snapshot.train_loss.item()
         new: dict[str, Sequence[Row]] = {HISTORY: [history]}
         if snapshot.updates:
             new[HYPERPARAMETERS] = [{"update": u, "step": step, **values} for u, step, values in snapshot.updates]
@@ -115,7 +119,7 @@ class Record(BaseModel):
         for name, rows in new.items():
             self.tables.setdefault(name, []).extend(map(dict, rows))
         hyperparameters = snapshot.hyperparameters
-        self.evaluations.append(Evaluation(step=snapshot.step, hyperparameters=hyperparameters, metrics=metrics))
+        self.evaluations.append(Evaluation(epoch=snapshot.epoch, step=snapshot.step, hyperparameters=hyperparameters, metrics=metrics))
         self.seconds = seconds
         return new
 

@@ -9,16 +9,15 @@ from typing import Literal
 
 import torch
 
-from cpmlho.core.events import Method, Metrics, Past, Tick
-from cpmlho.core.problem import Conditions, Problem
 from cpmlho.study.data import load
+from cpmlho.study.events import Method, Metrics, Past, Tick
 from cpmlho.study.files import locked
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import code_digest, environment, git_commit, libraries, plugged, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
-from cpmlho.study.problem import conditions_of, problem_of
+from cpmlho.study.problem import Budget, Problem, budget_of, problem_of
 from cpmlho.study.results import Observer, RunResult, write_run
 from cpmlho.study.spec import PLACE, RunSpec
 
@@ -50,10 +49,10 @@ def execute(
     device = choose_device(spec.device, say)
     precision = choose_precision(spec.precision, device)
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
-    conditions = conditions_of(spec, DTYPES[precision], workers, spec.cuda_graphs and device.type == "cuda")
+    budget = budget_of(spec, DTYPES[precision], workers)
     checkpoint = Checkpoint(folder, identity(spec, device, precision))
     with locked(folder, lambda: say(f"{folder}: locked by another process; waiting")):
-        record = train(spec, problem, conditions, checkpoint, observers, say)
+        record = train(spec, problem, budget, checkpoint, observers, say)
         result = result_of(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
         checkpoint.remove()
@@ -65,7 +64,7 @@ def execute(
 def train(
     spec: RunSpec,
     problem: Problem,
-    conditions: Conditions,
+    budget: Budget,
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
     say: Callable[[str], None],
@@ -76,8 +75,8 @@ def train(
     for observer in observers:
         observer.started(spec, record.tables)
     if not record.over:
-        events = method.train(problem, conditions, spec.settings, past)
-        drive(events, problem, conditions.epochs, record, checkpoint, observers)
+        events = method.train(problem, budget, spec.settings, past)
+        drive(events, problem, budget.epochs, record, checkpoint, observers)
     return record
 
 
@@ -102,7 +101,8 @@ def resume(
         saved = None
     if saved is None:
         return fresh, Past()
-    return saved.record, Past([evaluation.metrics for evaluation in saved.record.evaluations], saved.state)
+    evaluations = saved.record.evaluations
+    return saved.record, Past([each.metrics for each in evaluations], saved.state, evaluations[-1].epoch)
 
 
 def drive(
@@ -128,7 +128,7 @@ def drive(
         metrics = record.clock.evaluate(problem, event)
         new = record.add(event, metrics)
         if event.epoch == epochs and not record.search:
-            record.train_loss = record.clock.train_loss(problem, event)
+            record.train_loss = record.clock.final_train_loss(problem, event)
         checkpoint.write(record, event.state())
         for observer in observers:
             observer.evaluated(new, event.weights if record.final is record.evaluations[-1] else None)

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.core.events import FRESH, Method, Past
+from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.core.options import BayesianOptimization
 from cpmlho.study.methods.registry import method
 
 if TYPE_CHECKING:
-    from cpmlho.core.problem import Conditions, Problem
-    from cpmlho.core.trials import Proposals
+    from cpmlho.study.problem import Budget, Problem
+    from cpmlho.study.trials import Proposals
 
 
 @method(BayesianOptimization, kind="search", label="BO", colour="#009E73", line="-.")
 def bayesian_optimization(
-    problem: Problem, conditions: Conditions, options: BayesianOptimization, past: Past = FRESH
+    problem: Problem, budget: Budget, options: BayesianOptimization, past: Past = FRESH
 ) -> Method:
     """Train `trials` points, each after the first `initial_trials` chosen by all before it."""
-    from cpmlho.core.trials import search
+    from cpmlho.study.trials import search
 
-    return search(problem, conditions, propose(problem, conditions, options), past)
+    return search(problem, budget, propose(problem, budget, options), past)
 
 
-def propose(problem: Problem, conditions: Conditions, options: BayesianOptimization) -> Proposals:
+def propose(problem: Problem, budget: Budget, options: BayesianOptimization) -> Proposals:
     """Points from ask and tell, the start values before them if they are asked for."""
     import torch
     from skopt import Optimizer  # 1.2 s that the other methods need not spend
     from skopt.space import Real
 
-    from cpmlho.core.trials import fraction, start_point
+    from cpmlho.study.trials import fraction, start_point
 
     optimizer = Optimizer(
-        [Real(0.0, 1.0)] * len(problem.space.names),
+        [Real(0.0, 1.0)] * len(problem.space),
         base_estimator="GP",
         acq_func="EI",
         n_initial_points=options.initial_trials,
-        random_state=conditions.streams(problem).number("search"),
+        random_state=budget.streams(problem).number("search"),
     )
     start = start_point(problem, options).tolist() if options.from_start else None
     for trial in range(options.trials):

@@ -1,25 +1,20 @@
-"""CPMLHO on Delta-STN's response (R4): cutting planes on it and a mixed-level upper objective."""
+"""CPMLHO (Yang et al. 2022) on Delta-STN's response (R4): cutting planes and a mixed-level upper objective."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.core.events import FRESH, Method, Past
 from cpmlho.core.options import CPMLHO
+from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.study.methods.registry import gradients_of_response, method
 
 if TYPE_CHECKING:
-    from cpmlho.core.problem import Conditions, Problem
+    from cpmlho.study.problem import Budget, Problem
 
 
 @method(CPMLHO, kind="schedule", label="CPMLHO", colour="#0072B2", gradients=gradients_of_response)
-def cpmlho(problem: Problem, conditions: Conditions, options: CPMLHO, past: Past = FRESH) -> Method:
-    """Train and tune; with both parts switched off this is Delta-STN, or STN, to the last bit."""
-    from cpmlho.core.alternating import Alternation
-    from cpmlho.core.planes import CuttingPlanes
-    from cpmlho.core.schedule import alternate
+def cpmlho(problem: Problem, budget: Budget, options: CPMLHO, past: Past = FRESH) -> Method:
+    """Train and tune; with both parts off, bit-identical to Delta-STN, or to STN."""
+    from cpmlho.study.methods.response import train_and_tune
 
-    layers = len(problem.network.layers)
-    planes = CuttingPlanes(options, layers, problem.device) if options.cutting_planes else None
-    theta = options.theta if options.mixed_level else None
-    return alternate(Alternation(problem, conditions, options, theta, planes, options.upper_regularised), past)
+    return train_and_tune(problem, budget, options, past)

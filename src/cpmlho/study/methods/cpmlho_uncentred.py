@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.core.events import FRESH, Method, Past
 from cpmlho.core.options import CPMLHOUncentred
-from cpmlho.study.methods.cpmlho import cpmlho
+from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.study.methods.registry import gradients_of_response, method
 
 if TYPE_CHECKING:
-    from cpmlho.core.problem import Conditions, Problem
+    from cpmlho.study.problem import Budget, Problem
 
 
 @method(CPMLHOUncentred, kind="schedule", label="CPMLHO, uncentred", colour="#56B4E9", gradients=gradients_of_response)
-def cpmlho_uncentred(problem: Problem, conditions: Conditions, options: CPMLHOUncentred, past: Past = FRESH) -> Method:
-    """Train and tune, as `cpmlho`."""
-    return cpmlho(problem, conditions, options, past)
+def cpmlho_uncentred(problem: Problem, budget: Budget, options: CPMLHOUncentred, past: Past = FRESH) -> Method:
+    """Train and tune."""
+    from cpmlho.study.methods.response import train_and_tune
+
+    return train_and_tune(problem, budget, options, past)

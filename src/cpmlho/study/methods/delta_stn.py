@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.core.events import FRESH, Method, Past
 from cpmlho.core.options import ResponseOptions
+from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.study.methods.registry import gradients_of_response, method
 
 if TYPE_CHECKING:
-    from cpmlho.core.problem import Conditions, Problem
+    from cpmlho.study.problem import Budget, Problem
 
 
 @method(ResponseOptions, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients_of_response)
-def delta_stn(problem: Problem, conditions: Conditions, options: ResponseOptions, past: Past = FRESH) -> Method:
+def delta_stn(problem: Problem, budget: Budget, options: ResponseOptions, past: Past = FRESH) -> Method:
     """Train and tune by the validation loss alone."""
-    from cpmlho.core.alternating import Alternation
-    from cpmlho.core.schedule import alternate
+    from cpmlho.study.methods.response import train_and_tune
 
-    return alternate(Alternation(problem, conditions, options), past)
+    return train_and_tune(problem, budget, options, past)

@@ -1,29 +1,41 @@
-"""Training without tuning: how good the values are that a method ended at, apart from the way it came there."""
+"""Training without tuning, at the start values or at the values that another method's run ended at."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.core.events import FRESH, Method, Past, Snapshot
 from cpmlho.core.options import Fixed
+from cpmlho.study.events import FRESH, Method, Past, Snapshot, Tick
 from cpmlho.study.methods.registry import method
 
 if TYPE_CHECKING:
-    from cpmlho.core.problem import Conditions, Problem
+    from torch import Tensor
+
+    from cpmlho.study.problem import Budget, Problem
 
 
 @method(Fixed, kind="fixed", label="No tuning", colour="#999999")
-def fixed(problem: Problem, conditions: Conditions, options: Fixed, past: Past = FRESH) -> Method:
-    """Train at the start values, which `results.with_values` has set; a snapshot after each epoch."""
-    from cpmlho.core.trials import FixedTraining, predictor
+def fixed(problem: Problem, budget: Budget, options: Fixed, past: Past = FRESH) -> Method:
+    """Train at the start values, which `results.with_values` has set; a snapshot after each evaluated epoch."""
+    import torch
 
-    values, iterations = problem.space.start, conditions.iterations(problem)
-    training = FixedTraining(problem, conditions, values)
+    from cpmlho.study.problem import predictor
+    from cpmlho.study.trials import FixedTraining
+
+    start = torch.tensor([each.first for each in problem.space.values()], device=problem.device)
+    values, iterations = problem.space.named(start), budget.iterations(problem)
+    training = FixedTraining(problem, budget, start)
     if past.state is not None:
         training.restore(past.state)
-    general = training.general.masters
-    predict, named = predictor(problem, general), problem.space.named(values)
-    for epoch in range(len(past.metrics) + 1, conditions.epochs + 1):
-        for _ in range(iterations):
-            training.step()
-        yield Snapshot(epoch, epoch * iterations, predict, named, state=training.state, weights=lambda: general)
+    module = training.module
+    losses: list[Tensor] = []
+    for epoch in range(past.epoch + 1, budget.epochs + 1):
+        losses += [training.step() for _ in range(iterations)]
+        if not budget.evaluates(epoch):
+            yield Tick(epoch)
+            continue
+        loss, losses = torch.stack(losses).mean(), []
+        step = epoch * iterations
+        yield Snapshot(
+            epoch, step, predictor(module), values, state=training.state, weights=module.state_dict, train_loss=loss
+        )

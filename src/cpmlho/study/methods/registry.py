@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cpmlho.core.options import CPMLHO, Options, ResponseOptions, Search
 
 if TYPE_CHECKING:
-    from cpmlho.core.events import Method as Events
+    from cpmlho.study.events import Method as Events
 
 Kind = Literal["search", "schedule", "fixed"]
 
@@ -19,7 +19,7 @@ class Method:
     """A method: how it trains, what it can be told, how it is named and drawn, what it costs.
 
     Attributes:
-        train: generator of events from (problem, conditions, options, past); imports torch when it is called.
+        train: generator of events from (problem, budget, options, past); imports torch when it is called.
         options: dataclass of its options, with defaults.
         kind: `search`, whose snapshots are `options.trials` trials; `schedule`, which tunes while it trains; `fixed`,
             one training at fixed values, those of `options.values_of` if it names a method.

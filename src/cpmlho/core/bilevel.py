@@ -1,0 +1,343 @@
+"""The algorithm: Delta-STN (Bae and Grosse 2020), STN (MacKay et al. 2019) and CPMLHO (Yang et al. 2022).
+
+Two levels share a network. The inner level trains its weights w_e at the hyperparameters lambda (eq. 13), and a response
+w_h at perturbed ones (eq. 14): how the weights would change with lambda. The outer level descends a loss on validation
+data through the response (eqs. 15-16). CPMLHO adds cutting planes to eq. 14 (eqs. 10-12, `planes.py`) and the training
+loss to eq. 15. `response.py` has the layers that respond (eqs. 3-4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cpmlho.core import checks
+from cpmlho.core.loading import Endless, move
+from cpmlho.core.net import Net
+from cpmlho.core.options import CPMLHO, ResponseOptions
+from cpmlho.core.planes import CuttingPlanes, gap
+from cpmlho.core.response import Layers, evaluating, still_statistics
+from cpmlho.core.spaces import Space, Values
+from cpmlho.core.streams import Streams
+
+PASSES = ("general", "response", "valid", "upper")  # each has a random stream for perturbations and for dropout
+Batch = Any
+
+
+class Bilevel:
+    """The state of both levels, and their steps.
+
+    Arguments as `Tuner`.
+
+    Attributes:
+        lam: lambda (n,).
+        rho: the perturbation's standard deviation is sigma = softplus(rho), (n,).
+        layers: the layers that respond, with R, r and H.
+        planes: the cutting planes; None without them.
+        delta_mean: displacement (n,) of the last response step, averaged over the batch.
+        steps: training steps done.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        space: Space,
+        method: ResponseOptions,
+        losses: tuple[Callable[..., Any], Callable[..., Any]],
+        optimizer: Optimizer,
+        response_optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None,
+        batches: tuple[Iterable[Batch], Iterable[Batch] | None],
+        rows: Callable[[Batch], int],
+        autocast: torch.dtype | None,
+        steps_per_epoch: int,
+        seed: int,
+        init: torch.Generator | None,
+    ) -> None:
+        self.module, self.space, self.method, self.optimizer = module, space, method, optimizer
+        self.train_loss, self.valid_loss = losses
+        self.rows, self._autocast, self._seed, self._epoch = rows, autocast, seed, steps_per_epoch
+        valid, train = batches
+        self.valid, self.upper = Endless("valid", valid), Endless("train", train) if train is not None else None
+        self.set_streams(next(module.parameters()).device)
+        self.layers = Layers(module, len(space), method, init or self.streams.host("init"))
+        checks.places(self.layers, space)
+        self.lam = self.layers.parameters[0].new_tensor(space.start()).requires_grad_()
+        rho = math.log(math.expm1(method.perturbation_scale))
+        self.rho = torch.full_like(self.lam.detach(), rho).requires_grad_()
+        self.hyper_optimizer = torch.optim.RMSprop([self.lam, self.rho], method.hyper_learning_rate)
+        self._groups = _groups(self.layers, optimizer)
+        make = response_optimizer or (lambda groups: _alike(optimizer, groups))
+        self.response_optimizer = make([{"params": [*group]} for group in self._groups.values()])
+        constrained = isinstance(method, CPMLHO) and method.cutting_planes
+        self.planes = CuttingPlanes(method, len(self.layers.names), self.device) if constrained else None  # type: ignore[arg-type]
+        self.delta_mean = torch.zeros_like(self.lam.detach())
+        self.loss_grad: Sequence[Tensor | None] = []  # of R, r and H at the last response step
+        self.steps = 0
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """One training iteration and, every `train_steps` of them, a hyperparameter update; their losses, ()."""
+        method, valid_loss = self.method, None
+        loss = self.inner_step(batch)
+        self.steps += 1
+        if self.steps % method.train_steps == 0:
+            if self.steps > method.warm_up * self._epoch + method.warm_up_steps:
+                for _ in range(method.valid_steps):
+                    valid_loss = self.outer_step(batch)
+            if self.planes:
+                self.planes.ascend(self.gap())
+        if self.planes is not None and self.planes.due(self.steps, self._epoch):
+            self.planes.add(self.gap())
+        return loss, valid_loss
+
+    def inner_step(self, batch: Batch) -> Tensor:
+        """Eqs. 13 and 14: one step of the module's weights at lambda, then one of their response at lambda + epsilon."""
+        lam, size = self.lam.detach(), self.rows(batch)
+        perturbed = lam + self.perturbation(size, "response").detach()
+        delta = perturbed - lam if self.centred else perturbed
+        self.delta_mean.copy_(delta.mean(0))
+        parameters = [p for group in self.layers.trained for p in group]
+
+        if self.method.response == "stn_joint":  # both steps along the gradients of one loss (R4)
+            loss = self.training_loss(batch, perturbed, delta, "response")
+            own = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+            gradients = torch.autograd.grad(loss, [*own, *parameters], allow_unused=True)
+            self._descend(self.optimizer, own, gradients[: len(own)])
+            gradients = gradients[len(own) :]
+        else:
+            here = lam.expand(size, -1)
+            self.optimizer.zero_grad()
+            loss = self.training_loss(batch, here, None if self.centred else here, "general")
+            loss.backward(inputs=[p for p in self.module.parameters() if p.requires_grad])
+            if self.steps == 0:
+                checks.untrained(self.module, self.optimizer)
+            self.optimizer.step()  # eq. 13
+            with still_statistics(self.module):
+                responding = self.training_loss(batch, perturbed, delta, "response", linear=self.centred)
+            gradients = torch.autograd.grad(responding, parameters, allow_unused=True)
+
+        self.loss_grad = gradients
+        if self.planes:
+            gradients = self._constrained(gradients)
+        self._descend(self.response_optimizer, parameters, gradients)  # eq. 14
+        self.layers.follow()
+        return loss.detach()
+
+    def outer_step(self, batch: Batch) -> Tensor:
+        """Eqs. 15 and 16: one step of lambda and sigma through the response; the validation loss, ()."""
+        valid_loss = self.validation_loss(move(next(self.valid), self.device), "valid")
+        objective = valid_loss
+        if isinstance(self.method, CPMLHO) and self.method.mixed_level:
+            training = batch if self.upper is None else move(next(self.upper), self.device)
+            objective = self._upper_training_loss(training) + self.method.theta * valid_loss
+        entropy = F.softplus(self.rho).log().sum()  # of the perturbation, up to a constant
+        objective = objective - self.method.entropy_weight * entropy
+        variables = [self.lam, self.rho]
+        self._descend(self.hyper_optimizer, variables, torch.autograd.grad(objective, variables))
+        return valid_loss.detach()
+
+    @property
+    def centred(self) -> bool:
+        """Whether the response vanishes at the current lambda (Delta-STN), or at lambda = 0 (STN), R4."""
+        return self.method.response in ("delta_stn", "temperature")
+
+    def perturbation(self, size: int, stream: str) -> Tensor:
+        """epsilon ~ N(0, sigma^2), (size, n), differentiable in rho."""
+        normal = torch.empty(size, len(self.space), device=self.device, dtype=self.lam.dtype)
+        return normal.normal_(generator=self.noise[stream]) * F.softplus(self.rho)
+
+    def training_loss(
+        self, batch: Batch, lam: Tensor, delta: Tensor | None, stream: str, *, linear: bool = False
+    ) -> Tensor:
+        """The mean training loss, (), at the values of lambda (B, n) and the displacement delta (B, n).
+
+        Raises:
+            ValueError: the losses are not one for each example.
+        """
+        values = self.values_at(lam, stream)
+        with self.casting():
+            losses = self.train_loss(Net(self.layers, values, delta, linear=linear), batch, values)
+        return checks.row_losses(losses, len(lam), "train_loss").mean()
+
+    def validation_loss(self, batch: Batch, stream: str) -> Tensor:
+        """The mean validation loss, (), at lambda + epsilon, differentiable in lambda and rho through the response.
+
+        Raises:
+            ValueError: it is neither one loss for each example nor their mean.
+        """
+        lam = self.lam + self.perturbation(self.rows(batch), stream)
+        net = Net(self.layers, self.values_at(lam.detach(), stream), self._displacement(lam))
+        with evaluating(self.module), self.casting():
+            losses = self.valid_loss(net, batch)
+        if not isinstance(losses, Tensor) or losses.dim():
+            losses = checks.row_losses(losses, len(lam), "valid_loss")
+        return losses.mean()
+
+    def _upper_training_loss(self, batch: Batch) -> Tensor:
+        """L_tr of eq. 15: taken like the validation loss (R16), or like the lower level's loss (R22)."""
+        assert isinstance(self.method, CPMLHO)
+        if not self.method.upper_regularised:
+            return self.validation_loss(batch, "upper")
+        lam = self.lam + self.perturbation(self.rows(batch), "upper")
+        with still_statistics(self.module):
+            return self.training_loss(batch, lam.detach(), self._displacement(lam), "masks")
+
+    def _displacement(self, lam: Tensor) -> Tensor:
+        return lam - self.lam.detach() if self.centred else lam
+
+    def values_at(self, lam: Tensor, stream: str) -> Values:
+        """The hyperparameters' values at lambda (B, n), with the random stream of a pass."""
+        return Values(self.space, self.space.value(lam), self.noise[stream])
+
+    def _descend(self, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        """One step of an optimizer along these gradients."""
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if optimizer is self.response_optimizer:
+            for group, source in zip(optimizer.param_groups, self._groups, strict=False):
+                group["lr"] = self.method.response_learning_rate or self.optimizer.param_groups[source]["lr"]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _constrained(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """The gradients of eq. 14: those of the loss plus those of the planes (eq. 12)."""
+        assert self.planes is not None
+        return self.planes.constrained(gradients, self.layers.general, self.layers.response, self.coordinates())
+
+    def gradient_share(self) -> float:
+        """Norm of the planes' gradient over that of the loss's gradient at the last response step."""
+        planes = torch._foreach_norm(self._constrained([None] * len(self.loss_grad)))
+        loss = torch._foreach_norm([g for g in self.loss_grad if g is not None])
+        share: float = (torch.stack(planes).norm() / torch.stack(loss).norm()).item()
+        return share
+
+    def gap(self) -> list[Tensor]:
+        """v = w_e - w_h at the current iterate."""
+        return gap(self.layers.general, self.layers.response, self.coordinates())
+
+    def coordinates(self) -> Tensor | None:
+        """The coordinates at which the planes take w_h (R3)."""
+        assert self.planes is not None
+        return self.planes.coordinates(self.space, self.lam.detach(), self.delta_mean)
+
+    def casting(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast, if it is wanted."""
+        if self._autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self._autocast)
+
+    def set_streams(self, device: torch.device) -> None:
+        """Start the random streams from their beginning, on `device`."""
+        self.device, self.streams = device, Streams(self._seed, device)
+        self.noise = {name: self.streams.device(f"{name}_noise") for name in (*PASSES, "idle")}
+        self.noise["masks"] = self.streams.device("upper_masks")  # of a regularised upper level (R22)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later steps depend on, as copies; module and optimizers included."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {
+            "names": list(self.space),
+            "steps": self.steps,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "response": dict(zip(self._keys(), self.layers.parameters, strict=True)),
+            "response_optimizer": self.response_optimizer.state_dict(),
+            "hyper": [self.lam.detach(), self.rho.detach(), self.delta_mean],
+            "hyper_optimizer": self.hyper_optimizer.state_dict(),
+            "planes": self.planes.state() if self.planes is not None else None,
+            "streams": self.streams.state(),
+            "valid": self.valid.state(),
+            "train": self.upper.state() if self.upper is not None else None,
+            "rng": rng,
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`.
+
+        Raises:
+            ValueError: it belongs to another space, module or method.
+        """
+        for what, its, ours in (
+            ("space", state["names"], list(self.space)),
+            ("responding weights", list(state["response"]), self._keys()),
+            ("planes", state["planes"] is not None, self.planes is not None),
+        ):
+            if its != ours:
+                raise ValueError(f"the state is of another tuner: its {what}: {its}, this one's: {ours}")
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.response_optimizer.load_state_dict(state["response_optimizer"])
+        self.hyper_optimizer.load_state_dict(state["hyper_optimizer"])
+        with torch.no_grad():
+            torch._foreach_copy_([self.lam, self.rho, self.delta_mean], state["hyper"])
+            torch._foreach_copy_(self.layers.parameters, [*state["response"].values()])
+        if self.planes is not None:
+            self.planes.restore(state["planes"])
+        self.streams.restore(state["streams"])
+        self.steps = state["steps"]
+        for loader, kept in ((self.valid, state["valid"]), (self.upper, state["train"])):
+            if loader is not None and kept is not None:
+                loader.restore(kept)
+        torch.set_rng_state(state["rng"]["cpu"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
+
+    def _keys(self) -> list[str]:
+        if self.layers.temperature is not None:
+            return ["temperature"]
+        return [f"{name}.{part}" for name in self.layers.names for part in ("R", "r", "H")]
+
+    def to(self, target: torch.device) -> None:
+        """Move module, optimizers and response to another device; random streams restart there."""
+        self.module.to(target)
+        for tensor in (self.lam, self.rho, self.delta_mean, *self.layers.parameters):
+            tensor.data = tensor.data.to(target)
+        for optimizer in (self.optimizer, self.response_optimizer, self.hyper_optimizer):
+            optimizer.load_state_dict(optimizer.state_dict())  # puts its state where its parameters are
+        if self.planes is not None:
+            self.planes.restore(move(self.planes.state(), target))
+        if target.type != self.device.type:
+            self.set_streams(target)
+
+
+def _groups(layers: Layers, optimizer: Optimizer) -> dict[int, list[Tensor]]:
+    """The response parameters by the optimizer's group that holds their weights; those of no group are in the first."""
+    index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    found: dict[int, list[Tensor]] = {}
+    weights = layers.weights or [None]  # one response of no single weight (`temperature`)
+    for weight, parameters in zip(weights, layers.trained, strict=True):
+        for parameter in parameters:
+            parameter.requires_grad_()
+            found.setdefault(index.get(id(weight), 0), []).append(parameter)
+    return found
+
+
+def _alike(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """An optimizer of the same kind and options, without weight decay.
+
+    Raises:
+        ValueError: its kind cannot be made from its options.
+    """
+    kind = type(optimizer)
+    known = inspect.signature(kind).parameters
+    options = {name: value for name, value in optimizer.defaults.items() if name in known}
+    if "weight_decay" in options:
+        options["weight_decay"] = 0.0
+    try:
+        return kind(groups, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"no second {kind.__name__} can be made from its options ({error}): give "
+            "response_optimizer=lambda parameters: ..."
+        ) from error
