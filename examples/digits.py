@@ -1,4 +1,4 @@
-"""Weight decay and label smoothing of an MLP on scikit-learn's digits."""
+"""Tune weight decay and label smoothing of an MLP on scikit-learn's digits."""
 
 import torch
 import torch.nn.functional as F

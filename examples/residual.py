@@ -1,7 +1,6 @@
-"""Dropout, shift and weight decay of a small residual network with BatchNorm, on generated 3 x 32 x 32 pictures.
+"""Tune dropout, shift and weight decay of a small residual network with BatchNorm on generated 3 x 32 x 32 pictures.
 
-Each class is a grating of its own direction in a colour of its own; phase, place and strong noise differ from one
-picture to the next.
+Each class is a grating with its own direction and colour. Phase and strong noise vary between pictures.
 """
 
 import math

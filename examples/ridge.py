@@ -1,4 +1,4 @@
-"""The ridge penalty of a linear regression, beside the penalty that is known to be best."""
+"""Tune the ridge penalty of a linear regression and compare it with the known optimum."""
 
 import torch
 from common import compare
@@ -40,7 +40,7 @@ def losses(module):
 
 
 def exact(ridge):
-    """The losses of the weights that solve the training problem: (X'X / N + ridge) w = X'y / N."""
+    """Return the losses of the weights that solve the training problem, (X'X / N + ridge) w = X'y / N."""
     x, y = train_set
     module = nn.Linear(FEATURES, 1, bias=False)
     gram = x.T @ x / len(x) + ridge * torch.eye(FEATURES)

@@ -1,7 +1,7 @@
-"""Dropout and weight decay of a transformer encoder, on generated sequences of tokens.
+"""Tune dropout and weight decay of a transformer encoder on generated sequences of tokens.
 
-Of two classes, one has a marked pair of tokens in a row somewhere, the other the same two tokens apart; a tenth of the
-labels is wrong.
+Sequences of class 1 contain a marked pair of adjacent tokens; in class 0 the same two tokens are further apart. A tenth
+of the training labels is wrong.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""A small residual network for images (He et al. 2016), without norms."""
+"""A small residual network for images (He et al. 2016) without normalisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpmlho.study.registry import CUTOUT, NetworkOptions, network
 
 @dataclass(frozen=True, kw_only=True)
 class Options(NetworkOptions):
-    """Its options, beside `output_units`."""
+    """Options of the network; `NetworkOptions` adds `output_units`."""
 
     width: int = least(1, 16)  # channels of each convolution
     blocks: int = least(1, 2)
@@ -18,7 +18,7 @@ class Options(NetworkOptions):
 
 @network(Options, hyperparameters=lambda options: ("dropout0", "dropout1", *CUTOUT), label="ResNet", cost=5)
 def residual(inputs, width, blocks, output_units):
-    """A convolution, residual blocks of two convolutions at half the resolution, and a linear classifier."""
+    """Return a convolution, residual blocks of two convolutions at half the resolution, and a linear classifier."""
     from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Linear, MaxPool2, Relu, Residual
     from cpmlho.core.response import ResponseNetwork
 

@@ -1,4 +1,4 @@
-"""Successive halving (Jamieson and Talwalkar 2016): train many points a little, the better half of them further."""
+"""Successive halving (Jamieson and Talwalkar 2016): train many points briefly, then the better half for longer."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cpmlho.study.methods.random_search import draw
 
 @dataclass(frozen=True, kw_only=True)
 class Halving(Search):
-    """Its options; a trial is an evaluation: of 4 points, then of 2, then of 1, where there are 7."""
+    """Options; a trial is one evaluation: 7 trials evaluate 4 points, then 2, then 1."""
 
     trials: int = least(1, 15)
 
     def __post_init__(self):
-        """Refuse numbers of which the last rung would not be one point."""
+        """Refuse numbers of trials that do not end with one point."""
         super().__post_init__()
         if (self.trials + 1) & self.trials:
             raise ValueError(f"trials must be 1, 3, 7, 15 and so on, got {self.trials}")
 
 
 def rungs(options):
-    """Of 1, 2, 4 and so on points, each with as much training in all as one point for the whole budget."""
+    """Return the number of rungs (1, 2, 4, … points); each costs one training for the whole budget."""
     return (options.trials + 1).bit_length() - 1
 
 
 @method(Halving, kind="search", label="SHA", colour="#CC79A7", line="--", trainings=rungs)
 def successive_halving(problem, conditions, options, past=FRESH):
-    """Double the training of the half with the lower validation loss until one point has trained for the budget."""
+    """Double the training of the half with the lower validation loss until one point has used the budget."""
     from cpmlho.core.trials import FixedTraining, fraction, predictor, score, values_at
 
     first = (options.trials + 1) // 2

@@ -1,4 +1,4 @@
-"""Tree-structured Parzen estimators (Bergstra et al. 2011), by Optuna: ask for a point, train, tell its loss."""
+"""Tree-structured Parzen estimators (Bergstra et al. 2011), from Optuna: ask for a point, train, tell its loss."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from cpmlho.study.methods import method
 
 @dataclass(frozen=True, kw_only=True)
 class TPE(Search):
-    """Its options: of the trials, so many are drawn at random before the estimators decide."""
+    """Options; the first `initial_trials` are random."""
 
     initial_trials: int = least(1, 5)
 
 
 @method(TPE, kind="search", label="TPE", colour="#56B4E9", line="--")
 def tpe(problem, conditions, options, past=FRESH):
-    """Train `trials` points, one after the other."""
+    """Train `trials` points one after another."""
     from cpmlho.core.trials import search
 
     return search(problem, conditions, propose(problem, conditions, options), past)
 
 
 def propose(problem, conditions, options):
-    """Points of the unit cube; is sent each one's validation loss."""
+    """Yield points of the unit cube; receive the validation loss of each."""
     import optuna
     import torch
 
