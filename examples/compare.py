@@ -6,6 +6,7 @@ try the start values first, and the population starts near them.
 """
 
 import copy
+import math
 import statistics
 import sys
 import time
@@ -141,9 +142,19 @@ def population(task, seconds):
 
 
 def varied(values, draws):
-    """Move each value by a normal step on the unbounded scale that tuners use."""
+    """Move each value by a normal step on the unbounded scale of `range_.value`."""
     steps = torch.randn(len(SPACE), generator=draws)
-    return {n: r.value(r.raw(values[n]) + step).item() for (n, r), step in zip(SPACE.items(), steps, strict=True)}
+    return {
+        name: range_.value(torch.tensor(position(range_, values[name])).logit() + step).item()
+        for (name, range_), step in zip(SPACE.items(), steps, strict=True)
+    }
+
+
+def position(range_, value):
+    """Return where the value lies in its range, from 0 to 1."""
+    if isinstance(range_, cpmlho.LogUniform):
+        return math.log(value / range_.low) / math.log(range_.high / range_.low)
+    return (value - range_.low) / (range_.high - range_.low)
 
 
 def main():

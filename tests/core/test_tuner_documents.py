@@ -122,3 +122,15 @@ def test_tuning_beats_the_start_values_in_an_example(name, tmp_path):
     assert found["tuned"][0] < found["start values, no tuning"][0]
     if name == "ridge":  # the tuned penalty loses little against the best penalty, which is known
         assert found["tuned"][0] < 1.03 * found["known optimum"][0]
+
+
+def test_the_comparison_prints_a_row_for_each_method(tmp_path):
+    small = "import compare; compare.SEEDS, compare.STEPS, compare.ROUNDS = 2, 20, 2; compare.main()"
+    path = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); "
+    _, _, *rows = run(sys.executable, "-W", "ignore", "-c", path + small, folder=tmp_path).stdout.splitlines()
+    tuner, *others = [row.strip("| ").split(" | ") for row in rows]
+    assert (tuner[0], tuner[2]) == ("cpmlho.Tuner", "–")
+    assert len({label for label, *_ in others}) == 6
+    for _, losses, gap in others:
+        mean = float(losses.split()[0]) - float(tuner[1].split()[0])
+        assert float(gap.split()[0].replace("−", "-")) == pytest.approx(mean, abs=0.0011)
