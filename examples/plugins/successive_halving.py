@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpmlho.core.events import FRESH, Snapshot, Tick
 from cpmlho.core.options import Search, least
+from cpmlho.study.events import FRESH, Snapshot, Tick
 from cpmlho.study.methods import method
 from cpmlho.study.methods.random_search import draw
 
@@ -29,29 +29,30 @@ def rungs(options):
 
 
 @method(Halving, kind="search", label="SHA", colour="#CC79A7", line="--", trainings=rungs)
-def successive_halving(problem, conditions, options, past=FRESH):
+def successive_halving(problem, budget, options, past=FRESH):
     """Double the training of the half with the lower validation loss until one point has used the budget."""
-    from cpmlho.core.trials import FixedTraining, fraction, predictor, score, values_at
+    from cpmlho.study.problem import predictor
+    from cpmlho.study.trials import FixedTraining, fraction, score, values_at
 
     first = (options.trials + 1) // 2
-    points = draw(problem, conditions, options)[:first]
+    points = draw(problem, budget, options)[:first]
     values = [values_at(problem, fraction(options, point)) for point in points]
-    trainings = [FixedTraining(problem, conditions, each) for each in values]
+    trainings = [FixedTraining(problem, budget, each) for each in values]
     if past.state:
         for training, state in zip(trainings, past.state["trainings"], strict=True):
             training.restore(state)
     told, alive, losses, done, total = list(past.metrics), list(range(first)), {}, 0, 0
-    iterations = conditions.iterations(problem)
+    iterations = budget.iterations(problem)
     while alive:
-        budget = conditions.epochs * iterations // len(alive)
+        steps = budget.epochs * iterations // len(alive)
         for i in alive:
-            total += budget - done
+            total += steps - done
             if not told:
-                for _ in range(budget - done):
+                for _ in range(steps - done):
                     trainings[i].step()
                 yield Tick(total // iterations)
-                now, where = predictor(problem, trainings[i].general.masters), problem.space.named(values[i])
+                now, where = predictor(trainings[i].module), problem.space.named(values[i])
                 state = {"trainings": [each.state() for each in trainings]}
                 metrics = yield Snapshot(total // iterations, total, now, where, state=lambda state=state: state)
             losses[i] = score(told.pop(0) if told else metrics)
-        done, alive = budget, sorted(alive, key=losses.get)[: len(alive) // 2]
+        done, alive = steps, sorted(alive, key=losses.get)[: len(alive) // 2]

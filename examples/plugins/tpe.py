@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpmlho.core.events import FRESH
 from cpmlho.core.options import Search, least
+from cpmlho.study.events import FRESH
 from cpmlho.study.methods import method
 
 
@@ -17,24 +17,24 @@ class TPE(Search):
 
 
 @method(TPE, kind="search", label="TPE", colour="#56B4E9", line="--")
-def tpe(problem, conditions, options, past=FRESH):
+def tpe(problem, budget, options, past=FRESH):
     """Train `trials` points one after another."""
-    from cpmlho.core.trials import search
+    from cpmlho.study.trials import search
 
-    return search(problem, conditions, propose(problem, conditions, options), past)
+    return search(problem, budget, propose(problem, budget, options), past)
 
 
-def propose(problem, conditions, options):
+def propose(problem, budget, options):
     """Yield points of the unit cube; receive the validation loss of each."""
     import optuna
     import torch
 
-    from cpmlho.core.trials import fraction, start_point
+    from cpmlho.study.trials import fraction, start_point
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = conditions.streams(problem).number("search")
+    seed = budget.streams(problem).number("search")
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=options.initial_trials, seed=seed))
-    names = problem.space.names
+    names = list(problem.space)
     if options.from_start:
         study.enqueue_trial(dict(zip(names, start_point(problem, options).tolist(), strict=True)))
     for _ in range(options.trials):
