@@ -108,9 +108,9 @@ class Reference:
         """v = w_e - w_h of the weights (not the biases), w_h = (H_w c) R at the coordinates c, or R itself (R3)."""
         c = {"raw": self.lam, "value": self.space.value(self.lam), "displaced": self.delta}.get(self.options.constraint)
         scale = {n: torch.ones(len(W)) if c is None else H[n] @ c for n, W in self.W.items()}
-        return torch.cat([
-            (W - scale[n].view(-1, *(1,) * (W.dim() - 1)) * R[n]).flatten() for n, W in self.W.items() if W.dim() > 1
-        ])
+        return torch.cat(
+            [(W - scale[n].view(-1, *(1,) * (W.dim() - 1)) * R[n]).flatten() for n, W in self.W.items() if W.dim() > 1]
+        )
 
     def cut(self):
         """Eqs. 10 and 11 at the current iterate."""
