@@ -31,6 +31,7 @@ from benchmarks.steps import cycles_of, seconds
 from cpmlho.core.events import FRESH, Snapshot
 from cpmlho.core.problem import Problem, Split
 from cpmlho.core.streams import Streams
+from cpmlho.study.compare import numbers
 from cpmlho.study.data import fetch, load
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.hardware import choose_device, device_name
@@ -38,7 +39,6 @@ from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of
 from cpmlho.study.protocol import Protocol, RunKey, RunSpec
 from cpmlho.study.protocol import load as load_protocol
-from cpmlho.study.report.equality import numbers
 from cpmlho.study.results import run_dir
 
 DATASETS = ("mnist", "fashionmnist")

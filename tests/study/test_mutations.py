@@ -26,7 +26,7 @@ from test_tracking import GRADIENT, SEARCH
 import cpmlho.__main__ as command
 from cpmlho.core.events import Metrics
 from cpmlho.study.files import LOCK, write_text
-from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import load
 from cpmlho.study.results import (
     HYPERPARAMETERS,
@@ -100,7 +100,7 @@ def write(results: Path, key: RunKey, protocol: Any) -> None:
         precision="float32",
         versions={},
         git_commit="c0ffee",
-        code=code_digest(spec.algorithm),
+        numerics=NUMERICS,
         data_sha256=spec.data.sha256,
     )
     write_run(run_dir(results, key), outcome, tables)

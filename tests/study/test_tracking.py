@@ -138,7 +138,7 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
         "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "c0ffee-dirty",
-        "code": "c0de",
+        "numerics": 2,
         "data_sha256": spec.data.sha256,
     }
     return RunResult(**(values | changes))

@@ -97,7 +97,7 @@ def made_by(results: Path) -> Made:
     Raises:
         ResultError: the archive is missing or damaged.
     """
-    found = [json.loads(dict(files)[RESULT]) for _, files in archived(results)]
+    found = [json.loads(files[RESULT]) for _, files in archived(results)]
     times = {name: [each.get(name) for each in found] for name in ("started", "ended")}
     software = {(name, str(number)) for each in found for name, number in each["versions"].items()}
     return Made(

@@ -16,7 +16,6 @@ from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import MIXED, answer, beside, details, strip
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import number
@@ -85,13 +84,6 @@ def records(protocol: Protocol, runs: pd.DataFrame) -> dict[str, str]:
     return {folder.as_posix(): (root / folder / RESULT).read_text(encoding="utf-8") for folder in folders}
 
 
-def changes(runs: pd.DataFrame) -> list[Change]:
-    """The changes of the code since the runs were made that left their numbers as they were."""
-    made = finished(runs[~runs["outdated"]])[["algorithm", "code", "dataset"]].drop_duplicates()
-    passed = [change for _, row in made.iterrows() for change in changes_after(*map(str, row))]
-    return [change for change in known_changes() if change in passed]
-
-
 def readings(compared: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """What the paper leaves open, how it is read here, and what another reading was measured to change."""
     with (files("cpmlho.study.report") / "readings.csv").open(encoding="utf-8") as file:
@@ -128,7 +120,6 @@ def page(study: Study) -> str:
         records=records(protocol, runs),
         archive=ARCHIVE,
         cautions=cautions(runs),
-        changes=changes(runs),
         finished=len(study.finished),
         asked=len(runs),
         diverged=int((runs["status"] == "diverged").sum()),
