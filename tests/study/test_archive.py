@@ -100,7 +100,7 @@ def test_a_run_that_is_there_stays_and_a_half_written_one_is_completed(tmp_path)
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        (lambda run: (run / "history.csv").unlink(), "result.json: damaged, .*: its table history.csv is missing"),
+        (lambda run: (run / "history.csv").unlink(), "history.csv: damaged, .*: it is not there"),
         (lambda run: (run / "result.json").write_text("{}"), "result.json: not a result"),
     ],
     ids=["without a table", "damaged"],

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.core.events import Metrics
+from cpmlho.core.events import Metrics, PlaneState, Snapshot
 from cpmlho.core.options import Fixed
 from cpmlho.study import results
 from cpmlho.study.files import locked, write_text
+from cpmlho.study.harness.record import Record
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
     HISTORY,
+    PLANES,
     RESULT,
     ResultError,
     RunResult,
@@ -102,17 +104,21 @@ def changed(path, change):
     path.write_text(json.dumps(content))
 
 
+DAMAGED = "damaged, remove its folder and run again"
 INCONSISTENT = {
     "final loss": (lambda it: it["final"].update(val_loss=0.0001), "final.val_loss is 0.0001, but history.csv has 0.1"),
     "final accuracy": (lambda it: it["final"].update(test_acc=0.99), "final.test_acc is 0.99, but history.csv has 0.8"),
     "best loss": (lambda it: it["best"].update(val_loss=0.2), "best.val_loss is 0.2, but history.csv has 0.05"),
-    "steps": (lambda it: it.update(steps=11), "steps is 11, but history.csv ends at step 10"),
+    "steps": (lambda it: it.update(steps=11), f"{HISTORY}: {DAMAGED}: it ends at step 10, but {RESULT} at 11"),
     "nan and done": (
         lambda it: it["final"].update(val_loss=math.nan),
         "status is done, but the run has diverged by loss",
     ),
     "reason and done": (lambda it: it.update(diverged_by="g"), "status is done, but the run has diverged by g"),
-    "table": (lambda it: it.update(tables=[HISTORY, "planes.csv"]), "its table planes.csv is missing"),
+    "table": (
+        lambda it: it.update(tables=[HISTORY, PLANES]),
+        "planes.csv: damaged, remove its folder and run again: it is not there",
+    ),
 }
 
 
@@ -124,8 +130,32 @@ def test_a_result_that_contradicts_itself_or_its_tables_is_one_line_that_names_i
     changed(path, change)
     with pytest.raises(ResultError) as error:
         read_result(path)
-    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).startswith(f"{tmp_path}/")
     assert str(error.value).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("gs", "ratios", "by"),
+    [
+        ([(4.0, 2.0)], {}, None),  # after one epoch there is nothing to compare with
+        ([(4.0, 2.0), (3.0, 1.0), (3.5, 2.5)], {"1": 0.875, "2": 1.25}, None),
+        ([(4.0, 2.0), (4.0, 3.5)], {"1": 1.0, "2": 1.75}, "g of layer 2"),
+        ([(4.0, math.nan)], {"2": math.nan}, "g of layer 2"),
+        ([(0.0, 2.0), (0.0, 2.0)], {"1": 0.0, "2": 1.0}, None),
+    ],
+)
+def test_g_is_compared_with_its_first_value_layer_by_layer(gs, ratios, by):
+    record = Record(search=False)
+    for epoch, values in enumerate(gs, 1):
+        planes = [
+            PlaneState(epoch, epoch, plane, g, g, 1.0, 0.1, layer)
+            for layer, g in enumerate(values, 1)
+            for plane in (1, 2)  # planes on one layer share its g
+        ]
+        snapshot = Snapshot(epoch, epoch, lambda x: x, {"dropout0": 0.1}, planes=planes)
+        record.add(snapshot, Metrics(0.2, 0.9, 0.2, 0.9))
+    assert {layer: repr(ratio) for layer, ratio in record.g_ratio.items()} == {k: repr(v) for k, v in ratios.items()}
+    assert record.diverged_by == by
 
 
 def test_a_search_is_judged_by_its_best_trial(tmp_path):

@@ -178,18 +178,17 @@ def read_result(path: Path) -> RunResult:
     if path.parent.parts[-4:-3] == ("runs",) and Path(*path.parent.parts[-4:]) != run_dir("", result.key):
         raise ResultError(f"{path}: is the result of {result.key}; remove it and run again")
     if missing := [name for name in result.tables if not path.with_name(name).exists()]:
-        raise damaged(path, f"its table {missing[0]} is missing")
-    if wrong := _unlike(result, read_rows(path.with_name(HISTORY))):
+        raise damaged(path.with_name(missing[0]), "it is not there")
+    history = read_rows(path.with_name(HISTORY))
+    if (last := history[-1]["step"] if history else 0) != result.steps:
+        raise damaged(path.with_name(HISTORY), f"it ends at step {last}, but {RESULT} at {result.steps}")
+    if wrong := _unlike(result, history):
         raise damaged(path, wrong)
     return result
 
 
 def _unlike(result: RunResult, history: Sequence[Mapping[str, Any]]) -> str:
-    """Return which metric or step of a result is not the one that history.csv has; empty if none."""
-    if not history:
-        return f"{HISTORY} has no rows"
-    if result.steps != (last := history[-1])["step"]:
-        return f"steps is {result.steps}, but {HISTORY} ends at step {last['step']}"
+    """Return which metric of a result is not the one that history.csv has; empty if none."""
     evaluations = [Metrics(**{name: row[name] for name in METRICS}) for row in history]
     best = min(evaluations, key=lambda metrics: math.inf if metrics.diverged else metrics.val_loss)
     final = evaluations[-1] if result.spec.trials is None else best

@@ -143,7 +143,7 @@ class Record(BaseModel):
     @property
     def over(self) -> bool:
         """Whether nothing can follow: a gradient method has diverged."""
-        return not self.search and bool(self.evaluations) and self.diverged_by is not None
+        return not self.search and bool(self.evaluations) and self.diverged
 
     @property
     def diverged_by(self) -> str | None:
@@ -152,6 +152,11 @@ class Record(BaseModel):
             return "loss"
         away = [layer for layer, ratio in self.g_ratio.items() if not ratio <= RUNAWAY]
         return ("g" if away[0] == "all" else f"g of layer {away[0]}") if away else None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run has diverged: its loss, or the g of a layer."""
+        return self.diverged_by is not None
 
     def _watch(self, planes: Sequence[PlaneState]) -> None:
         """Take in the g of each layer, which its planes share."""

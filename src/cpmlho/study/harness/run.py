@@ -147,7 +147,7 @@ def result_of(
     final, clock = record.final, record.clock
     return RunResult(
         spec=spec,
-        status="diverged" if record.diverged_by else "done",
+        status="diverged" if record.diverged else "done",
         diverged_by=record.diverged_by,
         final=final.metrics,
         best=record.best.metrics,
