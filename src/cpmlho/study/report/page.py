@@ -22,7 +22,7 @@ from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import RESULT, run_dir
+from cpmlho.study.results import RESULT, read_result, run_dir
 from cpmlho.study.spec import RunKey
 
 CLASSES = {  # how the words of a verdict look
@@ -81,6 +81,8 @@ def records(protocol: Protocol, runs: pd.DataFrame) -> dict[str, str]:
         return {}
     made = runs[runs["status"] != MISSING][["dataset", "method", "seed"]]
     folders = [run_dir("", RunKey(*row)) for row in made.itertuples(index=False)]
+    for folder in folders:
+        read_result(root / folder / RESULT)  # checks it
     return {folder.as_posix(): (root / folder / RESULT).read_text(encoding="utf-8") for folder in folders}
 
 
