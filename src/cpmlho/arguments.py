@@ -22,7 +22,7 @@ VERBS = {
     "crate": "export the published run as a Workflow Run RO-Crate, for an archive",
     "ui": "open MLflow's page on the runs",
     "schema": "print the JSON Schema of result.json, as docs/result.schema.json holds it",
-    "compare": "compare the runs of two folders, to the last digit or within a tolerance",
+    "compare": "say which runs of two folders have the same numbers, to the last digit",
 }
 OF_NO_PROTOCOL = ("schema", "compare")
 
@@ -78,7 +78,7 @@ def _add_compared(compare: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=tolerance,
         metavar="SD",
-        help="largest difference of a final metric that counts as equal, in standard deviations over seeds; default: 0",
+        help="largest difference of a final metric that is none, in standard deviations over the seeds; default: none",
     )
 
 
