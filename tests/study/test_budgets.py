@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_reporting import load, write
 
-from cpmlho.core.events import Metrics
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import write_text
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol, RunKey

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_results import result, spec_of, write
 
-from cpmlho.core.events import Metrics
 from cpmlho.study.compare import Agreement, agreement, compare
+from cpmlho.study.events import Metrics
 from cpmlho.study.results import HISTORY, METRICS, RESULT, ResultError
 from cpmlho.study.spec import RunKey
 

@@ -25,7 +25,7 @@ import yaml
 from test_tracking import GRADIENT, SEARCH
 
 import cpmlho.__main__ as command
-from cpmlho.core.events import Metrics
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import LOCK, write_text
 from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import load

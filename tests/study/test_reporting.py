@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
+from cpmlho.study.events import Metrics
 from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats

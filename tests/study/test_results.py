@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.core.events import Metrics, PlaneState, Snapshot
 from cpmlho.core.options import Fixed
+from cpmlho.core.planes import PlaneState
 from cpmlho.study import results
+from cpmlho.study.events import Metrics, Snapshot
 from cpmlho.study.files import locked, write_text
 from cpmlho.study.harness.record import Record
 from cpmlho.study.protocol import ConfigError, RunKey, load
