@@ -1,10 +1,8 @@
-"""Weight decay and label smoothing of an MLP on scikit-learn's digits."""
-
-import time
+"""Tune weight decay and label smoothing of an MLP on scikit-learn's digits."""
 
 import torch
 import torch.nn.functional as F
-from common import random_search, report, train
+from common import compare
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
@@ -18,7 +16,7 @@ data = TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 8 - 1, torch.te
 train_set, valid_set, test_set = random_split(data, [800, 500, 497], torch.Generator().manual_seed(0))
 
 
-def make():
+def make(values):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     return module, torch.optim.AdamW(module.parameters(), 1e-3, weight_decay=0)
@@ -44,16 +42,4 @@ def losses(module):
         return tuple(valid_loss(module, part[:]).mean().item() for part in (valid_set, test_set))
 
 
-def trial(values):
-    module, optimizer = make()
-    train(module, optimizer, train_loss, values, batches())
-    return losses(module)
-
-
-start = time.process_time()
-module, optimizer = make()
-tuner = cpmlho.Tuner(module, SPACE, train_loss, valid_loss, optimizer, DataLoader(valid_set, 100, shuffle=True))
-for batch in batches():
-    tuner.step(batch)
-seconds = time.process_time() - start
-report("digits", (*losses(module), tuner.values), seconds, random_search(SPACE, seconds, trial))
+compare("digits", SPACE, make, train_loss, valid_loss, batches, DataLoader(valid_set, 100, shuffle=True), losses)

@@ -1,15 +1,13 @@
-"""Dropout, shift and weight decay of a small residual network with BatchNorm, on generated 3 x 32 x 32 pictures.
+"""Tune dropout, shift and weight decay of a small residual network with BatchNorm on generated 3 x 32 x 32 pictures.
 
-Each class is a grating of its own direction in a colour of its own; phase, place and strong noise differ from one
-picture to the next.
+Each class is a grating with its own direction and colour. Phase and strong noise vary between pictures.
 """
 
 import math
-import time
 
 import torch
 import torch.nn.functional as F
-from common import random_search, report, train
+from common import compare
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,11 +47,16 @@ class Block(nn.Module):
         return (x + self.norms[1](self.second(self.norms[0](self.first(x)).relu()))).relu()
 
 
-def make(rate=None):
+def make(values):
     torch.manual_seed(0)
     stem = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()
     deeper = nn.Conv2d(8, 16, 3, stride=2, padding=1), Block(16)
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), cpmlho.Dropout("rate", fixed=rate), nn.Linear(16, CLASSES)
+    head = (
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        cpmlho.Dropout("rate", fixed=values.get("rate")),
+        nn.Linear(16, CLASSES),
+    )
     module = nn.Sequential(*stem, Block(8), *deeper, *head)
     return module, torch.optim.SGD(module.parameters(), 0.05, momentum=0.9)
 
@@ -78,16 +81,4 @@ def losses(module):
     return tuple(valid_loss(module, part[:]).mean().item() for part in (valid_set, test_set))
 
 
-def trial(values):
-    module, optimizer = make(values["rate"])
-    train(module, optimizer, train_loss, values, batches())
-    return losses(module)
-
-
-start = time.process_time()
-module, optimizer = make()
-tuner = cpmlho.Tuner(module, SPACE, train_loss, valid_loss, optimizer, DataLoader(valid_set, 64, shuffle=True))
-for batch in batches():
-    tuner.step(batch)
-seconds = time.process_time() - start
-report("residual", (*losses(module), tuner.values), seconds, random_search(SPACE, seconds, trial))
+compare("residual", SPACE, make, train_loss, valid_loss, batches, DataLoader(valid_set, 64, shuffle=True), losses)

@@ -1,9 +1,7 @@
-"""The ridge penalty of a linear regression, beside the penalty that is known to be best."""
-
-import time
+"""Tune the ridge penalty of a linear regression and compare it with the known optimum."""
 
 import torch
-from common import random_search, report, train
+from common import compare
 from torch import nn
 
 import cpmlho
@@ -22,7 +20,7 @@ def draw(count):
 train_set, valid_set, test_set = draw(40), draw(200), draw(2000)
 
 
-def make():
+def make(values):
     module = nn.Linear(FEATURES, 1, bias=False)
     nn.init.zeros_(module.weight)
     return module, torch.optim.SGD(module.parameters(), 0.05)
@@ -41,14 +39,8 @@ def losses(module):
         return tuple(squares(module, part).mean().item() for part in (valid_set, test_set))
 
 
-def trial(values):
-    module, optimizer = make()
-    train(module, optimizer, train_loss, values, [train_set] * STEPS)
-    return losses(module)
-
-
 def exact(ridge):
-    """The losses of the weights that solve the training problem: (X'X / N + ridge) w = X'y / N."""
+    """Return the losses of the weights that solve the training problem, (X'X / N + ridge) w = X'y / N."""
     x, y = train_set
     module = nn.Linear(FEATURES, 1, bias=False)
     gram = x.T @ x / len(x) + ridge * torch.eye(FEATURES)
@@ -57,12 +49,8 @@ def exact(ridge):
     return losses(module)
 
 
-start = time.process_time()
-module, optimizer = make()
-tuner = cpmlho.Tuner(module, SPACE, train_loss, squares, optimizer, [valid_set])
-for _ in range(STEPS):
-    tuner.step(train_set)
-seconds = time.process_time() - start
-report("ridge", (*losses(module), tuner.values), seconds, random_search(SPACE, seconds, trial))
+compare("ridge", SPACE, make, train_loss, squares, lambda: [train_set] * STEPS, [valid_set], losses)
 best = min(torch.logspace(-3, 1, 401).tolist(), key=lambda ridge: exact(ridge)[0])
-print(f"  known optimum  validation loss {exact(best)[0]:.4f}, test loss {exact(best)[1]:.4f}, at ridge {best:.3g}")
+print(
+    f"  {'known optimum':<24} validation loss {exact(best)[0]:.4f}, test loss {exact(best)[1]:.4f}, at ridge {best:.3g}"
+)

@@ -1,14 +1,12 @@
-"""Dropout and weight decay of a transformer encoder, on generated sequences of tokens.
+"""Tune dropout and weight decay of a transformer encoder on generated sequences of tokens.
 
-Of two classes, one has a marked pair of tokens in a row somewhere, the other the same two tokens apart; a tenth of the
-labels is wrong.
+Sequences of class 1 contain a marked pair of adjacent tokens; in class 0 the same two tokens are further apart. A tenth
+of the training labels is wrong.
 """
-
-import time
 
 import torch
 import torch.nn.functional as F
-from common import random_search, report, train
+from common import compare
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -45,9 +43,9 @@ class Encoder(nn.Module):
         return self.head(self.drop(self.encoder(self.drop(embedded)).amax(1)))
 
 
-def make(rate=None):
+def make(values):
     torch.manual_seed(0)
-    module = Encoder(rate)
+    module = Encoder(values.get("rate"))
     return module, torch.optim.AdamW(module.parameters(), 2e-3, weight_decay=0)
 
 
@@ -70,16 +68,4 @@ def losses(module):
     return tuple(valid_loss(module, part[:]).mean().item() for part in (valid_set, test_set))
 
 
-def trial(values):
-    module, optimizer = make(values["rate"])
-    train(module, optimizer, train_loss, values, batches())
-    return losses(module)
-
-
-start = time.process_time()
-module, optimizer = make()
-tuner = cpmlho.Tuner(module, SPACE, train_loss, valid_loss, optimizer, DataLoader(valid_set, 64, shuffle=True))
-for batch in batches():
-    tuner.step(batch)
-seconds = time.process_time() - start
-report("transformer", (*losses(module), tuner.values), seconds, random_search(SPACE, seconds, trial))
+compare("transformer", SPACE, make, train_loss, valid_loss, batches, DataLoader(valid_set, 64, shuffle=True), losses)

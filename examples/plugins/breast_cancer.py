@@ -1,15 +1,15 @@
-"""A table: 30 measurements of 569 tumours, benign or malignant (Street et al. 1993), as scikit-learn carries it."""
+"""A table from scikit-learn: 30 measurements of 569 tumours, benign or malignant (Street et al. 1993)."""
 
 from __future__ import annotations
 
 from cpmlho.study.registry import dataset
 
-TEST = 114  # a fifth of the examples, drawn once
+TEST = 114  # a fifth of the examples
 
 
 @dataset(label="Breast cancer")
 def breast_cancer(folder):
-    """455 + 114 examples of 30 features, standardised by those to train on; no file of the folder is read."""
+    """Return 455 + 114 examples of 30 features, standardised with the training examples; the folder is not used."""
     import numpy as np
     from sklearn.datasets import load_breast_cancer
 

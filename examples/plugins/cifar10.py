@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009), from its binary version: records of a label and 3 x 32 x 32 bytes."""
+"""CIFAR-10 (Krizhevsky 2009) from its binary version: each record is a label and 3 x 32 x 32 bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RECORD = 1 + 3 * 32 * 32
 
 @dataset(label="CIFAR10")
 def cifar10(folder):
-    """50,000 + 10,000 colour images of 32 x 32, of ten classes."""
+    """Return 50,000 + 10,000 colour images of 32 x 32 in ten classes."""
     import numpy as np
 
     from cpmlho.study.arrays import Arrays

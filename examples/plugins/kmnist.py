@@ -1,4 +1,4 @@
-"""KMNIST (Clanuwat et al. 2018), from the files that torchvision lays down: `KMNIST/raw`, gzipped or not."""
+"""KMNIST (Clanuwat et al. 2018), from the files that torchvision saves in `KMNIST/raw`, gzipped or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpmlho.study.registry import dataset
 
 @dataset(label="KMNIST")
 def kmnist(folder):
-    """60,000 + 10,000 images of 28 x 28, of ten characters."""
+    """Return 60,000 + 10,000 images of 28 x 28 of ten characters."""
     from cpmlho.study.arrays import Arrays
 
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -18,7 +18,7 @@ def kmnist(folder):
 
 
 def read_idx(path: Path):
-    """An IDX file of bytes."""
+    """Read an IDX file of bytes."""
     import numpy as np
 
     content = path.read_bytes() if path.exists() else gzip.decompress(Path(f"{path}.gz").read_bytes())

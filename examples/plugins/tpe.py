@@ -1,40 +1,40 @@
-"""Tree-structured Parzen estimators (Bergstra et al. 2011), by Optuna: ask for a point, train, tell its loss."""
+"""Tree-structured Parzen estimators (Bergstra et al. 2011), from Optuna: ask for a point, train, tell its loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpmlho.core.events import FRESH
 from cpmlho.core.options import Search, least
+from cpmlho.study.events import FRESH
 from cpmlho.study.methods import method
 
 
 @dataclass(frozen=True, kw_only=True)
 class TPE(Search):
-    """Its options: of the trials, so many are drawn at random before the estimators decide."""
+    """Options; the first `initial_trials` are random."""
 
     initial_trials: int = least(1, 5)
 
 
 @method(TPE, kind="search", label="TPE", colour="#56B4E9", line="--")
-def tpe(problem, conditions, options, past=FRESH):
-    """Train `trials` points, one after the other."""
-    from cpmlho.core.trials import search
+def tpe(problem, budget, options, past=FRESH):
+    """Train `trials` points one after another."""
+    from cpmlho.study.trials import search
 
-    return search(problem, conditions, propose(problem, conditions, options), past)
+    return search(problem, budget, propose(problem, budget, options), past)
 
 
-def propose(problem, conditions, options):
-    """Points of the unit cube; is sent each one's validation loss."""
+def propose(problem, budget, options):
+    """Yield points of the unit cube; receive the validation loss of each."""
     import optuna
     import torch
 
-    from cpmlho.core.trials import fraction, start_point
+    from cpmlho.study.trials import fraction, start_point
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = conditions.streams(problem).number("search")
+    seed = budget.streams(problem).number("search")
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=options.initial_trials, seed=seed))
-    names = problem.space.names
+    names = list(problem.space)
     if options.from_start:
         study.enqueue_trial(dict(zip(names, start_point(problem, options).tolist(), strict=True)))
     for _ in range(options.trials):

@@ -93,7 +93,7 @@ class Bilevel:
                 for _ in range(method.valid_steps):
                     valid_loss = self.outer_step(batch)
             if self.planes:
-                self.planes.ascend(self.gap())
+                self.planes.ascend(self.gap())  # the multipliers' step
         if self.planes is not None and self.planes.due(self.steps, self._epoch):
             self.planes.add(self.gap())
         return loss, valid_loss
@@ -207,6 +207,7 @@ class Bilevel:
         optimizer.step()
         optimizer.zero_grad()
 
+    @torch.no_grad()
     def _constrained(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
         """The gradients of eq. 14: those of the loss plus those of the planes (eq. 12)."""
         assert self.planes is not None
@@ -219,6 +220,7 @@ class Bilevel:
         share: float = (torch.stack(planes).norm() / torch.stack(loss).norm()).item()
         return share
 
+    @torch.no_grad()
     def gap(self) -> list[Tensor]:
         """v = w_e - w_h at the current iterate."""
         return gap(self.layers.general, self.layers.response, self.coordinates())

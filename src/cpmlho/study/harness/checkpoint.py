@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cpmlho.core.events import State
+from cpmlho.study.events import State
 from cpmlho.study.files import write_bytes
 from cpmlho.study.harness.record import Record
 

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cpmlho.core.events import Weights
-from cpmlho.study.results import HISTORY, Observer, Row, RunResult
+from cpmlho.study.results import HISTORY, Observer, Row, RunResult, Weights
 from cpmlho.study.spec import RunKey, RunSpec
 
 
