@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
-from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.events import Metrics
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats
 from cpmlho.study.report.cautions import cautions
@@ -112,7 +112,7 @@ def write(
             "precision": "float32",
             "versions": {},
             "git_commit": "c0ffee",
-            "code": code_digest(resolved.algorithm),
+            "numerics": NUMERICS,
             "data_sha256": resolved.data.sha256,
         },
     }
@@ -279,7 +279,7 @@ def test_like_runs_are_not_flagged(full: Protocol) -> None:
             {"environment": {"processor": "Z80"}},
             "mnist: runs of different processors are compared: Z80 (1), not recorded (5)",
         ),
-        ({"code": "beef"}, "mnist: made by other code than the present: cpmlho/seed1"),
+        ({"numerics": 0}, "mnist: made by other code than the present: cpmlho/seed1"),
         ({"data_sha256": {"file": "0"}}, "mnist: runs of different data checksums are compared"),
         (
             {"precision": "bfloat16"},

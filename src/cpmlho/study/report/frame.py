@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.harness.provenance import plugged
+from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.made import intact
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.provision import as_run
 from cpmlho.study.report.along import KEY, read_along
-from cpmlho.study.report.equality import outdated
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
@@ -28,15 +28,15 @@ LOSS = "final_val_loss"
 RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
-    *("device", "git_commit", "code", "precision", "train_loss"),
+    *("device", "git_commit", "numerics", "precision", "train_loss"),
 )
 _PAPERS = ("dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes")  # hyperparameters
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
 # What looks like a number in a csv file and is none, or has gaps and is whole.
 _TYPES = {
-    **dict.fromkeys(("paper", "against", "comparator", "code", "git_commit"), "str"),
+    **dict.fromkeys(("paper", "against", "comparator", "git_commit"), "str"),
     **dict.fromkeys(("data_digest", "versions_digest", "config_digest"), "str"),
-    **dict.fromkeys(("steps", "trials"), "Int64"),
+    **dict.fromkeys(("steps", "trials", "numerics"), "Int64"),
 }
 
 
@@ -144,7 +144,8 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "trials": spec.trials,
         "config_digest": _digest(spec.model_dump(mode="json", exclude=PLACE)),
         "stale": spec.model_dump(exclude=PLACE) != asked.model_dump(exclude=PLACE),
-        "outdated": result is not None and outdated(spec.algorithm, result.code, spec.dataset, plugged(spec.data)),
+        "outdated": result is not None
+        and (result.numerics, result.plugins) != (NUMERICS, plugin_sha256(spec.data, spec.algorithm)),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
@@ -179,7 +180,7 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
     """
     rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
     runs = pd.DataFrame(rows, columns=columns(protocol))
-    runs = runs.astype({"steps": "Int64", "trials": "Int64", "train_loss": float})
+    runs = runs.astype({"steps": "Int64", "trials": "Int64", "numerics": "Int64", "train_loss": float})
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
     for planes in read_along(protocol.results_dir, with_planes, PLANES):
         for key, recorded in planes.groupby(KEY, sort=False):

@@ -16,14 +16,13 @@ from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import MIXED, answer, beside, details, strip
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.equality import Change, changes_after, known_changes
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
-from cpmlho.study.results import RESULT, run_dir
+from cpmlho.study.results import RESULT, read_result, run_dir
 from cpmlho.study.spec import RunKey
 
 CLASSES = {  # how the words of a verdict look
@@ -82,14 +81,9 @@ def records(protocol: Protocol, runs: pd.DataFrame) -> dict[str, str]:
         return {}
     made = runs[runs["status"] != MISSING][["dataset", "method", "seed"]]
     folders = [run_dir("", RunKey(*row)) for row in made.itertuples(index=False)]
+    for folder in folders:
+        read_result(root / folder / RESULT)  # checks it
     return {folder.as_posix(): (root / folder / RESULT).read_text(encoding="utf-8") for folder in folders}
-
-
-def changes(runs: pd.DataFrame) -> list[Change]:
-    """The changes of the code since the runs were made that left their numbers as they were."""
-    made = finished(runs[~runs["outdated"]])[["algorithm", "code", "dataset"]].drop_duplicates()
-    passed = [change for _, row in made.iterrows() for change in changes_after(*map(str, row))]
-    return [change for change in known_changes() if change in passed]
 
 
 def readings(compared: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -128,7 +122,6 @@ def page(study: Study) -> str:
         records=records(protocol, runs),
         archive=ARCHIVE,
         cautions=cautions(runs),
-        changes=changes(runs),
         finished=len(study.finished),
         asked=len(runs),
         diverged=int((runs["status"] == "diverged").sum()),
