@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.events import Snapshot
 from cpmlho.core.layers import Flatten, Linear, Relu
-from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred, ResponseOptions, Training
-from cpmlho.core.planes import CuttingPlanes
 from cpmlho.core.problem import Conditions, Problem, Split
-from cpmlho.core.response import Displacement, General, ResponseNetwork
-from cpmlho.core.response import Response as Layer
 from cpmlho.core.space import Space
 from cpmlho.core.steps import Trainable, flat, joint_gradients
+
+from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred, ResponseOptions, Training
+from cpmlho.core.planes import CuttingPlanes
+from cpmlho.core.response import Displacement, General, ResponseNetwork
+from cpmlho.core.response import Response as Layer
 from cpmlho.study.methods.cpmlho import cpmlho
 
 Range = namedtuple("Range", ["low", "high", "start"])

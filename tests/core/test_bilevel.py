@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from cpmlho.core.events import Snapshot
 from cpmlho.core.layers import Linear
-from cpmlho.core.options import CPMLHO, ResponseOptions, Training
 from cpmlho.core.problem import Conditions, Problem, Split
-from cpmlho.core.response import ResponseNetwork
 from cpmlho.core.space import Space
+
+from cpmlho.core.options import CPMLHO, ResponseOptions, Training
+from cpmlho.core.response import ResponseNetwork
 from cpmlho.study.methods.cpmlho import cpmlho
 from cpmlho.study.methods.delta_stn import delta_stn
 

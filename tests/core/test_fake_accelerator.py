@@ -9,6 +9,8 @@ import dataclasses
 
 import pytest
 import torch
+from cpmlho.core.events import FRESH
+from cpmlho.core.trials import FixedTraining, predictor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -16,9 +18,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from cpmlho.core.events import FRESH
 from cpmlho.core.streams import Streams
-from cpmlho.core.trials import FixedTraining, predictor
 from cpmlho.study.data import load
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of

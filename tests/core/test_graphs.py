@@ -11,13 +11,13 @@ import dataclasses
 
 import pytest
 import torch
+from cpmlho.core.events import Past, Snapshot
+from cpmlho.core.graphs import WARM_UP, Replayed
+from cpmlho.core.steps import Trainable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cpmlho.core import graphs, planes
-from cpmlho.core.events import Past, Snapshot
-from cpmlho.core.graphs import WARM_UP, Replayed
-from cpmlho.core.steps import Trainable
 from cpmlho.study.data import load
 from cpmlho.study.methods import METHODS
 from cpmlho.study.problem import conditions_of, problem_of

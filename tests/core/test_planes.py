@@ -4,13 +4,13 @@ from collections import namedtuple
 
 import pytest
 import torch
+from cpmlho.core.space import Space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.core.options import CPMLHO
 from cpmlho.core.planes import CuttingPlanes, PlaneSet, distance, gap
 from cpmlho.core.response import General, Response
-from cpmlho.core.space import Space
 
 Uniform = namedtuple("Uniform", ["low", "high", "start"])
 CPU = torch.device("cpu")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from cpmlho.core.layers import Conv2d, Linear
+from cpmlho.core.steps import CACHED, Trainable, flat
 from torch.func import jvp
 
 from cpmlho.core import precision
-from cpmlho.core.layers import Conv2d, Linear
 from cpmlho.core.response import Displacement, General, Response
-from cpmlho.core.steps import CACHED, Trainable, flat
 from cpmlho.study.networks import cnn, mlp
 
 BFLOAT16 = torch.bfloat16

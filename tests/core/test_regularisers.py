@@ -3,7 +3,6 @@
 import pytest
 import scipy.stats
 import torch
-
 from cpmlho.core.regularisers import Regularisers, cutout, dropout_mask, random_levels
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import jvp
-
 from cpmlho.core.layers import ChannelsLast, Conv2d, Dropout, Flatten, Lifted, Linear, MaxPool2, Relu, Residual
 from cpmlho.core.regularisers import Regularisers
+from torch.func import jvp
+
 from cpmlho.core.response import Displacement, General, Response, ResponseNetwork
 from cpmlho.study.networks import cnn, mlp
 

@@ -3,10 +3,10 @@
 import math
 
 import torch
+from cpmlho.core.space import Space
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.core.space import Space
 from cpmlho.study.settings import Hyperparameter
 
 SPACE = Space.of(

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from cpmlho.core.steps import CACHED, Trainable, flat
 
 from cpmlho.core import precision
 from cpmlho.core.response import General
-from cpmlho.core.steps import CACHED, Trainable, flat
 
 
 def layers(seed, dtype=torch.float32):

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 import torchvision
+from cpmlho.core.hooks import Layers, still_statistics
 from torch import nn
 from torch.func import functional_call, jvp
 from torch.nn.utils.parametrizations import weight_norm
 
-from cpmlho.core.hooks import Layers, still_statistics
 from cpmlho.core.net import Net, plain_attention
 from cpmlho.core.response import Response
 from cpmlho.core.spaces import Uniform, Values

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from cpmlho.core.alternating import Alternation
+from cpmlho.core.problem import Batches, Conditions, Problem, Split
+from cpmlho.core.space import Space
 from torch import Tensor, nn
 
 import cpmlho
-from cpmlho.core.alternating import Alternation
 from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
 from cpmlho.core.options import Training
 from cpmlho.core.planes import CuttingPlanes
-from cpmlho.core.problem import Batches, Conditions, Problem, Split
 from cpmlho.core.response import Response
-from cpmlho.core.space import Space
 from cpmlho.core.streams import Streams
 from cpmlho.study.networks import cnn, mlp
 

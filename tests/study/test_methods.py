@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-
 from cpmlho.core.alternating import Alternation
 from cpmlho.core.events import WORST_LOSS
-from cpmlho.core.options import Fixed
-from cpmlho.core.response import General
 from cpmlho.core.steps import RMSprop
 from cpmlho.core.trials import score
+
+from cpmlho.core.options import Fixed
+from cpmlho.core.response import General
 from cpmlho.study.data import DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.hardware import choose_precision

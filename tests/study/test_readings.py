@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from cpmlho.core.events import Metrics, PlaneState, Snapshot
-from cpmlho.core.options import Search
-from cpmlho.core.response import General
 from cpmlho.core.steps import Trainable, flat
 from cpmlho.core.trials import fraction, start_point
+
+from cpmlho.core.options import Search
+from cpmlho.core.response import General
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.record import Record
 from cpmlho.study.harness.run import execute

@@ -1,9 +1,9 @@
 """The algorithm: Delta-STN (Bae and Grosse 2020), STN (MacKay et al. 2019) and CPMLHO (Yang et al. 2022).
 
-Two levels share a network. The inner level trains its weights w_e at the hyperparameters lambda (eq. 13), and a response
-w_h at perturbed ones (eq. 14): how the weights would change with lambda. The outer level descends a loss on validation
-data through the response (eqs. 15-16). CPMLHO adds cutting planes to eq. 14 (eqs. 10-12, `planes.py`) and the training
-loss to eq. 15. `response.py` has the layers that respond (eqs. 3-4).
+Two levels share a network. The inner level trains its weights w_e at the hyperparameters lambda (eq. 13), and at
+perturbed ones a response w_h (eq. 14): how the weights would change with lambda. The outer level descends a loss on
+validation data through the response (eqs. 15-16). CPMLHO adds cutting planes to eq. 14 (eqs. 10-12, `planes.py`) and
+the training loss to eq. 15. `response.py` has the layers that respond (eqs. 3-4).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Bilevel:
         return loss, valid_loss
 
     def inner_step(self, batch: Batch) -> Tensor:
-        """Eqs. 13 and 14: one step of the module's weights at lambda, then one of their response at lambda + epsilon."""
+        """Eqs. 13 and 14: a step of the module's weights at lambda, then one of their response at lambda + epsilon."""
         lam, size = self.lam.detach(), self.rows(batch)
         perturbed = lam + self.perturbation(size, "response").detach()
         delta = perturbed - lam if self.centred else perturbed

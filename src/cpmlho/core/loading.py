@@ -49,8 +49,8 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 class Endless:
     """A loader's batches, restarted when exhausted.
 
-    The state of a loader with `state_dict` and `load_state_dict` (torchdata's StatefulDataLoader) is its own. Of any other
-    it is the number of batches taken in this pass, and the randomness with which the pass began.
+    A loader with `state_dict` and `load_state_dict` (torchdata's StatefulDataLoader) keeps its own state. For any other
+    the state is the number of batches taken in this pass, and the randomness with which the pass began.
     """
 
     def __init__(self, name: str, loader: Iterable[Any]) -> None:

@@ -21,8 +21,8 @@ from cpmlho.core.spaces import Values
 class Net:
     """The module during one pass, as losses call it.
 
-    `net(...)` is the module's output, for the module's own arguments. `net.l2()` is half the sum of squared weights. In a
-    pass with a displacement both use the displaced weights of each example.
+    `net(...)` is the module's output, for the module's own arguments. `net.l2()` is half the sum of squared weights.
+    In a pass with a displacement both use the displaced weights of each example.
 
     Attributes:
         calls: how often it was called.
@@ -68,7 +68,8 @@ class Net:
 
     def _tempered(self, outputs: Any) -> Any:
         """The outputs times `1 + h delta`, one factor for each example; the module itself is not differentiated."""
-        assert self._delta is not None and self._layers.temperature is not None
+        assert self._delta is not None
+        assert self._layers.temperature is not None
         self.fired.add(self._layers.module)
         factor = 1 + self._delta @ self._layers.temperature
 
@@ -136,8 +137,8 @@ def _mapped(act: Callable[[Tensor], Tensor], tree: Any) -> Any:
         if each is None or isinstance(each, (bool, int, float, str, torch.dtype, torch.device)):
             return each
         raise TypeError(
-            f"the module's output holds a {type(each).__name__}, in which the tuner cannot find tensors: return tensors, "
-            "tuples, lists, dictionaries or dataclasses of them"
+            f"the module's output holds a {type(each).__name__}, in which the tuner cannot find tensors: return "
+            "tensors, tuples, lists, dictionaries or dataclasses of them"
         )
 
     return pytree.tree_map(leaf, tree)

@@ -106,11 +106,11 @@ class ResponseOptions(Options):
         entropy_weight: of the perturbation's entropy in the upper level.
         perturbation_scale: sigma at the start, in lambda's units.
         response: `delta_stn`, centred and linearised; `stn`, neither, in two steps (eqs. 3, 13, 14 as written);
-            `stn_joint`, neither, w_e and w_h in one step (R4); `temperature`, centred, the outputs times 1 + h delta with
-            one number h for each hyperparameter and no response of the weights.
+            `stn_joint`, neither, w_e and w_h in one step (R4); `temperature`, centred, the outputs times 1 + h delta
+            with one number h for each hyperparameter and no response of the weights.
         response_start: R and r start like PyTorch's layers (`random`), or at W and b (`weights`).
-        response_weights: R and r train (`free`), stay as they started (`frozen`), are set to W and b after each iteration
-            (`tied`), or follow them as an exponential mean with decay 0.99 (`mean`). H trains in any case.
+        response_weights: R and r train (`free`), stay as they started (`frozen`), are set to W and b after each
+            iteration (`tied`), or follow them as an exponential mean with decay 0.99 (`mean`). H trains in any case.
         warm_up: epochs before the first hyperparameter step (R18).
         warm_up_steps: training iterations before it, in addition.
         response_learning_rate: of w_h, alpha_wh in eq. 14; None: the lower level's (R21).

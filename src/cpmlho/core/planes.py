@@ -238,7 +238,7 @@ class CuttingPlanes:
         response: Sequence[Response],
         coordinates: Tensor | None,
     ) -> list[Tensor]:
-        """The gradients of R, r and H, layer by layer, plus those of sum_k mu_k phi_k over the planes that pull (eq. 12).
+        """The gradients of R, r and H, layer by layer, plus those of sum_k mu_k phi_k for planes that pull (eq. 12).
 
         Args:
             gradients: of the loss; None for zero.

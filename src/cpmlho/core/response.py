@@ -75,7 +75,7 @@ class Layers:
         names: of the responding weights.
         response: R, r and H of each.
         dropouts: the places of tuned dropout.
-        temperature: (n,), the response of the outputs' scale in place of the layers' responses (`temperature`); or None.
+        temperature: (n,), the response of the outputs' scale in place of the layers' responses; None without it.
     """
 
     def __init__(self, module: nn.Module, n: int, options: ResponseOptions, generator: torch.Generator) -> None:

@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cpmlho.study.events import FRESH, Snapshot
 from cpmlho.core.options import Fixed
-
 from cpmlho.study.arrays import Arrays
 from cpmlho.study.data import load as load_data
+from cpmlho.study.events import FRESH, Snapshot
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision
 from cpmlho.study.methods import METHODS
 from cpmlho.study.networks import GREY

@@ -117,7 +117,8 @@ class Record(BaseModel):
         for name, rows in new.items():
             self.tables.setdefault(name, []).extend(map(dict, rows))
         hyperparameters = snapshot.hyperparameters
-        self.evaluations.append(Evaluation(epoch=snapshot.epoch, step=snapshot.step, hyperparameters=hyperparameters, metrics=metrics))
+        where = {"epoch": snapshot.epoch, "step": snapshot.step}
+        self.evaluations.append(Evaluation(**where, hyperparameters=hyperparameters, metrics=metrics))
         self.seconds = seconds
         return new
 

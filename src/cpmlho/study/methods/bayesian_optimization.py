@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.core.options import BayesianOptimization
+from cpmlho.study.events import FRESH, Method, Past
 from cpmlho.study.methods.registry import method
 
 if TYPE_CHECKING:
