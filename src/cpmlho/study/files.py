@@ -13,8 +13,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from cpmlho.study.strict import ConfigError
+
 LOCK = ".lock"
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+
+
+def check_folder(setting: str, folder: str | Path, written: bool = False) -> None:
+    """Check that a folder can be used, or made if it is not there.
+
+    Args:
+        setting: what names the folder, for the message.
+        folder: it need not exist.
+        written: whether files will be written into it.
+
+    Raises:
+        ConfigError: it is a link to nothing, lies in something that is no folder, or may not be used.
+    """
+    there = Path(folder)
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if os.path.islink(there) and not os.path.exists(there):
+        problem = f"is a link to {os.readlink(there)}, which cannot be reached; remove the link"
+    elif not os.path.isdir(there):
+        problem = "is not a folder; move it away"
+    elif not os.access(there, os.X_OK | (os.W_OK if written else 0)):
+        problem = f"permission denied; get the right to {'write' if written else 'enter'} it"
+    else:
+        return
+    raise ConfigError(f"{setting}: {there} {problem}, or set another {setting}")
 
 
 def write_text(path: Path, text: str) -> None:
