@@ -9,7 +9,15 @@ from dataclasses import asdict
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 import cpmlho.study.networks  # noqa: F401  (registers the paper's)
 from cpmlho.core.options import Training
