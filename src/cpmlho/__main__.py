@@ -52,11 +52,13 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
+    from cpmlho.study.data import check_files
     from cpmlho.study.spec import RunKey
 
     protocol = protocol_of(arguments, writes=True)
     key = RunKey(arguments.dataset, arguments.method, arguments.seed)
     spec, results_dir = protocol.resolve(key), protocol.results_dir
+    check_files(spec.data, spec.data_dir)
 
     from cpmlho.study.harness.progress import Progress
     from cpmlho.study.provision import as_run, provide

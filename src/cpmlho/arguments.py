@@ -52,9 +52,7 @@ def parser() -> Parser:
     run.add_argument("--threads", type=threads, default=1, metavar="N", help=threads_help)
     for name, sub in subs.items():
         if name not in WITHOUT_CONFIG:
-            config_help = (
-                "configuration file, default config.yaml; may be repeated, and later files change earlier ones"
-            )
+            config_help = "configuration file, default config.yaml; may be repeated: later files change earlier ones"
             sub.add_argument("--config", action="append", type=path, metavar="FILE", help=config_help)
     out = Path("results", "crate")
     subs["crate"].add_argument("--out", type=path, metavar="FOLDER", default=out, help=f"write here; default: {out}")

@@ -81,6 +81,17 @@ def load(dataset: Dataset, data_dir: str) -> Arrays:
         raise DataError(f"{where}: {error}") from None
 
 
+def check_files(dataset: Dataset, data_dir: str) -> None:
+    """Check that the dataset's files are in place, before a run starts; their content is checked when it is read.
+
+    Raises:
+        MissingDataError: one is missing.
+    """
+    for path in (_raw(data_dir, dataset) / name for name in IDX_FILES):
+        if not dataset.reader and not path.exists():
+            raise MissingDataError(f"{path}: no such file")
+
+
 def _raw(root: str | Path, dataset: Dataset) -> Path:
     return Path(root) / dataset.folder / "raw"
 
@@ -186,7 +197,7 @@ def _collect(folders: Sequence[Path], dataset: Dataset) -> dict[str, bytes]:
 
 
 def _letters(name: str) -> str:
-    """Return what names of the same file have in common, such as train-images-idx3-ubyte.gz, train-images.idx3-ubyte."""
+    """Return what the usual names of a file have in common: train-images-idx3-ubyte.gz, train-images.idx3-ubyte."""
     return re.sub(r"\.gz$|[^a-z0-9]", "", name.lower())
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -24,8 +24,8 @@ class _Loader(yaml.SafeLoader):
     number; the others are text, which no number or truth value accepts.
     """
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's name, type and value)
-    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as PyYAML declares it)
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag in (None, *(TAG + kind for kind in ("null", "bool", "float", "str")))

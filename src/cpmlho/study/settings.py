@@ -9,15 +9,7 @@ from dataclasses import asdict
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 import cpmlho.study.networks  # noqa: F401  (registers the paper's)
 from cpmlho.core.options import Training
@@ -44,6 +36,12 @@ def _at_home(path: str) -> str:
     if path.startswith("~") and expanded == path:
         raise ValueError(f"{path}: there is no such home directory")
     return expanded
+
+
+def _without_home(uri: str) -> str:
+    if "/~" in uri:
+        raise ValueError("~ is not expanded here; write the whole path")
+    return uri
 
 
 def _numbers(value: Any) -> Any:
@@ -259,12 +257,5 @@ class Run(Strict):
 class Tracking(Strict):
     """Where MLflow logs to, and whether it gets the networks."""
 
-    uri: str | None
+    uri: Annotated[str, AfterValidator(_without_home)] | None
     networks: bool
-
-    @field_validator("uri")
-    @classmethod
-    def _whole(cls, uri: str | None) -> str | None:
-        if "/~" in (uri or ""):
-            raise ValueError("~ is not expanded there; write the whole path")
-        return uri

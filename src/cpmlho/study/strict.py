@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -46,9 +46,9 @@ def unknown(what: str, name: str, known: Collection[str]) -> str:
         known: all names that are right.
     """
     close = get_close_matches(name, known, 1)
-    meant = f"; did you mean {close[0]}?" if close else ""
+    meant = f"; did you mean {close[0]}? Known: " if close else "; known: "
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"unknown {what}{meant}; known: {', '.join([*known][:LISTED]) or 'none'}{more}"
+    return f"unknown {what}{meant}{', '.join([*known][:LISTED]) or 'none'}{more}"
 
 
 def refuse_unknown(names: Collection[Any], known: Collection[str], path: str = "") -> None:
@@ -81,6 +81,7 @@ def mistake(error: ValidationError) -> tuple[str, str]:
     elif first["type"] == "missing":
         text = "is missing"
     elif first["type"] != "value_error":
+        text = "must be a mapping of settings" if first["type"] in ("model_type", "dict_type") else text
         text += f", got {shown(first['input'])}"
     more = f" (and {len(rest)} more)" if rest else ""
     return path, " ".join(f"{text}{more}".split())
@@ -116,7 +117,7 @@ def read_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
     refuse_unknown(content, names, path)
     try:
         # As JSON: of Python objects, strict validation wants an instance of the dataclass, and tuples instead of lists.
-        found: Kind = _adapter(kind).validate_json(json.dumps(dict(content)))
+        found: Kind = _adapter(cast(Any, kind)).validate_json(json.dumps(dict(content)))
     except ValidationError as error:
         place, text = mistake(error)
         name, _, rest = text.partition(" ")  # a check of the dataclass itself begins with the name of the field
