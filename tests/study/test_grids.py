@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cpmlho.study.grids import Grid
+from cpmlho.study.settings import Grid
 from cpmlho.study.protocol import ConfigError, RunKey, load
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
