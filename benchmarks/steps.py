@@ -17,7 +17,6 @@ from cpmlho.study.data import load as load_data
 from cpmlho.study.harness.hardware import DTYPES
 from cpmlho.study.problem import Budget, Problem, budget_of, problem_of
 from cpmlho.study.protocol import load
-from cpmlho.study.reading import merge
 from cpmlho.study.spec import RunKey
 from cpmlho.study.trials import FixedTraining
 

@@ -216,7 +216,7 @@ def _read(path: Path, sha256: str) -> bytes:
     """
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             content = gzip.decompress(content)
     except FileNotFoundError:
         raise MissingDataError(f"{path}: no such file") from None
