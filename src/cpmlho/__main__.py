@@ -1,4 +1,4 @@
-"""What each verb of the command line does, and how it ends."""
+"""The verbs of the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = time.time()
 
 
 def protocol_of(arguments: argparse.Namespace, *, writes: bool = False) -> Protocol:
-    """The configuration that the arguments name.
+    """Return the configuration that the arguments name.
 
     Args:
         arguments: the command line.
@@ -88,10 +88,10 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 
 def _unpacked(protocol: Protocol) -> Protocol:
-    """The protocol, whose runs do not lie in their archive alone.
+    """Return the protocol if its runs are not only in their archive.
 
     Raises:
-        ConfigError: they do.
+        ConfigError: they are.
     """
     from cpmlho.study.archive import ARCHIVE, RUNS
     from cpmlho.study.hints import command
@@ -212,7 +212,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Run one verb; an error that a user can mend is one line and exit status 2."""
+    """Run one verb; an error that a user can correct is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook exports a backend of its own

@@ -1,4 +1,4 @@
-"""Commands in messages: they work when they are copied."""
+"""Commands in messages, complete, so that they work when they are copied."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CONFIGS: list[str] = []
 
 
 def repeat_configs(files: Iterable[Path | str]) -> None:
-    """Have every command in a message of this process name these configuration files."""
+    """Add these configuration files to every command in a message of this process."""
     _CONFIGS[:] = map(str, files)
 
 
 def command(*words: str) -> str:
-    """The command line of a verb, with this Python and the configuration files of this process."""
+    """Return the command line of a verb, with this Python and the configuration files of this process."""
     python = sys.executable
     if shutil.which("python") == python:
         python = "python"
