@@ -374,6 +374,16 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, kind, inside):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("setting", ["results_dir", "data.dir", "data.folder", "multiverse"])
+def test_every_folder_that_the_protocol_names_is_checked(tmp_path, setting):
+    place = make(tmp_path, "a link to nothing")
+    folders = {"results_dir": str(tmp_path), "data": {"dir": str(tmp_path)}}
+    protocol = load([CONFIG], merge(folders, nested(setting, str(place))))
+    with pytest.raises(ConfigError, match=rf"^{setting}: .*place is a link to .*nowhere, which cannot be reached; "):
+        protocol.check_folders()
+    load([CONFIG], merge(folders, nested(setting, str(tmp_path)))).check_folders()
+
+
 def test_merging_is_by_key_and_lists_are_replaced():
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     assert merge(base, {"a": {"c": [9]}, "e": 4}) == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
