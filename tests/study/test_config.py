@@ -4,18 +4,22 @@ import copy
 import functools
 import multiprocessing
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
+from cpmlho.core.options import Options, least
 from cpmlho.study.files import check_folder
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
-from cpmlho.study.reading import merge
-from cpmlho.study.strict import parse
+from cpmlho.study.reading import merge, read_file
+from cpmlho.study.strict import parse, read_options
 from cpmlho.study.workflow import overrides
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
@@ -194,8 +198,6 @@ SCALARS = [
 @pytest.mark.parametrize(("text", "value"), SCALARS, ids=[text for text, _ in SCALARS])
 def test_a_value_is_the_same_in_a_file_and_in_config(tmp_path, text, value):
     """Snakemake's `--config NAME=VALUE` is read as the line `NAME: VALUE` of a file."""
-    from cpmlho.study.reading import read_file
-
     (tmp_path / "a.yaml").write_text(f"name: {text}")
     found = read_file(tmp_path / "a.yaml")["name"]
     assert (found, type(found)) == (value, type(value))
@@ -227,6 +229,28 @@ NOTHING = (
 def test_what_is_empty_changes_nothing(tmp_path, text, name):
     (tmp_path / name).write_text(text if name == "mine.yaml" or text in ("null", "{}") else " ")
     assert load([CONFIG, tmp_path / name]) == load([CONFIG])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Options):
+    rates: tuple[float, ...] = (0.1,)
+    kind: Literal["a", "b"] = "a"
+    steps: int = least(1)
+
+
+def test_the_dataclass_of_a_plug_in_is_validated_as_it_is_declared():
+    assert read_options(Own, {"steps": 2, "rates": [1, 0.2]}) == Own(steps=2, rates=(1.0, 0.2))
+    for content, says in (
+        ({}, "steps: is missing"),
+        ({"steps": 0}, "steps: must be a number of at least 1, got 0"),
+        ({"steps": 2.0}, "steps: must be a valid integer, got 2.0"),
+        ({"steps": 1, "rates": 3}, "rates: must be a valid tuple, got 3"),
+        ({"steps": 1, "kind": "c"}, "kind: must be 'a' or 'b', got 'c'"),
+        ({"stepps": 1}, "stepps: unknown setting; did you mean steps? Known: rates, kind, steps"),
+    ):
+        with pytest.raises(PydanticCustomError) as error:
+            read_options(Own, content)
+        assert str(error.value) == says
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -406,10 +405,8 @@ def test_registry_reasons(fetch, clients):
 @pytest.mark.slow
 def test_a_silent_client_is_ended(tmp_path, fetch, clients):
     write_client(clients, "npm", f"echo $$ > {tmp_path}/pid; exec sleep 60")
-    start = time.monotonic()
     with pytest.raises(data.DataError, match=r"npm gave up after 1\.5 s of silence"):
         fetch(sources=["registry"], timeout=0.5)
-    assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -49,15 +49,14 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor(f"{TAG}int", _Loader.integer)
 _Loader.add_constructor(f"{TAG}map", _Loader.mapping)
 _Loader.add_constructor(f"{TAG}seq", _Loader.sequence)
-for kind, pattern, first in (
-    ("merge", "<<", "<"),
-    ("null", "~|null|Null|NULL|", "~nN\0"),
-    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-):
-    _Loader.add_implicit_resolver(TAG + kind, re.compile(f"^({pattern})$"), [*first.replace("\0", ""), ""])
+for kind, pattern in {
+    "merge": "<<",
+    "null": "|~|null|Null|NULL",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(TAG + kind, re.compile(f"^({pattern})$"), None)
 
 
 def read_text(text: str, where: str) -> Any:
