@@ -244,7 +244,7 @@ def test_the_dataclass_of_a_plug_in_is_validated_as_it_is_declared():
         ({}, "steps: is missing"),
         ({"steps": 0}, "steps: must be a number of at least 1, got 0"),
         ({"steps": 2.0}, "steps: must be a valid integer, got 2.0"),
-        ({"steps": 1, "rates": 3}, "rates: must be a valid tuple, got 3"),
+        ({"steps": 1, "rates": 3}, "rates: must be a list, got 3"),
         ({"steps": 1, "kind": "c"}, "kind: must be 'a' or 'b', got 'c'"),
         ({"stepps": 1}, "stepps: unknown setting; did you mean steps? Known: rates, kind, steps"),
     ):

@@ -16,6 +16,8 @@ from cpmlho.core.options import Options
 
 Kind = TypeVar("Kind", bound=Options)
 Model = TypeVar("Model", bound=BaseModel)
+MAPPING, LIST = "must be a mapping of settings", "must be a list"
+CONTAINERS = {"model_type": MAPPING, "dict_type": MAPPING, "list_type": LIST, "tuple_type": LIST}  # by pydantic's error
 LISTED = 20  # names in a message
 SHOWN = 80  # characters of a wrong value in a message
 
@@ -81,8 +83,7 @@ def mistake(error: ValidationError) -> tuple[str, str]:
     elif first["type"] == "missing":
         text = "is missing"
     elif first["type"] != "value_error":
-        text = "must be a mapping of settings" if first["type"] in ("model_type", "dict_type") else text
-        text += f", got {shown(first['input'])}"
+        text = f"{CONTAINERS.get(first['type'], text)}, got {shown(first['input'])}"
     more = f" (and {len(rest)} more)" if rest else ""
     return path, " ".join(f"{text}{more}".split())
 
@@ -113,7 +114,7 @@ def read_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
         return content
     names = [field.name for field in fields(kind)]
     if not isinstance(content, Mapping):
-        raise setting_error(path, f"must be a mapping of settings, got {shown(content)}")
+        raise setting_error(path, f"{MAPPING}, got {shown(content)}")
     refuse_unknown(content, names, path)
     try:
         # As JSON: of Python objects, strict validation wants an instance of the dataclass, and tuples instead of lists.
