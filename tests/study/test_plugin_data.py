@@ -46,9 +46,9 @@ from cpmlho.study.registry import NetworkOptions, network
 
 @network(NetworkOptions, hyperparameters=lambda options: ("dropout0",), label="Line")
 def line(inputs, output_units):
-    from cpmlho.core.layers import Dropout, Linear
-    from cpmlho.core.response import ResponseNetwork
-    return ResponseNetwork((Dropout("dropout0"), Linear(inputs[0], output_units)))
+    from torch import nn
+    from cpmlho import Dropout
+    return nn.Sequential(Dropout("dropout0"), nn.Linear(inputs[0], output_units))
 """
 
 
