@@ -1,4 +1,4 @@
-"""What each verb of the command line does, and how it ends."""
+"""The verbs of the command line."""
 
 from __future__ import annotations
 
@@ -20,15 +20,25 @@ if TYPE_CHECKING:
 START = time.time()
 
 
-def protocol_of(arguments: argparse.Namespace) -> Protocol:
-    """The configuration that the arguments name."""
+def protocol_of(arguments: argparse.Namespace, *, writes: bool = False) -> Protocol:
+    """Return the configuration that the arguments name.
+
+    Args:
+        arguments: the command line.
+        writes: whether the verb writes results, so that their folder is checked first.
+    """
     from cpmlho.study.protocol import load
 
-    return load(arguments.config or [Path("config.yaml")])
+    protocol = load(arguments.config or [Path("config.yaml")])
+    if getattr(arguments, "results_dir", None):
+        protocol = protocol.model_copy(update={"results_dir": str(arguments.results_dir)})
+    if writes:
+        protocol.check_folders()
+    return protocol
 
 
 def say(line: str) -> None:
-    """One line to the terminal and the log; that nobody can read it any more is no reason to end."""
+    """Write one line to the terminal and the log; a terminal that is gone is no reason to end."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
@@ -37,16 +47,18 @@ def fetch_data(arguments: argparse.Namespace) -> None:
     """Verb `data`."""
     from cpmlho.study.provision import provide
 
-    provide(protocol_of(arguments), arguments.dataset, say)
+    provide(protocol_of(arguments, writes=True), arguments.dataset, say)
 
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Verb `run`."""
+    from cpmlho.study.data import check_files
     from cpmlho.study.spec import RunKey
 
-    protocol = protocol_of(arguments)
+    protocol = protocol_of(arguments, writes=True)
     key = RunKey(arguments.dataset, arguments.method, arguments.seed)
-    spec, results_dir = protocol.resolve(key), arguments.results_dir or protocol.results_dir
+    spec, results_dir = protocol.resolve(key), protocol.results_dir
+    check_files(spec.data, spec.data_dir)
 
     from cpmlho.study.harness.progress import Progress
     from cpmlho.study.provision import as_run, provide
@@ -54,7 +66,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     from cpmlho.study.tracking import TrackerProcess, tracking_uri
 
     if spec.data.reader and not data_file(results_dir, key.dataset).exists():
-        provide(protocol.model_copy(update={"results_dir": str(results_dir)}), key.dataset, say)
+        provide(protocol, key.dataset, say)
     spec = as_run(spec, results_dir)
     folder = run_dir(results_dir, key)
     # The tracker's process starts while torch is imported here.
@@ -75,25 +87,42 @@ def run_one(arguments: argparse.Namespace) -> None:
         raise
 
 
+def _unpacked(protocol: Protocol) -> Protocol:
+    """Return the protocol if its runs are not only in their archive.
+
+    Raises:
+        ConfigError: they are.
+    """
+    from cpmlho.study.archive import ARCHIVE, RUNS
+    from cpmlho.study.hints import command
+    from cpmlho.study.results import RESULT
+    from cpmlho.study.strict import ConfigError
+
+    root = Path(protocol.results_dir)
+    if (root / ARCHIVE).exists() and not any((root / RUNS).glob(f"*/*/*/{RESULT}")):
+        raise ConfigError(f"{root / RUNS}: the runs are still packed in {ARCHIVE}; unpack them: {command('unpack')}")
+    return protocol
+
+
 def make_tables(arguments: argparse.Namespace) -> None:
     """Verb `tables`."""
     from cpmlho.study.report.write import write_tables
 
-    say(write_tables(protocol_of(arguments)))
+    say(write_tables(_unpacked(protocol_of(arguments, writes=True))))
 
 
 def make_figures(arguments: argparse.Namespace) -> None:
     """Verb `figures`."""
     from cpmlho.study.report.write import write_figures
 
-    say(write_figures(protocol_of(arguments)))
+    say(write_figures(_unpacked(protocol_of(arguments, writes=True))))
 
 
 def make_report(arguments: argparse.Namespace) -> None:
     """Verb `report`."""
     from cpmlho.study.report.write import write_page
 
-    say(write_page(protocol_of(arguments)))
+    say(write_page(_unpacked(protocol_of(arguments, writes=True))))
 
 
 def log_summary(arguments: argparse.Namespace) -> None:
@@ -108,7 +137,7 @@ def track(arguments: argparse.Namespace) -> None:
     """Verb `track`; exit status 1 where MLflow lacks a run, or there is none."""
     from cpmlho.study.tracking import track
 
-    if not track(protocol_of(arguments), Path.cwd(), say):
+    if not track(_unpacked(protocol_of(arguments)), Path.cwd(), say):
         sys.exit(1)
 
 
@@ -116,21 +145,21 @@ def pack_runs(arguments: argparse.Namespace) -> None:
     """Verb `pack`."""
     from cpmlho.study.archive import pack
 
-    pack(protocol_of(arguments).results_dir, say)
+    pack(protocol_of(arguments, writes=True).results_dir, say)
 
 
 def unpack_runs(arguments: argparse.Namespace) -> None:
     """Verb `unpack`."""
     from cpmlho.study.archive import unpack
 
-    unpack(protocol_of(arguments).results_dir, say)
+    unpack(protocol_of(arguments, writes=True).results_dir, say)
 
 
 def write_crate(arguments: argparse.Namespace) -> None:
     """Verb `crate`."""
     from cpmlho.study.crate import write_crate
 
-    write_crate(protocol_of(arguments), arguments.config or [Path("config.yaml")], arguments.out, say)
+    write_crate(_unpacked(protocol_of(arguments)), arguments.config or [Path("config.yaml")], arguments.out, say)
 
 
 def print_schema(arguments: argparse.Namespace) -> None:
@@ -183,7 +212,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Run one verb; an error that a user can mend is one line and exit status 2."""
+    """Run one verb; an error that a user can correct is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook exports a backend of its own
@@ -202,12 +231,16 @@ def main() -> None:
 
 
 def _act(arguments: argparse.Namespace) -> None:
-    from cpmlho.study.arrays import DataError
+    from cpmlho.study.arrays import DataError, MissingDataError
+    from cpmlho.study.hints import command, repeat_configs
     from cpmlho.study.results import ResultError
     from cpmlho.study.strict import ConfigError
 
+    repeat_configs(getattr(arguments, "config", None) or [])
     try:
         VERBS[arguments.verb](arguments)
+    except MissingDataError as error:
+        sys.exit(_fail(f"{error}; fetch the data: {command('data', arguments.dataset)}"))
     except (ConfigError, DataError, ResultError) as error:
         sys.exit(_fail(str(error)))
 

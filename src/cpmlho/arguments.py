@@ -1,34 +1,35 @@
-"""Command line: one verb for each kind of rule, so that every step of the workflow can be done by hand."""
+"""The command line of the replication: each verb does one step of the workflow by hand."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 VERBS = {
-    "data": "fetch and verify a dataset",
-    "run": "train one dataset, method and seed; writes its result files",
-    "tables": "make Tables 1-3 and the evidence from the result files",
-    "figures": "make Figures 1-4 from the result files",
-    "report": "make the report from the result files and the figures",
-    "summary": "log tables and figures to MLflow's summary run",
-    "track": "rebuild the MLflow store from the result files",
-    "pack": "pack the finished runs into one archive beside the tables, as the published ones lie",
-    "unpack": "unpack the runs of such an archive that are not there",
-    "crate": "export the published run as a Workflow Run RO-Crate, for an archive",
+    "data": "download a dataset and verify its checksums",
+    "run": "train one method on one dataset with one seed, and write its result files",
+    "tables": "make the tables from the result files of the runs",
+    "figures": "make the figures from the result files of the runs",
+    "report": "make the page report.html from the tables, the figures and the runs",
+    "summary": "put the tables, the figures and the page into MLflow, next to the runs",
+    "track": "put runs into MLflow that are missing there, from their result files",
     "ui": "open MLflow's page on the runs",
-    "schema": "print the JSON Schema of result.json, as docs/result.schema.json holds it",
-    "compare": "say which runs of two folders have the same numbers, to the last digit",
+    "pack": "pack all finished runs into one compressed file, runs.tar.xz, to publish them",
+    "unpack": "unpack the runs of runs.tar.xz; runs that are already there stay as they are",
+    "compare": "compare the runs in two folders, and say which of them have the same numbers",
+    "crate": "write a folder that describes the published runs for a data archive such as Zenodo (an RO-Crate)",
+    "schema": "print the JSON Schema of result.json: its fields and their types",
 }
-OF_NO_PROTOCOL = ("schema", "compare")
+WITHOUT_CONFIG = ("schema", "compare")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves it to its caller to say what is wrong."""
+    """An argument parser that raises its errors instead of printing them."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `argparse.ArgumentError`."""
@@ -36,59 +37,42 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """All verbs and their arguments.
-
-    What it parses has its `verb`; `parse_args` raises `argparse.ArgumentError` where the command line is wrong.
-    """
-    top = Parser(prog="cpmlho", description=__doc__)
+    """Return the parser of all verbs; its `parse_args` raises `argparse.ArgumentError` for a wrong command line."""
+    top = Parser(prog="cpmlho", description=__doc__, epilog="cpmlho VERB --help explains the arguments of a verb.")
     top.add_argument("--version", action="version", version=f"cpmlho {version('cpmlho')}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     subs = {name: verbs.add_parser(name, help=text, description=text) for name, text in VERBS.items()}
-    subs["data"].add_argument("dataset", help="name of the dataset in the configuration")
-    _add_run(subs["run"])
+    subs["data"].add_argument("dataset", help="a dataset of the configuration, such as mnist")
+    run = subs["run"]
+    run.add_argument("dataset", help="a dataset of the configuration, such as mnist")
+    run.add_argument("method", help="a method or a variant, such as cpmlho")
+    run.add_argument("seed", type=seed, help="a whole number from 0")
+    run.add_argument("--results-dir", type=path, metavar="FOLDER", help="write here instead of the configured folder")
+    threads_help = "how many trials of random_search to train at the same time; default: 1"
+    run.add_argument("--threads", type=threads, default=1, metavar="N", help=threads_help)
     for name, sub in subs.items():
-        if name not in OF_NO_PROTOCOL:
-            sub.add_argument(
-                "--config",
-                action="append",
-                type=path,
-                metavar="FILE",
-                help="configuration file, default config.yaml; each further one is merged over those before",
-            )
+        if name not in WITHOUT_CONFIG:
+            config_help = "configuration file, default config.yaml; may be repeated: later files change earlier ones"
+            sub.add_argument("--config", action="append", type=path, metavar="FILE", help=config_help)
     out = Path("results", "crate")
-    subs["crate"].add_argument("--out", type=path, default=out, help=f"folder of the crate; default: {out}")
-    _add_compared(subs["compare"])
+    subs["crate"].add_argument("--out", type=path, metavar="FOLDER", default=out, help=f"write here; default: {out}")
+    compare = subs["compare"]
+    compare.add_argument("ours", type=path, help="a folder with runs, such as results/published/runs")
+    compare.add_argument("theirs", type=path, help="a folder with the same runs, made elsewhere")
+    tolerance_help = (
+        "call final metrics equal if they differ by at most this many standard deviations over the seeds; default: 0"
+    )
+    compare.add_argument("--tolerance", type=tolerance, metavar="SD", help=tolerance_help)
     return top
 
 
-def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("dataset", help="name of the dataset")
-    run.add_argument("method", help="name of the method or variant")
-    run.add_argument("seed", type=seed, help="seed, a whole number from 0")
-    run.add_argument("--results-dir", type=path, help="where the result goes; default: as configured")
-    run.add_argument(
-        "--threads", type=threads, default=1, help="trials of random search to train side by side; default: 1"
-    )
-
-
-def _add_compared(compare: argparse.ArgumentParser) -> None:
-    compare.add_argument("ours", type=path, help="folder with runs, such as results/published/runs")
-    compare.add_argument("theirs", type=path, help="folder with the same runs made elsewhere")
-    compare.add_argument(
-        "--tolerance",
-        type=tolerance,
-        metavar="SD",
-        help="largest difference of a final metric that is none, in standard deviations over the seeds; default: none",
-    )
-
-
 def threads(text: str) -> int:
-    """A number of threads."""
+    """Return a number of threads."""
     return _whole(text, 1, 2**15)
 
 
 def tolerance(text: str) -> float:
-    """A tolerance in standard deviations."""
+    """Return a tolerance in standard deviations."""
     try:
         value = float(text)
     except ValueError:
@@ -99,16 +83,16 @@ def tolerance(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """A seed, of the range that the configuration allows too."""
+    """Return a seed, in the range that the configuration allows."""
     return _whole(text, 0, 2**31 - 1)
 
 
 def _whole(text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+    if not (re.fullmatch("0|[1-9][0-9]{0,9}", text) and least <= int(text) <= most):
         raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
     return int(text)
 
 
 def path(text: str) -> Path:
-    """A path, in which `~` is a home directory where the shell has not seen it, as in `--config=~/FILE`."""
+    """Return a path with `~` expanded, which the shell leaves in `--config=~/FILE`."""
     return Path(os.path.expanduser(text))

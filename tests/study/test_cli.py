@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -93,12 +94,27 @@ def test_help_names_every_verb(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data", "cifar", "--config", ROOT / "config.yaml"], "unknown dataset cifar; known: mnist, fashionmnist"),
+        (
+            ["data", "mnits", "--config", ROOT / "config.yaml"],
+            "unknown dataset mnits; did you mean mnist? Known: mnist,",
+        ),
         (["run", "mnist", "sgd", "0", "--config", ROOT / "config.yaml"], "unknown method sgd; known: random_search"),
+        (
+            ["run", "mnist", "cpmhlo", "0", "--config", ROOT / "config.yaml"],
+            "unknown method cpmhlo; did you mean cpmlho?",
+        ),
         (["run", "mnist"], "the following arguments are required: method, seed"),
-        (["run", "mnist", "cpmlho", "-1"], "argument seed: must be a whole number from 0 to 2147483647, got '-1'"),
-        (["run", "mnist", "cpmlho", "2147483648"], "argument seed: must be a whole number from 0 to 2147483647"),
-        (["run", "mnist", "cpmlho", "1.0"], "argument seed: must be a whole number from 0 to 2147483647, got '1.0'"),
+        *(
+            (
+                ["run", "mnist", "cpmlho", seed],
+                f"argument seed: must be a whole number from 0 to 2147483647, got '{seed}'",
+            )
+            for seed in ("-1", "2147483648", "1.0", "010", "9" * 5000)
+        ),
+        (
+            ["run", "mnist", "cpmlho", "0", "--threads", "08"],
+            "argument --threads: must be a whole number from 1 to 32768",
+        ),
         (["tables"], "config.yaml: cannot be read: No such file or directory"),
         (["tables", "--config", "~/no-such-file.yaml"], f"{Path.home()}/no-such-file.yaml: cannot be read: "),
     ],
@@ -127,13 +143,58 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
     assert done.stderr == "cpmlho: error: the working directory is gone; change to one that is there\n"
 
 
+def suggested(done):
+    """The command that an error ends with."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return shlex.split(done.stderr.rpartition(": ")[2])
+
+
 @pytest.mark.slow
-def test_missing_data_are_named_before_anything_is_written(tmp_path, overlay):
-    done = cpmlho("run", "mnist", "delta_stn", "0", *overlay, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "train-images-idx3-ubyte" in done.stderr
-    assert "cpmlho data mnist" in done.stderr
+def test_the_suggested_command_fetches_the_missing_data(tmp_path, overlay):
+    run = ["run", "mnist", "delta_stn", "0", *overlay]
+    done = cpmlho(*run, cwd=tmp_path)
+    assert "train-images-idx3-ubyte: no such file; fetch the data: " in done.stderr
     assert not (tmp_path / "results").exists()
+    again = suggested(done)
+    assert again[1:4] == ["-m", "cpmlho", "data"]
+    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True)
+    assert cpmlho(*run, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_every_suggested_command_names_the_configuration(tmp_path, overlay):
+    """A folder's name may hold what a shell would take apart."""
+    strange = tmp_path / "it's $HOME"
+    strange.mkdir()
+    (strange / "mine.yaml").write_text((tmp_path / "overlay.yaml").read_text())
+    options = [*map(str, overlay[:-1]), str(strange / "mine.yaml")]
+    results = tmp_path / "results"
+    for verb, wanted in (
+        ("unpack", ["pack"]),
+        ("tables", ["run", "DATASET", "METHOD", "SEED"]),
+        ("figures", ["tables"]),
+    ):
+        done = cpmlho(verb, *options, cwd=tmp_path)
+        command = done.stderr.rstrip().removesuffix(", or snakemake").rpartition(": ")[2]
+        assert shlex.split(command)[3:] == [*wanted, *options], verb
+    (results / "runs.tar.xz").touch()
+    for verb in ("tables", "figures", "report", "track", "crate"):
+        assert suggested(cpmlho(verb, *options, cwd=tmp_path))[3:] == ["unpack", *options], verb
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "verb", [["data", "mnist"], ["run", "mnist", "delta_stn", "0"], ["tables"], ["report"], ["pack"]]
+)
+def test_results_that_are_no_folder_are_one_line_before_anything_is_made(tmp_path, overlay, verb):
+    (tmp_path / "results").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    done = cpmlho(*verb, *overlay, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cpmlho: error: results_dir: {tmp_path}/results is a link to nowhere, ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_complete_data_are_used_as_they_are_and_nothing_is_written(tmp_path, overlay):

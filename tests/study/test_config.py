@@ -1,21 +1,30 @@
-"""The configuration: accepted with the meaning given, or refused in one line that names the setting."""
+"""The configuration: settings are read as written, or refused in one line that names the path and the remedy."""
 
 import copy
 import functools
-import re
+import multiprocessing
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
+from cpmlho.core.options import Options, least
+from cpmlho.study.files import check_folder
 from cpmlho.study.methods import METHODS
-from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load, merge
-from cpmlho.study.strict import parse
+from cpmlho.study.protocol import ConfigError, RunKey, RunSpec, load
+from cpmlho.study.reading import merge, read_file
+from cpmlho.study.strict import parse, read_options
+from cpmlho.study.workflow import overrides
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 MAPPING = yaml.safe_load(CONFIG.read_text())
+DROPOUT = "{low: 0.0, high: 0.5, start: 0.1}"
 
 
 def nested(path, value):
@@ -24,100 +33,249 @@ def nested(path, value):
     return value
 
 
-def refusal(overrides):
+def at(content, path):
+    return functools.reduce(lambda part, name: part[name], path, content)
+
+
+def refusal(*arguments):
     with pytest.raises(ConfigError) as error:
-        load([CONFIG], overrides)
-    message = str(error.value)
-    assert "\n" not in message
-    assert message.partition(": ")[0] in ("--config", str(CONFIG), f"{CONFIG} + --config")
-    return message
+        load(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-BAD = [
-    ("foo", 1, "foo: unknown setting"),
-    ("run.seed", [0], "run.seed: unknown setting"),
-    ("methods.cpmlho.theta_", 1.0, "methods.cpmlho.theta_: unknown setting"),
-    ("datasets.mnist.network.depth", 3, "datasets.mnist.network.depth: unknown setting"),
-    ("datasets.mnist.epochs", 0, "datasets.mnist.epochs: Input should be greater than 0, got 0"),
-    ("datasets.mnist.epochs", "7", "datasets.mnist.epochs"),
-    ("datasets.mnist.epochs", True, "datasets.mnist.epochs"),
-    ("datasets.mnist.hyperparameters.dropout0.start", 1.2, "low < start < high must hold, got 0.0, 1.2, 0.95"),
-    ("datasets.mnist.hyperparameters.dropout0.high", 1.2, "dropout0.high must be at most 0.99, got 1.2"),
+MISTAKES = [  # an overlay; the path that the message names; what it says there
+    ("foo: 1", "foo", "unknown setting"),
+    ("resulst_dir: x", "resulst_dir", "did you mean results_dir?"),
+    ("run: {seed: [0]}", "run.seed", "did you mean seeds?"),
+    ("methods: {cpmlho: {theta_: 1.0}}", "methods.cpmlho.theta_", "did you mean theta?"),
+    ("methods: {cpmhlo: {theta: 1.0}}", "methods.cpmhlo", "did you mean cpmlho?"),
+    ("training: {learning_rat: 0.1}", "training.learning_rat", "did you mean learning_rate? Known: batch_size,"),
+    ("datasets: {mnist: {network: {depth: 3}}}", "datasets.mnist.network.depth", "known: output_units, hidden_units"),
+    ("datasets: {mnist: {network: {kind: mpl}}}", "datasets.mnist.network.kind", "did you mean mlp?"),
     (
-        "datasets.mnist.hyperparameters.cutout_holes",
-        {"low": 0.0, "high": 5.0, "start": 1.0},
-        "mlp network has no cutout_holes",
+        "datasets: {mnist: {hyperparameters: {dropuot0: %s}}}",
+        "datasets.mnist.hyperparameters.dropuot0",
+        "mean dropout0?",
     ),
-    ("datasets.mnist.hyperparameters.dropout9", {"low": 0.0, "high": 0.5, "start": 0.1}, "dropout9"),
-    ("datasets.mnist.network.hidden_units", 0, "network.hidden_units: must be a number of at least 1, got 0"),
-    ("datasets.mnist.std", 0.0, "datasets.mnist.std"),
-    ("datasets.mnist.sha256.labels", "0" * 64, "must name exactly the files"),
-    ("run.seeds", [], "run.seeds: List should have at least 1 item"),
-    ("run.seeds", [1, 1], "run.seeds: 1 is listed twice"),
-    ("run.seeds", [-1], "run.seeds.0"),
-    ("run.methods", ["grid_search"], "run.methods.0"),
-    ("run.datasets", ["cifar"], "run.datasets: unknown dataset cifar; known: mnist, fashionmnist"),
-    ("run.variants", ["stn", "stn"], "run.variants: stn is listed twice"),
-    ("run.variants", ["nothing"], "run.variants: unknown variant nothing"),
-    ("variants.mine", {"base": "sgd"}, "variants.mine.base"),
-    ("variants.mine", {"base": "cpmlho", "settings": {"thet": 1.0}}, "variants.mine: thet: unknown setting"),
-    ("variants.mine", {"base": "cpmlho", "settings": {"theta": -1.0}}, "variants.mine: theta"),
-    ("variants.mine", {"base": "cpmlho", "start": {"dropout0": 0.96}}, "variants.mine"),
-    ("variants.mine", {"base": "cpmlho", "start": {"cutout_length": 4.0}}, "cutout_length is not tuned on MNIST"),
-    ("variants.mine", {"base": "cpmlho", "datasets": ["cifar"]}, "variants.mine.datasets: unknown dataset cifar"),
-    ("variants.mine", {"base": "cpmlho", "epochs": 0}, "variants.mine.epochs"),
-    ("variants.mine", {"base": "fixed", "settings": {"values_of": "adam"}}, "mine: values_of: unknown method adam"),
-    ("variants.mine", {"base": "fixed", "settings": {"values_of": "fixed"}}, "mine: values_of: fixed tunes nothing"),
+    ("datasets: {mnist: {hyperparameters: {cutout_holes: %s}}}", "datasets.mnist.hyperparameters.cutout_holes", "mlp"),
+    ("run: {datasets: [mnits]}", "run.datasets", "unknown dataset mnits; did you mean mnist? Known: mnist, fashion"),
+    ("run: {methods: [grid_search]}", "run.methods.0", "unknown method grid_search; "),
+    ("run: {variants: [cpmlho_cut_only]}", "run.variants", "did you mean cpmlho_cuts_only?"),
+    ("variants: {x: {base: sgd}}", "variants.x.base", "unknown method sgd"),
+    ("variants: {x: {base: cpmlho, settings: {thet: 1.0}}}", "variants.x.settings.thet", "did you mean theta?"),
+    ("variants: {x: {base: cpmlho, settings: {algorithm: stn}}}", "variants.x.settings.algorithm", "unknown setting"),
+    ("variants: {x: {base: cpmlho, training: {momentun: 0}}}", "variants.x.training.momentun", "mean momentum?"),
+    ("variants: {x: {base: cpmlho, network: {depth: 3}}}", "variants.x.network.depth", "unknown setting"),
+    ("variants: {x: {base: cpmlho, start: {cutout_length: 4.0}}}", "variants.x.start.cutout_length", "known: dropout0"),
+    ("variants: {x: {base: cpmlho, datasets: [cifar]}}", "variants.x.datasets", "unknown dataset cifar"),
+    ("variants: {x: {base: fixed, settings: {values_of: stm}}}", "variants.x.settings.values_of", "did you mean stn?"),
+    ("variants: {x: {base: fixed, settings: {values_of: fixed}}}", "variants.x.settings.values_of", "tunes nothing"),
+    ("variants: {x: {base: fixed, settings: {values_of: x}}}", "variants.x.settings.values_of", "tunes nothing"),
+    ("variants: {cpmlho: {base: delta_stn}}", "variants.cpmlho", "a variant cannot have a method's name"),
+    ("methods: {fixed: {values_of: fixed}}", "methods.fixed.values_of", "fixed tunes nothing"),
+    ("datasets: {mnist: {epochs: 0}}", "datasets.mnist.epochs", "must be greater than 0, got 0"),
+    ("datasets: {mnist: {epochs: '7'}}", "datasets.mnist.epochs", "must be a valid integer, got '7'"),
+    ("datasets: {mnist: {epochs: true}}", "datasets.mnist.epochs", "must be a valid integer, got True"),
+    ("datasets: {mnist: {std: 0.0}}", "datasets.mnist.std", "must be greater than 0, got 0.0"),
+    ("datasets: {mnist: {sha256: {labels: x}}}", "datasets.mnist.sha256.labels", "got 'x'"),
+    ("datasets: {mnist: {network: {hidden_units: 0}}}", "datasets.mnist.network.hidden_units", "at least 1, got 0"),
     (
-        "variants.mine",
-        {"base": "fixed", "settings": {"values_of": "cpmlho_values"}},
-        "mine: values_of: cpmlho_values tunes nothing",
+        "datasets: {mnist: {hyperparameters: {dropout0: {start: 1}}}}",
+        "datasets.mnist.hyperparameters.dropout0",
+        "low <",
     ),
-    ("methods.fixed.values_of", "fixed", "fixed: values_of: fixed tunes nothing"),
-    ("variants.cpmlho", {"base": "delta_stn"}, "variants.cpmlho: a variant cannot have a method's name"),
-    ("methods.cpmlho.theta", "large", "methods.cpmlho.theta"),
-    ("methods.cpmlho.theta", float("inf"), "methods.cpmlho.theta"),
-    ("methods.cpmlho.g", "l3", "methods.cpmlho.g"),
-    ("methods.random_search.trials", 2.5, "methods.random_search.trials"),
-    ("data.valid_fraction", 1.0, "data.valid_fraction"),
-    ("data.sources", ["ftp"], "data.sources.0"),
-    ("device", "tpu", "device"),
-    ("precision", 16, "precision"),
-    ("training", None, "training"),
-    ("datasets", [], "datasets"),
+    (
+        "datasets: {mnist: {hyperparameters: {dropout0: {high: 1}}}}",
+        "datasets.mnist.hyperparameters.dropout0.high",
+        "must be at most 0.99, got 1.0",
+    ),
+    ("datasets: {fashionmnist: {epochs: }}", "datasets.fashionmnist.epochs", "must be a valid integer, got None"),
+    ("methods: {cpmlho: {theta: large}}", "methods.cpmlho.theta", "must be a valid number, got 'large'"),
+    ("methods: {cpmlho: {theta: .inf}}", "methods.cpmlho.theta", "must be a number of at least 0, got inf"),
+    ("methods: {cpmlho: {theta: -1}}", "methods.cpmlho.theta", "must be a number of at least 0, got -1.0"),
+    ("methods: {cpmlho: {g: l3}}", "methods.cpmlho.g", "must be 'l2', 'squared', 'l1' or 'mean_l1', got 'l3'"),
+    ("methods: {cpmlho: {multiplier: adbo, cut_steps: 5}}", "methods.cpmlho.cut_steps", "must not divide train_steps"),
+    ("methods: {random_search: {trials: 2.5}}", "methods.random_search.trials", "valid integer, got 2.5"),
+    ("methods: {cpmlho: 3}", "methods.cpmlho", "must be a mapping of settings, got 3"),
+    ("methods: {cpmlho: false}", "methods.cpmlho", "must be a mapping of settings, got False"),
+    ("training: 3", "training", "must be a mapping of settings, got 3"),
+    ("run: [1]", "run", "must be a mapping of settings, got [1]"),
+    ("data: {valid_fraction: 1.0}", "data.valid_fraction", "must be less than 1, got 1.0"),
+    ("data: {sources: [ftp]}", "data.sources.0", "'folder', 'torchvision' or 'registry', got 'ftp'"),
+    ("device: tpu", "device", "must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+    ("cuda_graphs: true", "cuda_graphs", "unknown setting"),
+    ("run: {seeds: []}", "run.seeds", "at least 1 item"),
+    ("run: {seeds: [1, 1]}", "run.seeds", "1 is listed twice"),
+    ("run: {seeds: [-1]}", "run.seeds.0", "must be greater than or equal to 0, got -1"),
+    # YAML 1.1 would read 8, 90, false, 1000, 8 and 16 here.
+    ("run: {seeds: [010]}", "run.seeds.0", "must be a valid integer, got '010'"),
+    ("data: {timeout: 1:30}", "data.timeout", "must be a valid integer, got '1:30'"),
+    ("methods: {cpmlho: {per_layer: no}}", "methods.cpmlho.per_layer", "must be a valid boolean, got 'no'"),
+    ("training: {batch_size: 1_000}", "training.batch_size", "must be a valid integer, got '1_000'"),
+    ("variants: {x: {base: cpmlho, epochs: 010}}", "variants.x.epochs", "must be a valid integer, got '010'"),
+    ("training: {batch_size: 0x10}", "training.batch_size", "must be a valid integer, got '0x10'"),
+    ('note: "\\ud800"', "note", r"holds a character that cannot be written: '\ud800'"),
+    ('data: {dir: "a\\0b"}', "data.dir", r"holds a character that cannot be written: 'a\x00b'"),
+    ('run: {variants: ["\\ud800"]}', "run.variants", r"holds a character that cannot be written: '\ud800'"),
+    ("results_dir: ~no-such-person/x", "results_dir", "~no-such-person/x: there is no such home directory"),
+    ("data: {folder: ~no-such-person/x}", "data.folder", "~no-such-person/x: there is no such home directory"),
+    ("multiverse: ~no-such-person/x", "multiverse", "~no-such-person/x: there is no such home directory"),
+    ("tracking: {uri: 'sqlite:///~/mlflow.db'}", "tracking.uri", "write the whole path"),
+    ("grids: {g: {axes: {}}}", "grids.g.axes", "at least 1 item"),
+    ("grids: {g: {axis: {}}}", "grids.g.axis", "did you mean axes?"),
+    (
+        "grids: {g: {axes: {n: {one: {settings: {}}}}}}",
+        "grids.g.axes",
+        "one axis must set `base` in each of its choices",
+    ),
+    ("grids: {g: {axes: {n: {One: {base: stn}}}}}", "grids.g.axes.n.One", "should match pattern"),
+    (
+        "grids: {g: {axes: {n: {one: {base: cpmlho, settings: {thet: 1}}}}}}",
+        "variants.g_one.settings.thet",
+        "mean theta?",
+    ),
+    ("grids: {g: {axes: {n: {one: {base: sgd}}}}}", "variants.g_one.base", "unknown method sgd"),
+    ("grids: {delta: {axes: {n: {stn: {base: cpmlho}}}}}", "variants.delta_stn", "cannot have a method's name"),
+    ("grids: {cpmlho: {axes: {n: {cuts_only: {base: stn}}}}}", "grids.cpmlho", "there is a variant cpmlho_cuts_only"),
+    (
+        "grids: {g: {axes: {n: {one_two: {base: stn}}}}, g_one: {axes: {n: {two: {base: stn}}}}}",
+        "grids.g_one",
+        "there is a variant g_one_two already; rename the grid or a choice",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "says"), BAD)
-def test_a_mistake_is_one_line_that_names_it(path, value, says):
-    assert says in refusal(nested(path, value))
+@pytest.mark.parametrize(("text", "path", "says"), MISTAKES, ids=[path for _, path, _ in MISTAKES])
+def test_a_mistake_is_one_line_with_its_file_its_path_and_the_remedy(tmp_path, text, path, says):
+    overlay, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    overlay.write_text(text.replace("%s", DROPOUT))
+    other.write_text("tracking: {networks: true}")
+    message = refusal([CONFIG, overlay, other], {"note": "x"} if "note" not in text else {})
+    assert message.startswith(f"{overlay}: {path}: ")
+    assert says in message.removeprefix(f"{overlay}: {path}: ")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"run: [1, 2", "line 1: not valid YAML"),
-        (b"run:\n\tseeds: 1", "line 2: not valid YAML"),
-        (b"note: a\nnote: b", "line 2: not valid YAML: note is given twice"),
-        (b"- 1", "must be a mapping of settings, got list"),
-        (b"", "must be a mapping of settings, got NoneType"),
-        (b"note: \xff", "is not UTF-8"),
-        (b"? [1, 2]\n: 3", ""),
+        (b"run: [1, 2", " line 1: not valid YAML: "),
+        (b"run:\n\tseeds: 1", " line 2: not valid YAML: "),
+        (b"note: a\nnote: b", " line 2: not valid YAML: note is given twice"),
+        (b"- 1", ": must be a mapping of settings, got [1]"),
+        (b"note: \xff", ": byte 6 is not UTF-8; save the file as UTF-8"),
+        (b"? [1, 2]\n: 3", " line 1: not valid YAML: "),
+        (b"run: &a {x: *a}", " line 1: not valid YAML: "),
+        (b"note: !!binary aGk=", " line 1: not valid YAML: "),
+        (b"note: !!int x", ": not valid YAML: "),
+        (b"[" * 5000, ": not valid YAML: "),
+        (None, ": cannot be read: No such file or directory"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path, text, says):
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, text, says):
     path = tmp_path / "bad.yaml"
-    path.write_bytes(text)
-    with pytest.raises(ConfigError) as error:
-        load([CONFIG, path])
-    assert says in str(error.value)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+    if text is not None:
+        path.write_bytes(text)
+    assert refusal([CONFIG, path]).startswith(f"{path}{says}")
 
 
-def test_a_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read: No such file"):
-        load([CONFIG, tmp_path / "absent.yaml"])
+SCALARS = [
+    *(
+        ("1e-2", 0.01),
+        ("1.0E-4", 1e-4),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-3", -3),
+        ("+2", 2),
+        ("0", 0),
+        ("[1, 2e1]", [1, 20.0]),
+    ),
+    *(("true", True), ("null", None), ("~", None), ("", None), ("{a: 1e3}", {"a": 1000.0}), ("'010'", "010")),
+    *((text, text) for text in ("010", "-01", "1:30", "no", "on", "1_000", "0x10", "0b1", "2020-01-01", "1e", "a b")),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS, ids=[text for text, _ in SCALARS])
+def test_a_value_is_the_same_in_a_file_and_in_config(tmp_path, text, value):
+    """Snakemake's `--config NAME=VALUE` is read as the line `NAME: VALUE` of a file."""
+    (tmp_path / "a.yaml").write_text(f"name: {text}")
+    found = read_file(tmp_path / "a.yaml")["name"]
+    assert (found, type(found)) == (value, type(value))
+    assert overrides([f"name={text}"]) == ([], {"name": value})
+
+
+def test_numbers_in_config_are_numbers_and_a_repeated_key_is_an_error():
+    _, settings = overrides(["training={learning_rate: 1e-2}", "overlay=[]"])
+    assert load([CONFIG], settings).training.learning_rate == 0.01
+    for entry in ("training={momentum: 0, momentum: 1}", "training={momentum: 0"):
+        with pytest.raises(ConfigError, match=r"^--config training line 1: not valid YAML: "):
+            overrides([entry])
+
+
+NOTHING = (
+    "",
+    "\n",
+    "# seeds: [1]\n",
+    "---\n",
+    "null",
+    "{}",
+    "run:\n  # seeds: [1]\n",
+    "training:\nmethods:\n  cpmlho:\n",
+)
+
+
+@pytest.mark.parametrize("text", NOTHING)
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
+def test_what_is_empty_changes_nothing(tmp_path, text, name):
+    (tmp_path / name).write_text(text if name == "mine.yaml" or text in ("null", "{}") else " ")
+    assert load([CONFIG, tmp_path / name]) == load([CONFIG])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Options):
+    rates: tuple[float, ...] = (0.1,)
+    kind: Literal["a", "b"] = "a"
+    steps: int = least(1)
+
+
+def test_the_dataclass_of_a_plug_in_is_validated_as_it_is_declared():
+    assert read_options(Own, {"steps": 2, "rates": [1, 0.2]}) == Own(steps=2, rates=(1.0, 0.2))
+    for content, says in (
+        ({}, "steps: is missing"),
+        ({"steps": 0}, "steps: must be a number of at least 1, got 0"),
+        ({"steps": 2.0}, "steps: must be a valid integer, got 2.0"),
+        ({"steps": 1, "rates": 3}, "rates: must be a list, got 3"),
+        ({"steps": 1, "kind": "c"}, "kind: must be 'a' or 'b', got 'c'"),
+        ({"stepps": 1}, "stepps: unknown setting; did you mean steps? Known: rates, kind, steps"),
+    ):
+        with pytest.raises(PydanticCustomError) as error:
+            read_options(Own, content)
+        assert str(error.value) == says
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    for name, text in (("a.yaml", "note: x"), ("a.json", '{"note": "x"}')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert load([CONFIG, tmp_path / name]).note == "x"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overrides", "blamed"),
+    [
+        ("note: 3", "run: {seeds: [1]}", {}, "a.yaml"),
+        ("note: x", "note: 3", {}, "b.yaml"),
+        ("note: x", "note: y", {"note": 3}, "--config"),
+        ("methods: {cpmlho: {theta: -1}}", "methods: {cpmlho: {g: l1}}", {}, "a.yaml"),
+        ("{}", "variants: {cpmlho_theta_0.1: {base: cpmlho, settings: {theta: -1.0}}}", {}, "b.yaml"),
+        ("{}", "{}", {"run": {"datasets": ["cifar"]}}, "--config"),
+        ("grids: {g: {axes: {n: {one: {base: cpmlho, settings: {thet: 1}}}}}}", "{}", {"note": "x"}, "a.yaml"),
+    ],
+)
+def test_the_message_begins_with_the_source_of_the_mistake(tmp_path, first, second, overrides, blamed):
+    (tmp_path / "a.yaml").write_text(first)
+    (tmp_path / "b.yaml").write_text(second)
+    message = refusal([CONFIG, tmp_path / "a.yaml", tmp_path / "b.yaml"], overrides)
+    assert message.partition(": ")[0].removeprefix(f"{tmp_path}/") == blamed
 
 
 def leaves(mapping, path=()):
@@ -139,27 +297,15 @@ WRONG = st.one_of(
 def test_any_change_is_taken_as_given_or_refused_by_name(leaf, value):
     path, _ = leaf
     try:
-        found = load([CONFIG], nested(".".join(path), value)).model_dump()
+        found = at(load([CONFIG], nested(".".join(path), value)).model_dump(), path)
     except ConfigError as refused:
         message = str(refused)
     else:
-        message = None
-        for part in path:
-            found = found[part]
-    if message is None:
         assert found == value
         assert isinstance(value, bool) == isinstance(found, bool)
-    else:
-        assert "\n" not in message
-        assert path[0] in message or path[-1] in message
-
-
-@given(st.lists(st.sampled_from([path for path, _ in LEAVES]), min_size=1, max_size=3), st.text("abc_", min_size=1))
-def test_an_unknown_key_is_refused_at_any_depth(paths, name):
-    path = (*paths[0][:-1], f"{name}_unknown")
-    with pytest.raises(ConfigError) as error:
-        load([CONFIG], nested(".".join(path), 1))
-    assert path[0] in str(error.value)
+        return
+    assert "\n" not in message
+    assert path[0] in message or path[-1] in message
 
 
 RUN = st.fixed_dictionaries(
@@ -192,84 +338,80 @@ def test_any_selection_is_run_as_given_or_refused_by_name(run):
     assert {key.dataset for key in keys} == set(protocol.run.datasets)
 
 
-@pytest.mark.parametrize("path", [path for path, _ in LEAVES], ids=".".join)
-def test_a_missing_setting_is_named(path, tmp_path):
-    changed = copy.deepcopy(MAPPING)
-    *parents, name = path
-    functools.reduce(dict.__getitem__, parents, changed).pop(name)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
-    if name in ("plugins", "output_units", "split") or parents[:1] in (["methods"], ["training"]):  # they have defaults
-        load([tmp_path / "config.yaml"])
-        return
-    with pytest.raises(ConfigError) as error:
-        load([tmp_path / "config.yaml"])
-    assert ".".join(parents if "sha256" in parents else path) in str(error.value)
-    assert "\n" not in str(error.value)
+def test_a_setting_without_a_default_must_be_given(tmp_path):
+    path = tmp_path / "config.yaml"
+    for setting in (
+        "results_dir",
+        "run.seeds",
+        "data.dir",
+        "datasets.mnist.epochs",
+        "datasets.mnist.network.hidden_units",
+    ):
+        changed = copy.deepcopy(MAPPING)
+        *parents, name = setting.split(".")
+        at(changed, parents).pop(name)
+        path.write_text(yaml.safe_dump(changed))
+        assert refusal([path]).startswith(f"{path}: {setting}: is missing")
 
 
-def test_defaults_are_the_calibrated_protocol():
-    protocol = load([CONFIG])
-    assert protocol.run.seeds == [0, 1, 2]
-    assert (protocol.datasets["mnist"].epochs, protocol.datasets["fashionmnist"].epochs) == (7, 6)
-    assert protocol.methods["random_search"].trials == protocol.methods["bayesian_optimization"].trials == 4
-    assert (protocol.training.batch_size, protocol.training.learning_rate) == (128, 0.01)
-    assert len(list(protocol.keys())) == 2 * 4 * 3 + 4 * 3
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "overrides", "blamed"),
-    [
-        ("note: 3", "run: {seeds: [1]}", {}, "a.yaml"),
-        ("run: {seeds: [1]}", "note: 3", {}, "b.yaml"),
-        ("note: x", "note: 3", {}, "b.yaml"),
-        ("note: x", "note: y", {"note": 3}, "--config"),
-        ("note: 3", "run: {seeds: [1]}", {"device": "cpu"}, "a.yaml"),
-        ("{}", "variants: {cpmlho_theta_0.1: {base: cpmlho, settings: {theta: -1.0}}}", {}, "b.yaml"),
-        ("{}", "{}", {"run": {"datasets": ["cifar"]}}, "--config"),
-    ],
-)
-def test_a_mistake_is_blamed_on_what_it_stands_in(tmp_path, first, second, overrides, blamed):
-    (tmp_path / "a.yaml").write_text(first)
-    (tmp_path / "b.yaml").write_text(second)
-    with pytest.raises(ConfigError) as error:
-        load([CONFIG, tmp_path / "a.yaml", tmp_path / "b.yaml"], overrides)
-    assert str(error.value).partition(": ")[0].removeprefix(f"{tmp_path}/") == blamed
-
-
-@pytest.mark.parametrize("setting", ["results_dir", "data.dir", "data.folder"])
-def test_a_home_directory_is_expanded_in_paths(setting, monkeypatch):
+def test_a_home_directory_is_expanded_in_every_path(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    value = load([CONFIG], nested(setting, "~/out")).model_dump()
-    for part in setting.split("."):
-        value = value[part]
-    assert value == "/home/somebody/out"
-    assert refusal(nested(setting, "~no-such-person/out")).endswith("there is no such home directory")
+    for setting in ("results_dir", "data.dir", "data.folder", "multiverse"):
+        found = load([CONFIG], nested(setting, "~/out")).model_dump()
+        assert at(found, setting.split(".")) == "/home/somebody/out"
 
 
-def test_a_home_directory_in_the_tracking_store_is_refused():
-    assert refusal(nested("tracking.uri", "sqlite:///~/mlflow.db")).endswith("write the whole path")
+def make(folder, kind):
+    place = folder / "place"
+    match kind:
+        case "a link to nothing":
+            place.symlink_to(folder / "nowhere")
+        case "a link to itself":
+            place.symlink_to(place)
+        case "a file":
+            place.write_text("")
+        case "a folder without permission":
+            place.mkdir(mode=0o500)
+    return place
 
 
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        ({"note": "a\udcff"}, r"--config: note: holds a character that cannot be written: 'a\udcff'"),
-        ({"data": {"dir": "a\0b"}}, r"--config: data.dir: holds a character that cannot be written: 'a\x00b'"),
-        (
-            {"run": {"variants": ["\udcff"]}},
-            r"--config: run.variants: holds a character that cannot be written: '\udcff'",
-        ),
-        ({"methods": {"cpmlho": 3}}, "--config: methods.cpmlho: must be a mapping of settings, got 3"),
-        ({"methods": {"cpmlho": False}}, "--config: methods.cpmlho: must be a mapping of settings, got False"),
-    ],
-)
-def test_what_no_file_can_hold_or_is_no_mapping_is_refused(overrides, says):
-    assert refusal(overrides) == says
+def checked(path):
+    try:
+        check_folder("results_dir", path, written=True)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("inside", ["", "deep/inside"])
+@pytest.mark.parametrize("kind", ["a link to nothing", "a link to itself", "a file", "a folder without permission"])
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, kind, inside):
+    assert checked(tmp_path / "absent" / inside) == ""
+    place = make(tmp_path, kind)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    drop = (os.setuid, (65534,)) if os.geteuid() == 0 else (None, ())  # nothing is refused to root
+    with multiprocessing.get_context("fork").Pool(1, *drop) as pool:
+        message = pool.apply(checked, [place / inside])
+    assert message.startswith(f"results_dir: {place} ")
+    assert message.endswith(", or set another results_dir")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("setting", ["results_dir", "data.dir", "data.folder", "multiverse"])
+def test_every_folder_that_the_protocol_names_is_checked(tmp_path, setting):
+    place = make(tmp_path, "a link to nothing")
+    folders = {"results_dir": str(tmp_path), "data": {"dir": str(tmp_path)}}
+    protocol = load([CONFIG], merge(folders, nested(setting, str(place))))
+    with pytest.raises(ConfigError, match=rf"^{setting}: .*place is a link to .*nowhere, which cannot be reached; "):
+        protocol.check_folders()
+    load([CONFIG], merge(folders, nested(setting, str(tmp_path)))).check_folders()
 
 
 def test_merging_is_by_key_and_lists_are_replaced():
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     assert merge(base, {"a": {"c": [9]}, "e": 4}) == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
+    assert merge(base, {"a": None, "d": None}) == {"a": {"b": 1, "c": [1, 2]}, "d": None}
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     base = {"network": {"kind": "mlp", "hidden_units": 3}}
     assert merge(base, {"network": {"kind": "mlp", "x": 1}}) == {"network": {"kind": "mlp", "hidden_units": 3, "x": 1}}
@@ -287,7 +429,7 @@ def test_a_specification_holds_what_decides_the_run_and_nothing_else():
         ("run.seeds", [1, 5], False),
         ("note", "x", False),
         ("tracking.uri", "sqlite:///x.db", False),
-        ("datasets.mnist.package", None, False),
+        ("datasets.mnist.package.version", None, False),
         ("methods.delta_stn.train_steps", 3, True),
         ("datasets.mnist.epochs", 2, True),
         ("precision", "bfloat16", True),
@@ -320,41 +462,7 @@ def test_a_variant_may_name_its_datasets_and_seeds():
 
 def test_unknown_names_of_a_run():
     protocol = load([CONFIG])
-    with pytest.raises(ConfigError, match="unknown dataset cifar; known: mnist, fashionmnist"):
-        protocol.resolve(RunKey("cifar", "cpmlho", 0))
-    with pytest.raises(ConfigError, match="unknown method sgd; known: random_search"):
-        protocol.resolve(RunKey("mnist", "sgd", 0))
-
-
-GRID = {"axes": {"network": {"one": {"base": "cpmlho"}}}}
-
-
-@pytest.mark.parametrize(
-    "clash",
-    [
-        {"variants": {"g_one": {"base": "stn"}}, "grids": {"g": GRID}},
-        {
-            "grids": {
-                "g": {"axes": {"network": {"one_two": {"base": "stn"}}}},
-                "g_one": {"axes": {"n": {"two": {"base": "stn"}}}},
-            }
-        },
-    ],
-    ids=["with a variant", "of two grids"],
-)
-def test_a_grid_takes_no_name_that_is_taken(clash):
-    assert re.search(r"grids\.\w+: there is a variant g_one\w* already", refusal(clash))
-
-
-def test_a_mistake_in_a_grid_is_blamed_on_what_the_grid_stands_in(tmp_path):
-    (tmp_path / "grid.yaml").write_text("grids: {g: {axes: {n: {one: {base: cpmlho, settings: {thet: 1}}}}}}")
-    with pytest.raises(ConfigError, match=r"grid\.yaml: variants\.g_one: thet: unknown setting"):
-        load([CONFIG, tmp_path / "grid.yaml"], {"note": "x"})
-
-
-def test_a_protocol_with_grids_is_the_same_when_read_from_its_file(tmp_path):
-    protocol = load([CONFIG], {"grids": {"g": GRID}})
-    (tmp_path / "protocol.json").write_text(protocol.model_dump_json())
-    again = load([tmp_path / "protocol.json"])
-    assert list(again.keys()) == list(protocol.keys())
-    assert again.variants == protocol.variants
+    with pytest.raises(ConfigError, match="unknown dataset mnits; did you mean mnist"):
+        protocol.resolve(RunKey("mnits", "cpmlho", 0))
+    with pytest.raises(ConfigError, match="unknown method cpmlho_value; did you mean cpmlho_values"):
+        protocol.resolve(RunKey("mnist", "cpmlho_value", 0))

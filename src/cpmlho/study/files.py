@@ -1,4 +1,4 @@
-"""Files that are whole or not there, of a set that was written together, in folders that one process holds."""
+"""Files that are never half-written, sets of files that belong together, and locks on folders."""
 
 from __future__ import annotations
 
@@ -13,23 +13,50 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from cpmlho.study.strict import ConfigError
+
 LOCK = ".lock"
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 
 
+def check_folder(setting: str, folder: str | Path, written: bool = False) -> None:
+    """Check that a folder can be used, or made if it is not there.
+
+    Args:
+        setting: what names the folder, for the message.
+        folder: it need not exist.
+        written: whether files will be written into it.
+
+    Raises:
+        ConfigError: it is a link to nothing, lies in something that is no folder, or may not be used.
+    """
+    there = Path(folder)
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if os.path.islink(there) and not os.path.exists(there):
+        problem = f"is a link to {os.readlink(there)}, which cannot be reached; remove the link"
+    elif not os.path.isdir(there):
+        problem = "is not a folder; move it away"
+    elif not os.access(there, os.X_OK | (os.W_OK if written else 0)):
+        problem = f"permission denied; get the right to {'write' if written else 'enter'} it"
+    else:
+        return
+    raise ConfigError(f"{setting}: {there} {problem}, or set another {setting}")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file of text, as `write_bytes` does."""
+    """Write a text file as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, *content: bytes | memoryview) -> None:
-    """Write a file from its parts so that it is never seen half-written: a temporary name, fsync, rename.
+    """Write a file from its parts so that nobody sees it half-written: a temporary name, fsync, rename.
 
-    A temporary file is locked for as long as it is written, which other hosts and containers see too, as they would
-    not see a process; one that nobody locks was left by a killed process, and goes.
+    The temporary file is locked while it is written, which other hosts and containers see as well. A temporary file
+    without a lock was left by a killed process, and is removed.
 
     Raises:
-        OSError: it cannot be written; the error names a file, and what was there before is as it was.
+        OSError: it cannot be written; the error names the file, whose former content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(path)
@@ -40,15 +67,15 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
             os.replace(file.name, path)
     except OSError as error:
-        error.filename = str(path)  # a full disk or a limit names none, and the temporary name says little
+        error.filename = str(path)  # a full disk names no file, and a temporary name says little
         raise
 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
-    """A new locked file beside another one; it goes at the end unless it was renamed."""
+    """A new locked file next to another one; it is removed at the end unless it was renamed."""
     there = 0
-    while not there:  # another process may have taken it for left behind before it was locked
+    while not there:  # another process may remove it before it is locked, as if it were left behind
         with _hidden(path).open("xb") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -60,11 +87,11 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Make a folder so that it is never seen half-filled, in the place of the one that is there.
+    """Make a folder so that nobody sees it half-filled; it replaces the one that is there.
 
     Args:
         path: the folder.
-        fill: is given a hidden folder to write into. What killed processes have left of such folders goes.
+        fill: writes into the hidden folder that it is given. Such folders of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(path)
@@ -92,7 +119,7 @@ def _hidden(path: Path) -> Path:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A descriptor of a file or folder, to lock it by; NFS locks files that are open for writing alone."""
+    """A descriptor by which a file or folder can be locked; NFS only locks files that are open for writing."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         yield descriptor
@@ -101,21 +128,21 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove what killed processes have left of a file or folder that they were writing."""
+    """Remove the temporary files or folders that killed processes left."""
     for left in path.parent.glob(f".{path.name}.*"):
         if re.fullmatch("[0-9a-f]+", left.suffix[1:]):
-            with suppress(OSError), _opened(left) as descriptor:  # locked or gone, or cannot be locked or removed
+            with suppress(OSError), _opened(left) as descriptor:  # it is locked, gone, or cannot be locked or removed
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def seal(folder: Path, names: Collection[str]) -> None:
-    """Say that these files of a folder were written together: their checksums, written last."""
+    """Record that these files of a folder were written together: write their checksums, as the last file."""
     write_text(folder / SUMS, "".join(f"{_sum(folder / name)}  {name}\n" for name in sorted(names)))
 
 
 def sealed(folder: Path) -> list[str]:
-    """The names of the files that were written together; none where nothing says so."""
+    """Return the names of the files that were written together; none if there is no record."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -124,7 +151,7 @@ def sealed(folder: Path) -> list[str]:
 
 
 def unsealed(folder: Path, names: Collection[str]) -> list[str]:
-    """Which of these files are not as the others were written: edited, damaged, or of an attempt that was cut short.
+    """Return which of these files differ from the record: edited, damaged, or of an attempt that was interrupted.
 
     Raises:
         OSError: one cannot be read.
@@ -142,13 +169,13 @@ def _sum(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Lock a folder against other processes of this project; however a process ends, it lets go.
+    """Lock a folder against other processes of this project; the lock ends with the process.
 
-    The lock is of a file open for writing, as NFS locks nothing else; it stays, as removing it would be a race.
+    The lock is on a file open for writing, because NFS locks nothing else. The file stays: to remove it is a race.
 
     Args:
-        folder: made if there is none.
-        busy: called where another process holds it: says so, and this process then waits, or raises.
+        folder: it is made if it is not there.
+        busy: called if another process holds the lock; it may raise, or return to wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as file:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpmlho.study.files import SUMS, sealed, unsealed
+from cpmlho.study.hints import command
 from cpmlho.study.results import ResultError
 
 
@@ -16,10 +17,10 @@ def intact(folder: Path, names: Sequence[str], verb: str) -> None:
         ResultError: some are missing, or other.
     """
     if missing := [name for name in names if not (folder / name).exists()]:
-        raise ResultError(f"{folder}: no {', '.join(missing)}; make the {verb} first: python -m cpmlho {verb}")
+        raise ResultError(f"{folder}: no {', '.join(missing)}; make the {verb} first: {command(verb)}")
     if other := unsealed(folder, names):
         said = f"{folder}: {', '.join(other)}: not as the rest was written"
-        raise ResultError(f"{said}; make the {verb} again: python -m cpmlho {verb}")
+        raise ResultError(f"{said}; make the {verb} again: {command(verb)}")
 
 
 def all_intact(results: Path) -> None:

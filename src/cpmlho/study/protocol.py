@@ -11,66 +11,78 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from cpmlho.core.options import Options, Training
-from cpmlho.study.grids import Grid, made_by, merge
+from cpmlho.core.options import Options
+from cpmlho.study.files import check_folder
 from cpmlho.study.methods import METHODS
-from cpmlho.study.options import parse_options
 from cpmlho.study.plugins import load_plugins
-from cpmlho.study.reading import at_home, blamed, check_text, read_file
-from cpmlho.study.settings import Data, Dataset, Device, Identifier, Precision, Run, Tracking, Variant
-from cpmlho.study.spec import RunKey, RunSpec, method_of, read_training
-from cpmlho.study.strict import ConfigError, Strict, one_line
+from cpmlho.study.reading import blamed, check_text, merge, read_file
+from cpmlho.study.settings import (
+    Data,
+    Dataset,
+    Device,
+    Grid,
+    Identifier,
+    InnerTraining,
+    PathText,
+    Precision,
+    Run,
+    Tracking,
+    Variant,
+)
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.strict import ConfigError, Strict, mistake, read_options, setting_error, unknown
 
-SELECTION = {"base", "datasets", "seeds", "choices"}  # of a variant: what changes nothing about its base
+SELECTION = {"base", "datasets", "seeds", "choices"}  # the settings of a variant that change nothing about its base
 
 
 class Protocol(Strict):
     """The whole configuration."""
 
-    results_dir: str
+    results_dir: PathText
     note: str
     withdrawn: str = ""
     plugins: Annotated[list[str], Field(default_factory=list)]
     device: Device
     precision: Precision
-    cuda_graphs: bool
     run: Run
     data: Data
-    training: Training
+    training: InnerTraining
     datasets: dict[Identifier, Dataset]
     methods: dict[str, SerializeAsAny[Options]]
     variants: dict[Identifier, Variant]
-    grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict, exclude=True)]  # each one's variants are above
+    grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict, exclude=True)]  # expanded into variants
     tracking: Tracking
-    multiverse: str | None = None  # results of the specification curve, which the report counts beside its own runs
-
-    _training = field_validator("training", mode="before")(read_training)
+    multiverse: PathText | None = None  # results of the specification curve, which the report counts next to its runs
 
     @model_validator(mode="before")
     @classmethod
     def _expand_grids(cls, content: Any) -> Any:
-        """Every combination of a grid is a variant, and is run."""
+        """Declare and select every combination of each grid as a variant."""
         try:
             grids = TypeAdapter(dict[Identifier, Grid]).validate_python(content["grids"])
             declared, selected = {**content["variants"]}, [*content["run"]["variants"]]
-        except (KeyError, TypeError, ValidationError):  # none, or a mistake that its field reports, by its place
+        except (KeyError, TypeError, ValidationError):  # no grids, or a mistake that a field reports with its path
             return content
-        made = made_by(grids, declared)
-        run = {"variants": [*dict.fromkeys([*selected, *made])]}
-        return merge(content, {"variants": made, "run": run})
+        for grid, each in grids.items():
+            for name, variant in each.variants(grid):
+                if name in declared:
+                    what = f"there is a variant {name} already; rename the grid or a choice"
+                    raise setting_error(f"grids.{grid}", what)
+                declared[name] = variant
+                selected += [] if name in selected else [name]
+        return {**content, "variants": declared, "run": {**content["run"], "variants": selected}}
 
     @model_validator(mode="before")
     @classmethod
     def _load_plugins(cls, content: Any) -> Any:
-        """Before all other checks, which ask for what is registered; a validator defined later runs earlier."""
+        """Register what plug-ins declare before anything else is checked; the last `before` validator runs first."""
         files = content.get("plugins") if isinstance(content, Mapping) else None
         if isinstance(files, list) and all(isinstance(file, str) for file in files):
             try:
                 load_plugins(files)
             except ValueError as error:
-                raise ValueError(f"plugins: {error}") from None
+                raise setting_error("plugins", str(error)) from None
         return content
 
     @field_validator("methods", mode="before")
@@ -79,41 +91,45 @@ class Protocol(Strict):
         """The options of every registered method; what is not given has its default."""
         if not isinstance(content, Mapping):
             return content
-        for name in content:
-            method_of(name)
+        for name in map(str, content):
+            if name not in METHODS:
+                raise setting_error(name, unknown("method", name, METHODS))
         given = {name: options for name, options in content.items() if options is not None}
-        return {name: parse_options(each.options, given.get(name, {}), f"{name}.") for name, each in METHODS.items()}
+        return {name: read_options(each.options, given.get(name, {}), name) for name, each in METHODS.items()}
 
     @model_validator(mode="after")
-    def _selection_exists(self) -> Self:
-        for name in self.run.datasets:
-            if name not in self.datasets:
-                raise ValueError(f"run.datasets: unknown dataset {name}; known: {', '.join(self.datasets)}")
-        for name in self.run.variants:
-            if name not in self.variants:
-                raise ValueError(f"run.variants: unknown variant {name}; known: {', '.join(self.variants)}")
-        self._check_values("fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
+    def _names_exist(self) -> Self:
+        """Check the names that one part of the protocol uses for another, and that every variant fits its base."""
+        self._check_names("run.datasets", "dataset", self.run.datasets, self.datasets)
+        self._check_names("run.variants", "variant", self.run.variants, self.variants)
+        self._check_values("methods.fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
             if name in METHODS:
-                raise ValueError(f"variants.{name}: a variant cannot have a method's name")
+                raise setting_error(f"variants.{name}", "a variant cannot have a method's name")
+            self._check_names(f"variants.{name}.datasets", "dataset", variant.datasets or (), self.datasets)
             for dataset in variant.datasets or self.datasets:
-                if dataset not in self.datasets:
-                    raise ValueError(f"variants.{name}.datasets: unknown dataset {dataset}")
-                self._check_values(name, self.resolve(RunKey(dataset, name, 0)))
+                self._check_values(f"variants.{name}.settings", self.resolve(RunKey(dataset, name, 0)))
         return self
 
-    def _check_values(self, name: str, spec: RunSpec) -> None:
+    @staticmethod
+    def _check_names(path: str, what: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+        for name in names:
+            if name not in known:
+                raise setting_error(path, unknown(f"{what} {name}", name, list(known)))
+
+    def _check_values(self, path: str, spec: RunSpec) -> None:
         source = spec.values_of
         if source is None:
             return
-        if source not in METHODS and source not in self.variants:
-            raise ValueError(f"{name}: values_of: unknown method {source}")
+        known = [*METHODS, *self.variants]
+        if source not in known:
+            raise setting_error(f"{path}.values_of", unknown(f"method {source}", source, known))
         base = self.variants[source].base if source in self.variants else source
         if METHODS[base].kind == "fixed":
-            raise ValueError(f"{name}: values_of: {source} tunes nothing")
+            raise setting_error(f"{path}.values_of", f"{source} tunes nothing")
 
     def keys(self) -> Iterator[RunKey]:
-        """All runs that the protocol asks for."""
+        """Every run that is asked for."""
         for dataset in self.run.datasets:
             for method in self.run.methods:
                 yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
@@ -123,68 +139,75 @@ class Protocol(Strict):
                     yield from (RunKey(dataset, name, seed) for seed in variant.seeds or self.run.seeds)
 
     def resolve(self, key: RunKey) -> RunSpec:
-        """Resolve one run.
+        """The specification of one run.
 
         Raises:
-            ConfigError: unknown dataset, method or variant.
-            ValueError: the variant's changes do not fit its base.
+            ConfigError: unknown dataset, method or variant; or the variant's changes do not fit its base.
         """
         if key.dataset not in self.datasets:
-            raise ConfigError(f"unknown dataset {key.dataset}; known: {', '.join(self.datasets)}")
-        data = self.datasets[key.dataset]
-        parts: dict[str, Any] = {
+            raise ConfigError(unknown(f"dataset {key.dataset}", key.dataset, self.datasets))
+        variant = self.variants.get(key.method)
+        if variant is None and key.method not in METHODS:
+            raise ConfigError(unknown(f"method {key.method}", key.method, [*METHODS, *self.variants]))
+        algorithm = variant.base if variant else key.method
+        content = {
+            **key._asdict(),
             "changes": {},
+            "data_dir": self.data.dir,
+            "valid_fraction": self.data.valid_fraction,
             "split": self.data.split,
-            "data": data.model_copy(update={"package": None}),  # where the files came from decides no number
-            "training": self.training,
+            "data": self.datasets[key.dataset].model_dump() | {"package": None},  # the source changes no number
+            "training": asdict(self.training),
+            "algorithm": algorithm,
+            "settings": asdict(self.methods[algorithm]),
+            "device": self.device,
             "precision": self.precision,
         }
-        if key.method in METHODS:
-            parts |= {"algorithm": key.method, "settings": self.methods[key.method]}
-        elif key.method in self.variants:
-            parts |= self._varied(key.method, parts["data"])
-        else:
-            known = ", ".join([*METHODS, *self.variants])
-            raise ConfigError(f"unknown method {key.method}; known: {known}")
-        return RunSpec(
-            **key._asdict(),
-            data_dir=self.data.dir,
-            valid_fraction=self.data.valid_fraction,
-            device=self.device,
-            cuda_graphs=self.cuda_graphs,
-            **parts,
-        )
-
-    def _varied(self, name: str, data: Dataset) -> dict[str, Any]:
-        """What a variant makes other than its base has it."""
-        variant = self.variants[name]
-        changed = merge(data.model_dump(), {"network": variant.network, "epochs": variant.epochs or data.epochs})
-        for parameter, start in variant.start.items():
-            if parameter not in changed["hyperparameters"]:
-                raise ValueError(f"variants.{name}.start: {parameter} is not tuned on {data.folder}")
-            changed["hyperparameters"][parameter]["start"] = start
-        base = self.methods[variant.base]
+        if variant:
+            content = merge(content, self._changes(key, variant))
         try:
-            parts = {
-                "algorithm": variant.base,
-                "settings": parse_options(type(base), {**asdict(base), **variant.settings}),
-                "training": parse_options(Training, {**asdict(self.training), **variant.training}, "training."),
-                "data": Dataset.model_validate(changed),
-            }
+            return RunSpec.model_validate(content)
         except ValidationError as error:
-            raise ValueError(f"variants.{name}: {one_line(error)}") from None
-        except PydanticCustomError as error:
-            raise ValueError(f"variants.{name}: {error.message()}") from None
-        parts["changes"] = variant.model_dump(exclude=SELECTION, exclude_defaults=True)
-        return parts | {key: getattr(variant, key) for key in ("split", "precision") if getattr(variant, key)}
+            path, text = mistake(error)
+            path = path.replace("data.hyperparameters.", "start.").removeprefix("data.")
+            raise ConfigError(f"variants.{key.method}.{path}: {text}") from None
+
+    def _changes(self, key: RunKey, variant: Variant) -> dict[str, Any]:
+        """What a variant changes in the specification of its base."""
+        tuned = self.datasets[key.dataset].hyperparameters
+        for name in variant.start:
+            if name not in tuned:
+                what = unknown(f"hyperparameter of {key.dataset}", name, tuned)
+                raise ConfigError(f"variants.{key.method}.start.{name}: {what}")
+        starts = {name: {"start": value} for name, value in variant.start.items()}
+        return {
+            "changes": variant.model_dump(exclude=SELECTION, exclude_defaults=True),
+            "data": {"hyperparameters": starts, "network": variant.network}
+            | ({"epochs": variant.epochs} if variant.epochs else {}),
+            "training": variant.training,
+            "settings": variant.settings,
+        } | {name: value for name in ("split", "precision") if (value := getattr(variant, name))}
+
+    def check_folders(self) -> None:
+        """Check, before anything is made, that the folders which the protocol names can be used.
+
+        Raises:
+            ConfigError: one is a link to nothing, is no folder, or may not be written.
+        """
+        check_folder("results_dir", self.results_dir, written=True)
+        check_folder("data.dir", self.data.dir)
+        if self.data.folder:
+            check_folder("data.folder", self.data.folder)
+        if self.multiverse:
+            check_folder("multiverse", self.multiverse)
 
 
 def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Protocol:
-    """Read configuration files, each merged over those before it, then `overrides`; `~` in paths is a home directory.
+    """Read configuration files, each merged over those before it, then `overrides`.
 
     Raises:
-        ConfigError: a file is missing, unreadable or not YAML, or the whole breaks a rule; the message begins with the
-            file, or with `--config` for an override, that the mistake stands in.
+        ConfigError: a file is missing, unreadable or not YAML, or a setting is wrong; the message begins with the file
+            that the setting stands in, or with `--config` if it is one of the overrides.
     """
     sources: dict[str, Mapping[str, Any]] = {str(path): read_file(path) for path in paths}
     if overrides:
@@ -194,7 +217,9 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
         content = merge(content, each)
     try:
         check_text(content)
-        return Protocol.model_validate(at_home(content))
-    except (ValidationError, ConfigError) as error:
-        message = one_line(error) if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"{blamed(sources, message)}: {message}") from None
+        return Protocol.model_validate(content)
+    except ValidationError as error:
+        path, text = mistake(error)
+    except ConfigError as error:
+        path, _, text = str(error).partition(": ")
+    raise ConfigError(f"{blamed(sources, path)}: {path}: {text}") from None

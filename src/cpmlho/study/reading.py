@@ -1,70 +1,122 @@
-"""The files of a configuration: read, and found to blame for a mistake. No torch."""
+"""Configuration from files and the command line: one reader for all of it, and which source a mistake stands in."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
+from yaml.constructor import ConstructorError
 
-from cpmlho.study.strict import ConfigError
+from cpmlho.study.strict import ConfigError, shown
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where plain YAML silently keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+TAG = "tag:yaml.org,2002:"
 
 
-# YAML 1.1 reads 1e-4 as text; a person who writes it means the number.
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of version 1.2, each key once, and names as text.
+
+    PyYAML reads version 1.1, where 010 is 8, 1:30 is 90 and `no` is false, and 1e-4 is text. Here only the last is a
+    number; the others are text, which no number or truth value accepts.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as PyYAML declares it)
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag in (None, *(TAG + kind for kind in ("null", "bool", "float", "str")))
+    }
+
+    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{TAG}merge"]
+        for i, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:i]]:
+                raise ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+        self.flatten_mapping(node)
+        return {str(self.construct_scalar(key)): self.construct_object(value, deep=True) for key, value in node.value}
+
+    def integer(self, node: yaml.ScalarNode) -> int:
+        return int(str(self.construct_scalar(node)))
+
+    def sequence(self, node: yaml.SequenceNode) -> list[Any]:
+        return self.construct_sequence(node, deep=True)
+
+
+_Loader.add_constructor(f"{TAG}int", _Loader.integer)
+_Loader.add_constructor(f"{TAG}map", _Loader.mapping)
+_Loader.add_constructor(f"{TAG}seq", _Loader.sequence)
+for kind, pattern in {
+    "merge": "<<",
+    "null": "|~|null|Null|NULL",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(TAG + kind, re.compile(f"^({pattern})$"), None)
+
+
+def read_text(text: str, where: str) -> Any:
+    """The content of a text in YAML, from wherever it comes; None if it is empty.
+
+    Raises:
+        ConfigError: it is not YAML; the message begins with `where`.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The content of a YAML or JSON file.
+    """The settings in a YAML or JSON file; none if it is empty.
 
     Raises:
         ConfigError: it cannot be read, or is no mapping; the message begins with the file, and the line if it has one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_UniqueKeyLoader)
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        json_text = path.suffix == ".json" and text.strip()
+        content = json.loads(text) if json_text else read_text(text, str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} line {error.lineno}: not valid JSON: {error.msg}") from None
-    except yaml.MarkedYAMLError as error:
-        where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
-    return content
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{path}: must be a mapping of settings, got {shown(content)}")
+    return content or {}
 
 
-def blamed(sources: Mapping[str, Mapping[str, Any]], message: str) -> str:
-    """The last source that has most of the place which a message begins with; all if none has any of it.
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings key by key, where an empty section changes nothing.
+
+    Anything else is replaced, and so is a mapping of another `kind`.
+    """
+    result = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        section = result.get(key)
+        if not isinstance(section, Mapping):
+            result[key] = copy.deepcopy(value)
+        elif isinstance(value, Mapping) and value.get("kind", section.get("kind")) == section.get("kind"):
+            result[key] = merge(section, value)
+        elif value is not None:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def blamed(sources: Mapping[str, Mapping[str, Any]], place: str) -> str:
+    """The last source that has most of the path of a setting; all if none has any of it.
 
     A variant that no source declares stands where the grid stands that makes it.
     """
-    place = message.partition(": ")[0]
     depths = {name: _depth(content, place) for name, content in sources.items()}
     if place.startswith("variants.") and max(depths.values()) < 2:
         depths = {name: _makes(content, place.removeprefix("variants.")) for name, content in sources.items()}
@@ -73,7 +125,7 @@ def blamed(sources: Mapping[str, Mapping[str, Any]], message: str) -> str:
 
 
 def _depth(content: Any, place: str) -> int:
-    """How many levels of a dotted place, whose names may hold dots themselves, a configuration has."""
+    """How many levels of a dotted path, whose names may hold dots themselves, a configuration has."""
     for key, value in content.items() if isinstance(content, Mapping) else ():
         if place == str(key) or place.startswith(f"{key}."):
             return 1 + _depth(value, place.removeprefix(str(key)).removeprefix("."))
@@ -101,23 +153,3 @@ def check_text(content: Any, place: str = "") -> None:
             check_text(value, place)
     elif isinstance(content, str) and ("\0" in content or content.encode(errors="replace").decode() != content):
         raise ConfigError(f"{ascii(place)[1:-1]}: holds a character that cannot be written: {content!a}")
-
-
-def at_home(content: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with `~` in its paths expanded.
-
-    Raises:
-        ConfigError: there is no such home, or the tracking store's address has one, which MLflow would not expand.
-    """
-    content = copy.deepcopy(content)
-    for setting in ("results_dir", "data.dir", "data.folder"):
-        group, _, name = setting.rpartition(".")
-        place = content.get(group) if group else content
-        if isinstance(place, dict) and str(value := place.get(name)).startswith("~"):
-            place[name] = os.path.expanduser(str(value))
-            if place[name] == value:
-                raise ConfigError(f"{setting}: {value}: there is no such home directory")
-    tracking = content.get("tracking")
-    if isinstance(tracking, dict) and "/~" in str(tracking.get("uri")):
-        raise ConfigError("tracking.uri: ~ is not expanded there; write the whole path")
-    return content

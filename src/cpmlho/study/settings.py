@@ -1,37 +1,47 @@
-"""The settings that the protocol is made of: typed, strict, each with the values that it may have."""
+"""The settings that a protocol is made of: typed, strict, each with the values that it may have."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 import cpmlho.study.networks  # noqa: F401  (registers the paper's)
+from cpmlho.core.options import Training
 from cpmlho.study.methods import METHODS
-from cpmlho.study.options import parse_options
+from cpmlho.study.reading import merge
 from cpmlho.study.registry import CUTOUT, NETWORKS, READERS, NetworkOptions
-from cpmlho.study.strict import Strict, setting_error
+from cpmlho.study.strict import Strict, read_options, setting_error, unknown
 
 
-def _known(name: str) -> str:
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name}; known: {', '.join(METHODS)}")
-    return name
+def _one_of(what: str, registered: Collection[str]) -> AfterValidator:
+    """A name that is registered when it is validated."""
+
+    def check(name: str) -> str:
+        if name not in registered:
+            raise ValueError(unknown(f"{what} {name}", name, registered))
+        return name
+
+    return AfterValidator(check)
 
 
-def _known_network(kind: str) -> str:
-    if kind not in NETWORKS:
-        raise ValueError(f"unknown network {kind}; known: {', '.join(NETWORKS)}")
-    return kind
+def _at_home(path: str) -> str:
+    """A path, in which `~` is a home directory."""
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        raise ValueError(f"{path}: there is no such home directory")
+    return expanded
 
 
-def _known_reader(name: str | None) -> str | None:
-    if name is not None and name not in READERS:
-        raise ValueError(f"unknown reader {name}; known: {', '.join(READERS) or 'none'}, of files named in plugins")
-    return name
+def _without_home(uri: str) -> str:
+    if "/~" in uri:
+        raise ValueError("~ is not expanded here; write the whole path")
+    return uri
 
 
 def _numbers(value: Any) -> Any:
@@ -48,33 +58,42 @@ def _positive(value: Any) -> Any:
     return value
 
 
+def _unique(value: list[Any]) -> list[Any]:
+    if twice := [item for i, item in enumerate(value) if item in value[:i]]:
+        raise ValueError(f"{twice[0]} is listed twice")
+    return value
+
+
 Numbers = Annotated[float | list[float], PlainValidator(_numbers)]
-MethodName = Annotated[str, AfterValidator(_known)]
+PathText = Annotated[str, AfterValidator(_at_home)]
+MethodName = Annotated[str, _one_of("method", METHODS)]
 Device = Literal["auto", "cpu", "cuda"]
-Split = Literal["last", "random"]  # the last part of the training file validates, or a random one of the seed (R20)
+Split = Literal["last", "random"]  # which part of the training file validates: the last, or a random one of the seed
 Precision = Literal["auto", "float32", "bfloat16"]
+InnerTraining = Annotated[Training, BeforeValidator(lambda content: read_options(Training, content))]
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-ARRAYS = "arrays"  # what the checksum of a registered reader's data is of
+ARRAYS = "arrays"  # the name of the checksum of what a registered reader gives
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_unique)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$")]
+Names = Annotated[list[Identifier], Field(min_length=1), AfterValidator(_unique)]
 
 
 class Network(Strict):
-    """The network of a dataset: a registered kind, and its options, which stand beside it."""
+    """The network of a dataset: a registered kind, and next to it the kind's options."""
 
     model_config = ConfigDict(extra="allow")
 
-    kind: Annotated[str, AfterValidator(_known_network)]
+    kind: Annotated[str, _one_of("network", NETWORKS)]
 
     @model_validator(mode="before")
     @classmethod
@@ -83,18 +102,16 @@ class Network(Strict):
         if not isinstance(kind, str) or kind not in NETWORKS:
             return content  # a mistake that its field reports
         given = {name: value for name, value in content.items() if name != "kind"}
-        options = asdict(parse_options(NETWORKS[kind].options, given))
-        outputs = options.pop("output_units")
-        return {"kind": kind, **options, "output_units": outputs}
+        return {"kind": kind, **asdict(read_options(NETWORKS[kind].options, given))}
 
     @property
     def options(self) -> NetworkOptions:
-        """Its options, typed."""
+        """The options of its kind, typed."""
         return NETWORKS[self.kind].options(**(self.model_extra or {}))
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:
-        """Names of the hyperparameters that this network has a place for."""
+        """Names of the hyperparameters that this network can have."""
         return NETWORKS[self.kind].hyperparameters(self.options)
 
 
@@ -124,10 +141,10 @@ class Package(Strict):
 class Dataset(Strict):
     """One dataset with its network, hyperparameters and budget.
 
-    It is read by a registered reader, or from IDX files, of which then everything must be said.
+    A registered reader gives its arrays, or four IDX files whose checksums are all named.
     """
 
-    reader: Annotated[str | None, AfterValidator(_known_reader)] = Field(default=None, exclude_if=lambda it: it is None)
+    reader: Annotated[str, _one_of("reader", READERS)] | None = Field(default=None, exclude_if=lambda it: it is None)
     folder: str
     epochs: PositiveInt
     evaluate_every: PositiveInt = 1  # epochs
@@ -159,21 +176,22 @@ class Dataset(Strict):
         places = self.network.hyperparameters
         for name, range_ in self.hyperparameters.items():
             if name not in places:
-                raise ValueError(f"the {self.network.kind} network has no {name}")
+                what = f"hyperparameter of the {self.network.kind} network"
+                raise setting_error(f"hyperparameters.{name}", unknown(what, name, places))
             limit = 28.0 if name in CUTOUT else 0.99
             if range_.high > limit:
-                raise ValueError(f"hyperparameters.{name}.high must be at most {limit}, got {range_.high}")
-        if len({name for name in self.hyperparameters if name in CUTOUT}) == 1:
-            raise ValueError("cutout_length and cutout_holes must be tuned together")
+                raise setting_error(f"hyperparameters.{name}.high", f"must be at most {limit}, got {range_.high}")
+        if len({*CUTOUT} & {*self.hyperparameters}) == 1:
+            raise setting_error("hyperparameters", "cutout_length and cutout_holes must be tuned together")
         return self
 
 
 class Data(Strict):
     """Where the datasets come from and how they are split."""
 
-    dir: str
+    dir: PathText
     sources: Annotated[list[Literal["folder", "torchvision", "registry"]], Field(min_length=1)]
-    folder: str | None
+    folder: PathText | None
     timeout: PositiveInt
     valid_fraction: Annotated[float, Field(gt=0, lt=1)]
     split: Split = "last"
@@ -183,7 +201,7 @@ class Variant(Strict):
     """A method under another name, with other settings, start, network, budget, precision, inner training or split."""
 
     base: MethodName
-    datasets: Annotated[list[Identifier], Field(min_length=1)] | None = None
+    datasets: Names | None = None
     seeds: Seeds | None = None
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
     start: Annotated[dict[Identifier, float], Field(default_factory=dict)]
@@ -195,25 +213,49 @@ class Variant(Strict):
     choices: Annotated[dict[str, str], Field(default_factory=dict)]  # of a grid, by axis
 
 
+class Grid(Strict):
+    """Variants from axes: each combination of one choice per axis, under a name made of the choices.
+
+    Attributes:
+        axes: by axis and choice, what the choice sets of a variant; later axes are merged over earlier ones.
+        datasets: that the variants run on; None: the protocol's.
+        seeds: of the variants; None: the protocol's.
+    """
+
+    axes: Annotated[
+        dict[Identifier, Annotated[dict[Identifier, dict[str, Any]], Field(min_length=1)]], Field(min_length=1)
+    ]
+    datasets: Names | None = None
+    seeds: Seeds | None = None
+
+    @model_validator(mode="after")
+    def _base_is_chosen(self) -> Self:
+        if not any(all("base" in choice for choice in axis.values()) for axis in self.axes.values()):
+            raise setting_error("axes", "one axis must set `base` in each of its choices")
+        return self
+
+    def variants(self, grid: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each combination under its name, `GRID_CHOICE_CHOICE`, as the configuration would write it."""
+        shared = {"datasets": self.datasets, "seeds": self.seeds}
+        for chosen in product(*(axis.items() for axis in self.axes.values())):
+            names = [name for name, _ in chosen]
+            content = {key: value for key, value in shared.items() if value is not None}
+            for _, choice in chosen:
+                content = merge(content, choice)
+            yield "_".join([grid, *names]), content | {"choices": dict(zip(self.axes, names, strict=True))}
+
+
 class Run(Strict):
     """What to run: the selection from everything that the rest declares."""
 
-    datasets: Annotated[list[Identifier], Field(min_length=1)]
-    methods: Annotated[list[MethodName], Field(min_length=1)]
-    variants: list[Identifier]
+    datasets: Names
+    methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(_unique)]
+    variants: Annotated[list[Identifier], AfterValidator(_unique)]
     seeds: Seeds
-
-    @field_validator("datasets", "methods", "variants", "seeds")
-    @classmethod
-    def _unique(cls, value: list[Any]) -> list[Any]:
-        twice = [item for i, item in enumerate(value) if item in value[:i]]
-        if twice:
-            raise ValueError(f"{twice[0]} is listed twice")
-        return value
 
 
 class Tracking(Strict):
     """Where MLflow logs to, and whether it gets the networks."""
 
-    uri: str | None
+    uri: Annotated[str, AfterValidator(_without_home)] | None
     networks: bool

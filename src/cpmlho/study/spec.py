@@ -6,31 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, model_validator
 
-from cpmlho.core.options import Fixed, Options, Search, Training
-from cpmlho.study.methods import METHODS, Method
-from cpmlho.study.options import parse_options
-from cpmlho.study.settings import Dataset, Device, Precision, Split
-from cpmlho.study.strict import Strict
+from cpmlho.core.options import Fixed, Options, Search
+from cpmlho.study.methods import METHODS
+from cpmlho.study.settings import Dataset, Device, InnerTraining, Precision, Split
+from cpmlho.study.strict import Strict, read_options, setting_error, unknown
 
-PLACE = {"data_dir", "cuda_graphs"}  # of a specification: where and how, which decides no number
-
-
-def method_of(name: str) -> Method:
-    """The registered method of this name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name}; known: {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def read_training(content: Any) -> Any:
-    """Options of the inner training from settings; anything else as it is, for the field to refuse."""
-    return parse_options(Training, content) if isinstance(content, Mapping) else content
+PLACE = {"data_dir"}  # the fields of a specification that change no number
 
 
 class RunSpec(Strict):
@@ -44,27 +27,24 @@ class RunSpec(Strict):
     valid_fraction: float
     split: Split = "last"
     data: Dataset
-    training: Training
-    algorithm: str = Field(exclude=True)  # stands among the settings in files
+    training: InnerTraining
+    algorithm: str = Field(exclude=True)  # in files it is one of the settings
     settings: Options
     device: Device
     precision: Precision
-    cuda_graphs: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _read_settings(cls, content: Any) -> Any:
-        if isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping):
-            settings = dict(content["settings"])
-            algorithm = settings.pop("algorithm", None)
-            return {
-                **content,
-                "algorithm": algorithm,
-                "settings": parse_options(method_of(str(algorithm)).options, settings),
-            }
-        return content
-
-    _training = field_validator("training", mode="before")(read_training)
+        if not isinstance(content, Mapping) or not isinstance(content.get("settings"), Mapping):
+            return content
+        settings = dict(content["settings"])
+        algorithm = str(content["algorithm"] if "algorithm" in content else settings.pop("algorithm", None))
+        if algorithm not in METHODS:
+            raise setting_error("settings.algorithm", unknown(f"method {algorithm}", algorithm, METHODS))
+        options = read_options(METHODS[algorithm].options, settings, "settings")
+        kept = {name: value for name, value in content.items() if name != "cuda_graphs"}  # of earlier versions
+        return {**kept, "algorithm": algorithm, "settings": options}
 
     @field_serializer("settings")
     def _write_settings(self, settings: Options) -> dict[str, Any]:
@@ -72,7 +52,7 @@ class RunSpec(Strict):
 
     @property
     def trials(self) -> int | None:
-        """How many trainings the method runs if it is a search."""
+        """How many trials a search runs; None for any other method."""
         return self.settings.trials if isinstance(self.settings, Search) else None
 
     @property
@@ -83,7 +63,7 @@ class RunSpec(Strict):
 
     @property
     def values_of(self) -> str | None:
-        """The method whose run of the same seed gives this one its fixed values, if one does."""
+        """The method whose run of the same seed gives this run its fixed values; None for any other run."""
         return self.settings.values_of if isinstance(self.settings, Fixed) else None
 
 

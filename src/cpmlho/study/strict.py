@@ -1,13 +1,25 @@
-"""Settings that are read strictly, and what is said of a mistake in them."""
+"""Strict models of settings, and the one line about a mistake in them."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from cpmlho.core.options import Options
+
+Kind = TypeVar("Kind", bound=Options)
 Model = TypeVar("Model", bound=BaseModel)
+MAPPING, LIST = "must be a mapping of settings", "must be a list"
+CONTAINERS = {"model_type": MAPPING, "dict_type": MAPPING, "list_type": LIST, "tuple_type": LIST}  # by pydantic's error
+LISTED = 20  # names in a message
+SHOWN = 80  # characters of a wrong value in a message
 
 
 class ConfigError(Exception):
@@ -19,34 +31,114 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and cls.model_config.get("extra") == "forbid":
+            refuse_unknown(content, cls.model_fields)
+        return content
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """The message about a name that is not known, with the one that was probably meant.
+
+    Args:
+        what: what the message calls it, such as `method sgd`.
+        name: the unknown name.
+        known: all names that are right.
+    """
+    close = get_close_matches(name, known, 1)
+    meant = f"; did you mean {close[0]}? Known: " if close else "; known: "
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"unknown {what}{meant}{', '.join([*known][:LISTED]) or 'none'}{more}"
+
+
+def refuse_unknown(names: Collection[Any], known: Collection[str], path: str = "") -> None:
+    """Refuse settings that do not exist.
+
+    Raises:
+        PydanticCustomError: one of the names is not known.
+    """
+    for name in map(str, names):
+        if name not in known:
+            raise setting_error(joined(path, name), unknown("setting", name, known))
+
+
+def joined(*path: object) -> str:
+    """The parts of a setting's path with dots between them."""
+    return ".".join(str(part) for part in path if part not in ("", "[key]"))
+
 
 def setting_error(path: str, text: str) -> PydanticCustomError:
-    """An error about the setting at `path`; pydantic puts where the options stand before it."""
+    """An error in the setting at `path`; pydantic adds the path of the model that raises it."""
     return PydanticCustomError("setting", "{path}: {text}", {"path": path, "text": text})
 
 
-def one_line(error: ValidationError) -> str:
-    """The first mistake, with the setting that it is in, and how many more there are."""
+def mistake(error: ValidationError) -> tuple[str, str]:
+    """The path of the first wrong setting, and what is wrong with it; then how many more mistakes there are."""
     first, *rest = error.errors(include_url=False)
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
+    path, text = joined(*first["loc"]), first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if first["type"] == "setting":
-        where, message = f"{where}.{first['ctx']['path']}", first["ctx"]["text"]
-    elif first["type"] == "extra_forbidden":
-        message = "unknown setting"
-    elif first["type"] not in ("missing", "value_error"):
-        message += f", got {first['input']!r}"
+        path, text = joined(path, first["ctx"]["path"]), first["ctx"]["text"]
+    elif first["type"] == "missing":
+        text = "is missing"
+    elif first["type"] != "value_error":
+        text = f"{CONTAINERS.get(first['type'], text)}, got {shown(first['input'])}"
     more = f" (and {len(rest)} more)" if rest else ""
-    return " ".join(f"{where}: {message}{more}".removeprefix(": ").split())
+    return path, " ".join(f"{text}{more}".split())
 
 
-def parse(kind: type[Model], text: str, option: str) -> Model:
-    """A specification or a whole protocol from the JSON that a command-line option gives.
+def one_line(error: ValidationError) -> str:
+    """The first mistake with its path."""
+    return ": ".join(filter(None, mistake(error)))
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message shows it: at most its beginning."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def read_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
+    """Options of a method, a network or the training from their settings; what is not given has its default.
+
+    Args:
+        kind: the dataclass of the options.
+        content: the settings by name, or what a person wrote in their place.
+        path: where they stand in the model that reads them.
 
     Raises:
-        ConfigError: it is not one.
+        PydanticCustomError: an unknown setting, or a value that it cannot have.
+    """
+    if isinstance(content, kind):
+        return content
+    names = [field.name for field in fields(kind)]
+    if not isinstance(content, Mapping):
+        raise setting_error(path, f"{MAPPING}, got {shown(content)}")
+    refuse_unknown(content, names, path)
+    try:
+        # As JSON: of Python objects, strict validation wants an instance of the dataclass, and tuples instead of lists.
+        found: Kind = _adapter(cast(Any, kind)).validate_json(json.dumps(dict(content)))
+    except ValidationError as error:
+        place, text = mistake(error)
+        name, _, rest = text.partition(" ")  # a check of the dataclass itself begins with the name of the field
+        place, text = (name, rest) if not place and name in names else (place, text)
+        raise setting_error(joined(path, place), text) from None
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def parse(kind: type[Model], text: str, where: str) -> Model:
+    """A model from JSON.
+
+    Raises:
+        ConfigError: the text does not fit the model; the message begins with `where`.
     """
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"{option}: {one_line(error)}") from None
+        raise ConfigError(f"{where}: {one_line(error)}") from None

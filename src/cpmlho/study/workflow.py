@@ -17,12 +17,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cpmlho.study.files import write_text
 from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, load
+from cpmlho.study.reading import read_text
 from cpmlho.study.registry import NETWORKS
 from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
@@ -54,10 +53,7 @@ def overrides(entries: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
     files: list[str] = []
     settings: dict[str, Any] = {}
     for name, _, text in (entry.partition("=") for entry in entries):
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--config {name}={text}: not valid YAML") from None
+        value = read_text(text, f"--config {name}")
         if name == "overlay":
             files += value if isinstance(value, list) else [value]
         elif name in settings:

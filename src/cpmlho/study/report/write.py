@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cpmlho.study.files import seal, write_text
+from cpmlho.study.hints import command
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.figures import load as load_figure
@@ -27,7 +28,7 @@ def write_tables(protocol: Protocol) -> str:
     if not there:
         raise ResultError(
             f"{protocol.results_dir}/runs: none of the {len(study.runs)} runs of the protocol is there;"
-            " run them first: python -m cpmlho run DATASET METHOD SEED, or snakemake"
+            f" run them first: {command('run', 'DATASET', 'METHOD', 'SEED')}, or snakemake"
         )
     content = {f"{name}.{kind}": text for name in TABLES for kind, text in _files(study, name)}
     for name, text in content.items():
