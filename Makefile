@@ -1,12 +1,12 @@
-# Every command sets up .venv first if it is missing, its pins have changed, or it was moved or copied here.
-# Another interpreter: make PYTHON=python3.12 all
+# Every command first sets up .venv if it is missing, its pins have changed, or it was moved or copied here.
+# With another interpreter: make PYTHON=python3.12 all
 
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
 VERB = $(BIN)/python -m cpmlho $(1) --config config.yaml --config workflow/$(2).yaml
 
-.PHONY: help all quick paper published multiverse ui test test-fast bench docs lint gpu-check test-cluster
+.PHONY: help all quick paper published multiverse ui ui-published test test-fast bench docs lint gpu-check test-cluster
 
 help:           ## this help
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 20
@@ -20,15 +20,23 @@ quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on
 paper: .venv/.ready         ## tables, figures and pages from the published runs, without training, in a minute
 	$(call OUTPUTS,multiverse)
 	$(call OUTPUTS,published)
+	$(BIN)/python -m cpmlho.study.report.readme
 
-published: .venv/.ready results/published/data/fashionmnist.json   ## the whole published protocol: hours, resumable
+published: .venv/.ready     ## the whole published protocol, from the published runs on: hours, resumable
+	$(call VERB,unpack,published)
 	$(SNAKEMAKE) all --config overlay=workflow/published.yaml
 
-multiverse: .venv/.ready results/multiverse/data/fashionmnist.json   ## the specification curve: hours, resumable
+multiverse: .venv/.ready    ## the specification curve, from the published runs on: hours, resumable
+	$(call VERB,unpack,multiverse)
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
-ui: .venv/.ready            ## MLflow's page on these runs
-	$(BIN)/python -m cpmlho ui
+ui: .venv/.ready            ## MLflow's page on your runs; PORT=N: on this port
+	$(BIN)/python -m cpmlho ui $(if $(PORT),--port $(PORT))
+
+ui-published: .venv/.ready  ## MLflow's page on the published runs, which are logged first, in some minutes; PORT=N
+	$(call VERB,unpack,published)
+	$(call VERB,track,published)
+	$(call VERB,ui,published) $(if $(PORT),--port $(PORT))
 
 test: .venv/.ready          ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -36,8 +44,8 @@ test: .venv/.ready          ## the whole test suite
 test-fast: .venv/.ready     ## the tests that start no workflow and train nothing long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
-# The profiler would talk between the tables.
-bench: .venv/.ready         ## times of the steps beside the machine's peak, and of whole runs; PUBLISHED=FOLDER: of published code too
+# The profiler would print between the tables.
+bench: .venv/.ready         ## times of steps next to the machine's peak, and of whole runs; PUBLISHED=FOLDER: of published code too
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks $(if $(PUBLISHED),--published $(PUBLISHED))
 
 docs: .venv/.ready          ## the library's guide and reference, into site/
@@ -49,10 +57,10 @@ lint: .venv/.ready          ## formatting, style and types
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 
-gpu-check: .venv/.ready     ## a GPU against the CPU and against itself; without one, what can be said
+gpu-check: .venv/.ready     ## a GPU compared with the CPU and with itself; without one, what can be checked
 	$(BIN)/python -m benchmarks.gpu
 
-test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL of its own, attacked on the way; as root
+test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL that it starts, with faults injected; as root
 	$(BIN)/python -m tests.cluster
 
 define OUTPUTS
@@ -62,16 +70,7 @@ define OUTPUTS
 	$(call VERB,report,$(1))
 endef
 
-# In a new clone the committed runs are older than the record of the data, which is not committed: they are made as old.
-results/published/data/fashionmnist.json: PROTOCOL := published
-results/multiverse/data/fashionmnist.json: PROTOCOL := multiverse
-results/%/data/fashionmnist.json: | .venv/.ready
-	$(SNAKEMAKE) --config overlay=workflow/$(PROTOCOL).yaml -- results/$*/data/mnist.json $@
-	touch $@
-	$(call VERB,unpack,$(PROTOCOL))
-	find results/$*/runs -type f -exec touch -r $@ {} +
-
-# A .venv that was moved or copied still runs the code of where it was made, and one without its interpreter nothing.
+# A .venv that was moved or copied still runs the code of its first place, and one whose interpreter is gone runs nothing.
 MADE_HERE := $(shell sed -n 's/^command = .* -m venv \(--clear \)*//p' .venv/pyvenv.cfg 2>/dev/null)
 ifneq ($(MADE_HERE),$(and $(shell $(BIN)/python -c 'print(1)' 2>/dev/null),$(CURDIR)/.venv))
 .PHONY: .venv/.ready

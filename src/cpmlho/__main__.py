@@ -81,7 +81,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         observers.append(Network(folder, protocol.tracking.networks))
         execute(spec, folder, observers, say, START, arguments.threads)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        interrupted = isinstance(error, SystemExit)
         for observer in observers:
             observer.failed("interrupted" if interrupted else f"{type(error).__name__}: {error}")
         raise
@@ -213,7 +213,9 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def main() -> None:
     """Run one verb; an error that a user can correct is one line and exit status 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a script
+            signal.signal(number, _terminate)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook exports a backend of its own
     try:
@@ -224,8 +226,6 @@ def main() -> None:
         _act(parser().parse_args())
     except argparse.ArgumentError as error:
         sys.exit(_fail(str(error)))
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted"))
     except OSError as error:  # a full disk, a folder that cannot be written
         sys.exit(_fail(f"{error.filename or 'file'}: {error.strerror or error}"))
 
@@ -251,6 +251,8 @@ def _fail(message: str) -> int:
 
 
 def _terminate(number: int, _frame: object) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a terminal and the workflow may both send one
     sys.exit(128 + number)
 
 

@@ -1,22 +1,32 @@
-"""Stopping the command at work on the results; the whole of it is tried in tests/workflow/test_faults.py."""
+"""Stopping the jobs of a command, and file times of the future; the whole of it is tried in tests/workflow."""
 
+import os
 import signal
 import subprocess
+import time
 
 import psutil
-import pytest
 
-from cpmlho.study.command import stop
+from cpmlho.study.command import past_times, stop_jobs
 
 
-def test_a_job_that_ended_since_it_was_listed_does_not_keep_the_others_from_being_stopped(monkeypatch):
+def test_a_job_that_has_ended_since_it_was_listed_does_not_keep_the_others_from_being_stopped(monkeypatch):
     jobs = [subprocess.Popen(["sleep", seconds]) for seconds in ("0", "600")]
     try:
         listed = [psutil.Process(job.pid) for job in jobs]
         assert jobs[0].wait() == 0
         monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: listed)
-        with pytest.raises(KeyboardInterrupt):
-            stop(signal.SIGTERM, None)
+        stop_jobs()
         assert jobs[1].wait(timeout=60) == -signal.SIGTERM
     finally:
         jobs[1].kill()
+
+
+def test_files_of_the_future_get_the_present_time_and_others_keep_theirs(tmp_path):
+    for name, seconds in (("past", 1.0), ("future", 4e9)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (seconds, seconds))
+    (tmp_path / "link").symlink_to("gone")
+    past_times(str(tmp_path))
+    assert (tmp_path / "past").stat().st_mtime == 1.0
+    assert (tmp_path / "future").stat().st_mtime <= time.time()

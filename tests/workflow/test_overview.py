@@ -1,18 +1,17 @@
 """What a person is told of a workflow: before, while it goes, and at its end."""
 
-import csv
 import logging
-import shutil
+import re
 from pathlib import Path
 
 import pytest
 
+from cpmlho.study import conclusion
 from cpmlho.study import overview as module
-from cpmlho.study.conclusion import beside_the_published, places
-from cpmlho.study.files import SUMS, seal
+from cpmlho.study.conclusion import beside_the_published, in_mlflow, places
 from cpmlho.study.overview import Forecast, Overview, duration
 from cpmlho.study.protocol import RunKey, load
-from cpmlho.study.results import METRICS
+from cpmlho.study.results import METRICS, ResultError
 from cpmlho.study.workflow import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -68,51 +67,95 @@ def begins(job, seed):
     return record("job_info", jobid=job, rule_name="run", rule_msg="", wildcards=wildcards, threads=1)
 
 
-def test_overall_progress_takes_the_place_of_single_jobs(plan):
-    lines = []
-    overview = Overview(plan, lines.append)
+def test_overall_progress_replaces_the_messages_about_jobs(plan, capsys):
+    overview = Overview(plan)
     overview.begin(KEYS[:2])
-    assert lines == ["2 runs to train (2 are done), about 1 MB of disk."]
+    assert capsys.readouterr().err == "2 runs to train (2 are done), about 1 MB of disk.\n"
     assert not overview.filter(begins(7, 0))
     assert not overview.filter(begins(8, 1))
     assert not overview.filter(record("job_finished", job_id=7))
     assert not overview.filter(record("progress"))
     assert not overview.filter(record("job_finished", job_id=8))
-    assert lines[1:] == ["1 of 2 runs, less than a minute left", "2 of 2 runs"]
+    assert capsys.readouterr().err == "1 of 2 runs, less than a minute left\n2 of 2 runs\n"
     assert overview.filter(record("error", logging.ERROR, "No space left"))
     assert overview.filter(record(None, logging.WARNING, "an output is missing"))
 
 
-def test_where_nothing_is_to_be_done_the_end_is_the_same(plan):
-    said = []
-    overview = Overview(plan, said.append, lambda: said.append("the end"))
+def test_the_end_is_the_same_if_nothing_is_to_be_done(plan, capsys):
+    overview = Overview(plan, lambda: overview.end("the end"))
     assert overview.filter(record(None, logging.INFO, "Building DAG of jobs..."))
     assert not overview.filter(record(None, logging.INFO, "Nothing to be done (all is up to date)."))
-    assert said == ["Nothing to be done (all is up to date).", "the end"]
+    said = capsys.readouterr()
+    assert said.err == "Nothing to be done (all is up to date).\n"
+    assert said.out == "\nthe end\n"
 
 
-def test_a_failure_is_two_lines(plan, tmp_path):
-    lines = []
-    overview = Overview(plan, lines.append)
-    overview.begin(KEYS)
+STATUS = "CalledProcessError in file x, line 1:\nCommand 'python -m cpmlho run 2>&1 | tee -i {log}' {end}"
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "reason"),
+    [
+        (
+            "12:00:00  started\ncpmlho: error: the disk is full\n",
+            "returned non-zero exit status 2.",
+            "the disk is full",
+        ),
+        (
+            "Traceback (most recent call last):\n  many\nValueError: no\n\n",
+            "returned non-zero exit status 1.",
+            "ValueError: no",
+        ),
+        (
+            "12:00:00  epoch 3/7  val loss 0.5\n",
+            "returned non-zero exit status 137.",
+            "killed by SIGKILL, perhaps .* memory .*",
+        ),
+        ("12:00:00  epoch 3/7  val loss 0.5\n", "died with <Signals.SIGTERM: 15>.", "killed by SIGTERM"),
+        ("12:00:00  epoch 3/7  val loss 0.5\n", "returned non-zero exit status 139.", "killed by SIGSEGV"),
+        ("12:00:00  epoch 3/7  val loss 0.5\n", "returned non-zero exit status 3.", "ended with exit status 3"),
+        ("12:00:00  epoch 3/7  val loss 0.5\n", "", "ended without an error message"),
+    ],
+)
+def test_what_ended_a_job_is_said_once(plan, tmp_path, capsys, text, end, reason):
     log = tmp_path / "a log"
-    log.write_text("Traceback\n  many\nValueError: the reason\n\n")
+    log.write_text(text)
+    overview = Overview(plan)
+    overview.begin(KEYS)
     overview.filter(begins(7, 0))
+    capsys.readouterr()
+    if end:
+        assert not overview.filter(record("error", logging.ERROR, STATUS.format(log=log, end=end)))
     assert not overview.filter(record("job_error", logging.ERROR, jobid=7, rule_name="run", log=[str(log)]))
-    assert lines[-1] == f"Error: mnist/cpmlho/seed0: ValueError: the reason\n  its log: {log}"
+    assert re.fullmatch(f"Error: mnist/cpmlho/seed0: {reason}\n", capsys.readouterr().err)
+    assert overview.failures == [f"mnist/cpmlho/seed0: {log}"]
     overview.filter(begins(9, 0))  # tried again
     overview.filter(record("job_finished", job_id=9))
-    assert lines[-1].startswith("1 of 4 runs")
+    assert capsys.readouterr().err.startswith("1 of 4 runs")
 
 
-def test_a_long_protocol_is_announced_with_its_time(plan, monkeypatch):
+def test_a_job_that_ends_as_the_user_stops_the_command_is_no_failure(plan, tmp_path, capsys):
+    overview = Overview(plan)
+    overview.begin(KEYS)
+    overview.filter(begins(7, 0))
+    capsys.readouterr()
+    overview.stop()
+    assert not overview.filter(
+        record("job_error", logging.ERROR, jobid=7, rule_name="run", log=[str(tmp_path / "log")])
+    )
+    assert not overview.filter(record("error", logging.ERROR, "Exiting because a job execution failed"))
+    assert capsys.readouterr().err == ""
+    assert overview.failures == []
+
+
+def test_a_long_protocol_is_announced_with_its_time(plan, monkeypatch, capsys):
     monkeypatch.setattr(module, "EPOCHS_WORTH_MEASURING", 0)
     monkeypatch.setattr(module, "measured", lambda plan, keys: dict.fromkeys(keys, 3600.0))
     monkeypatch.setattr(module, "available_cpu_count", lambda: 2)
-    lines = []
-    Overview(plan, lines.append).begin(KEYS)
-    assert lines[0] == "4 runs to train, about 1 MB of disk."
-    assert lines[1].startswith("On this machine that takes about 2 h, by a few steps of each kind, 2 at a time.")
+    Overview(plan).begin(KEYS)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "4 runs to train, about 1 MB of disk."
+    assert second.startswith("On this machine that takes about 2 h, ")
 
 
 @pytest.mark.slow
@@ -150,78 +193,53 @@ def test_the_store_that_is_used_is_named(plan, monkeypatch, uri, shown):
     assert "s3cret" not in line
 
 
-def publish(folder, losses, **fields):
-    """A published table of CPMLHO's runs on MNIST, and its verdicts."""
-    (folder / "tables").mkdir(parents=True)
-    rows = [
-        {"dataset": "mnist", "method": "cpmlho", "seed": seed, "status": "done", "stale": "False"}
-        | {f"final_{metric}": loss for metric in METRICS}
-        | fields
-        for seed, loss in enumerate(losses)
-    ]
-    for name, content in (("runs", rows), ("verdicts", [{"claim": "C1", "verdict": "inconclusive"}])):
-        with (folder / "tables" / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(content[0]))
-            writer.writeheader()
-            writer.writerows(content)
-    seal(folder / "tables", ["runs.csv", "verdicts.csv"])
-
-
 @pytest.fixture
-def root(tmp_path):
-    """A checkout with three published runs."""
-    publish(tmp_path / "root" / "results" / "published", [1.0, 2.0, 3.0])
-    (tmp_path / "root" / "workflow").mkdir()
-    for name in ("config.yaml", "workflow/published.yaml"):
-        (tmp_path / "root" / name).write_bytes((ROOT / name).read_bytes())
-    return tmp_path / "root"
+def published(monkeypatch):
+    """Three published runs, and a page that says one sentence on each protocol."""
+    losses = {key: dict.fromkeys(METRICS, 1.0 + key.seed) for key in KEYS[:3]}
+    monkeypatch.setattr(conclusion, "_finals", lambda protocol: losses)
+    monkeypatch.setattr(conclusion, "_verdicts", lambda protocol: f"1 inconclusive in {protocol.results_dir}.")
+    return monkeypatch
 
 
 @pytest.mark.parametrize(("loss", "says"), [(1.5, "they agree."), (4.0, "more than 1, they do not agree.")])
-def test_the_end_says_how_the_runs_agree_with_the_published(plan, root, monkeypatch, loss, says):
-    ours = {KEYS[0]: dict.fromkeys(METRICS, loss)}
-    monkeypatch.setattr("cpmlho.study.conclusion._ours", lambda plan, asked: ours)
-    first, verdicts, own = beside_the_published(plan, root)
-    assert first.startswith("Of your 4 runs 1 have the settings of a published one; the largest difference is ")
+def test_the_end_compares_the_runs_and_verdicts_with_the_published_ones(plan, published, loss, says):
+    published.setattr(conclusion, "_same_settings", lambda plan, theirs: {KEYS[0]: dict.fromkeys(METRICS, loss)})
+    first, theirs, own = beside_the_published(plan, ROOT)
+    assert first.startswith("1 of your 4 runs have the settings of a published one; the largest difference is ")
     assert f"{abs(loss - 1):.2g} of the seeds' standard deviation (mnist/cpmlho/seed0, " in first
     assert first.endswith(says)
-    assert verdicts == "Published verdicts:  inconclusive: C1"
-    assert own == "Your seeds alone:    none, as there are no whole tables"
+    assert theirs == f"Published runs: 1 inconclusive in {ROOT / 'results/published'}."
+    assert own == f"Your runs:      1 inconclusive in {plan.protocol.results_dir}."
 
 
-def damage(folder, how):
-    runs, verdicts = folder / "runs.csv", folder / "verdicts.csv"
-    if how == "no tables":
-        shutil.rmtree(folder)
-    elif how == "one is missing":
-        verdicts.unlink()
-    elif how == "edited":
-        runs.write_text(runs.read_text().replace("2.0", "2.5"))
-    elif how == "cut short":
-        verdicts.write_bytes(verdicts.read_bytes()[:9])
-    elif how == "not text":
-        (folder / SUMS).write_bytes(b"\xff")
-    else:
-        before, after = {"columns of another version": ("final_val_loss", "val_loss"), "words": ("2.0", "two")}[how]
-        runs.write_text(runs.read_text().replace(before, after))
-        seal(folder, ["runs.csv", "verdicts.csv"])
+@pytest.mark.parametrize("error", [ResultError("no runs.csv"), ValueError("words"), KeyError("final_val_loss")])
+def test_published_tables_that_cannot_be_used_are_one_line_at_the_end(plan, published, error):
+    def fail(protocol):
+        raise error
 
-
-@pytest.mark.parametrize(
-    "how", ["no tables", "one is missing", "edited", "cut short", "not text", "columns of another version", "words"]
-)
-def test_published_tables_that_cannot_be_read_are_one_line_at_the_end(plan, root, how):
-    damage(root / "results" / "published" / "tables", how)
-    [line] = beside_the_published(plan, root)
-    assert line.startswith(
-        f"Nothing is compared with the published runs: {root}/results/published/tables: missing, damaged"
-    )
+    published.setattr(conclusion, "_finals", fail)
+    [line] = beside_the_published(plan, ROOT)
+    assert line.startswith("No comparison with the published runs: ")
     assert "git checkout" in line
 
 
-def test_a_published_protocol_that_cannot_be_read_is_one_line_at_the_end(plan, root):
-    (root / "workflow" / "published.yaml").write_text("run: {seeds: [-1]}\n")
-    [line] = beside_the_published(plan, root)
-    assert line.startswith("Nothing is compared with the published runs: ")
+def test_a_published_protocol_that_cannot_be_read_is_one_line_at_the_end(plan, tmp_path):
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())
+    (tmp_path / "workflow" / "published.yaml").write_text("run: {seeds: [-1]}\n")
+    [line] = beside_the_published(plan, tmp_path)
+    assert line.startswith("No comparison with the published runs: ")
     assert "published.yaml" in line
     assert "\n" not in line
+
+
+def test_runs_that_mlflow_lacks_are_counted_with_the_remedy(plan, monkeypatch):
+    monkeypatch.setattr("cpmlho.study.tracking.untracked", lambda protocol, root: "")
+    assert list(in_mlflow(plan)) == []
+    monkeypatch.setattr(
+        "cpmlho.study.tracking.untracked", lambda protocol, root: "2 of 4 finished runs are missing in MLflow"
+    )
+    [line] = in_mlflow(plan)
+    assert line.startswith("2 of 4 finished runs are missing in MLflow; add them: ")
+    assert f"-m cpmlho track --config {plan.file}" in line

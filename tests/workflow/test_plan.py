@@ -1,5 +1,7 @@
 """What the rules compute with, without Snakemake."""
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from cpmlho.study.jobs import find_gpus, prepare
-from cpmlho.study.protocol import ConfigError, load
+from cpmlho.study.protocol import ConfigError, RunKey, load
+from cpmlho.study.results import data_file
 from cpmlho.study.settings import Tracking
 from cpmlho.study.workflow import Plan, overrides, read_protocol
 
@@ -25,13 +28,6 @@ class Wildcards(NamedTuple):
 
 def plan(cores=1, gpus=(), **settings):
     return Plan(load([CONFIG], settings), cores, gpus)
-
-
-def digests(made):
-    """The parameters of one run of each method and variant."""
-    methods = [*made.protocol.methods, *made.protocol.variants]
-    runs = [Wildcards(method=method) for method in methods if "no_hidden" not in method]
-    return {run.method: (made.decisive(run), made.code(run)) for run in runs}
 
 
 def test_overlays_and_settings_are_told_apart():
@@ -95,28 +91,44 @@ def test_the_jobs_read_the_protocol_that_was_planned(tmp_path):
     assert [str(path) for path in (tmp_path / "logs").iterdir()] == [second.file]
 
 
-@pytest.mark.parametrize(
-    ("change", "touched"),
-    [
-        ({"note": "x"}, set()),
-        ({"results_dir": "x"}, set()),
-        ({"data": {"dir": "x", "timeout": 3}}, set()),
-        ({"run": {"seeds": [5]}}, set()),
-        ({"tracking": {"uri": "sqlite:///x"}}, set()),
-        ({"methods": {"random_search": {"trials": 3}}}, {"random_search"}),
-        ({"methods": {"delta_stn": {"valid_steps": 2}}}, {"delta_stn"}),
-    ],
-)
-def test_a_setting_touches_the_runs_that_it_decides(change, touched):
-    before, after = digests(plan()), digests(plan(**change))
-    changed = {method for method in before if before[method] != after[method]}
-    based = {name for name, variant in plan().protocol.variants.items() if variant.base in touched}
-    assert changed == (touched | based) & set(before)
+def test_a_run_waits_for_its_data_and_for_the_run_whose_values_it_takes(tmp_path):
+    made, key = plan(results_dir=str(tmp_path)), RunKey("mnist", "cpmlho_values", 0)
+    source = key._replace(method="cpmlho")
+    assert made.needs(source) == [f"{tmp_path}/data/mnist.json"]
+    assert made.needs(key) == [f"{tmp_path}/data/mnist.json", f"{tmp_path}/runs/mnist/cpmlho/seed0/result.json"]
 
 
-def test_a_run_needs_the_one_whose_values_it_takes():
-    assert plan().values(Wildcards(method="cpmlho_values")) == ["results/runs/mnist/cpmlho/seed0/result.json"]
-    assert plan().values(Wildcards()) == []
+def test_data_are_there_if_record_and_files_are_the_configured_ones(small, tmp_path):
+    made = Plan(small.model_copy(update={"results_dir": str(tmp_path)}))
+    assert not made.provided("mnist")
+    record = data_file(tmp_path, "mnist")
+    record.parent.mkdir()
+    for content, expected in (
+        ({"sha256": small.datasets["mnist"].sha256}, True),
+        ({"sha256": {}}, False),
+        ([], False),
+    ):
+        record.write_text(json.dumps(content))
+        assert made.provided("mnist") == expected
+    record.write_text(json.dumps({"sha256": small.datasets["mnist"].sha256}))
+    elsewhere = small.data.model_copy(update={"dir": str(tmp_path)})
+    assert not Plan(made.protocol.model_copy(update={"data": elsewhere})).provided("mnist")
+
+
+def test_what_is_reported_depends_on_the_content_of_runs_and_not_on_where_data_lie(tmp_path):
+    made = plan(results_dir=str(tmp_path))
+    before = made.made_from()
+    assert plan(results_dir=str(tmp_path), data={"dir": "elsewhere", "timeout": 3}).made_from() == before
+    assert plan(results_dir=str(tmp_path), note="another").made_from() != before
+    result = Path(made.results[0])
+    result.parent.mkdir(parents=True)
+    result.write_text("one")
+    one = made.made_from()
+    assert one != before
+    os.utime(result, (0, 0))
+    assert made.made_from() == one
+    result.write_text("two")
+    assert made.made_from() != one
 
 
 def test_gpus_are_those_that_may_be_used():

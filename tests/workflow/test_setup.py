@@ -102,35 +102,13 @@ def commands(target, folder):
     return run.stdout.splitlines()
 
 
-PUBLISHED = "--config overlay=workflow/published.yaml"
-
-
-@pytest.mark.parametrize(
-    ("target", "command"),
-    [
-        ("all", ".venv/bin/snakemake --cores 4 all"),
-        ("quick", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/quick.yaml"),
-        ("paper", ".venv/bin/python -m cpmlho report --config config.yaml --config workflow/published.yaml"),
-        ("published", f".venv/bin/snakemake --cores 4 all {PUBLISHED}"),
-        ("multiverse", ".venv/bin/snakemake --cores 4 all --config overlay=workflow/multiverse.yaml"),
-        ("ui", ".venv/bin/python -m cpmlho ui"),
-        ("test", ".venv/bin/python -m pytest -n auto --dist worksteal"),
-        ("test-fast", ".venv/bin/python -m pytest -n auto --dist worksteal -m 'not slow'"),
-        ("lint", ".venv/bin/mypy"),
-    ],
-)
-def test_make_sets_up_once_and_then_runs_the_command(checkout, target, command):
-    first = commands(target, checkout)
-    assert first[-1] == command
-    assert any(line.endswith("-r requirements.lock") for line in first)
-
+def test_the_environment_is_set_up_once(checkout):
+    assert any("requirements.lock" in line for line in commands("all", checkout))
     environment(checkout)
-    again = commands(target, checkout)
-    assert not any("pip" in line for line in again)
-    assert again[-1] == command
+    assert not any("pip" in line for line in commands("all", checkout))
 
 
-def test_an_environment_that_was_moved_or_copied_is_made_anew(checkout, tmp_path_factory):
+def test_an_environment_that_was_moved_or_copied_is_made_again(checkout, tmp_path_factory):
     environment(checkout)
     copied = tmp_path_factory.mktemp("copied") / "here"
     shutil.copytree(checkout, copied, symlinks=True)
@@ -140,20 +118,18 @@ def test_an_environment_that_was_moved_or_copied_is_made_anew(checkout, tmp_path
     assert "python3 -m venv --clear .venv" in commands("all", moved)
 
 
-def test_an_environment_without_its_interpreter_is_made_anew(checkout):
+def test_an_environment_without_its_interpreter_is_made_again(checkout):
     environment(checkout)
     (checkout / ".venv" / "bin" / "python").unlink()
     (checkout / ".venv" / "bin" / "python").symlink_to(checkout / "gone")
     assert "python3 -m venv --clear .venv" in commands("all", checkout)
 
 
-def test_unasked_make_says_what_it_can_do_and_does_nothing(checkout):
+def test_make_without_a_target_explains_every_target_and_does_nothing(checkout):
     said = make(folder=checkout)
     assert said.returncode == 0
-    targets = [line.split()[1] for line in said.stdout.splitlines()]
-    declared = re.search("^[.]PHONY: (.*)$", (checkout / "Makefile").read_text(), re.MULTILINE).group(1)
-    assert targets == declared.split()
-    assert all(len(line.split()) > 3 for line in said.stdout.splitlines())
+    targets = {line.split()[1] for line in said.stdout.splitlines()}
+    assert {"all", "quick", "paper", "published", "multiverse", "ui", "ui-published", "test", "lint"} < targets
     assert not (checkout / ".venv").exists()
 
 
@@ -167,9 +143,3 @@ def test_an_old_python_is_refused_in_one_line(checkout):
     assert said == f"Error: {old} is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3.11"
     assert all(line.startswith("make: ***") for line in rest)
     assert not (checkout / ".venv").exists()
-
-
-def test_ci_lints_and_tests():
-    script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [line for line in script if line.startswith("make ")][:2] == ["make lint", "make test"]
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

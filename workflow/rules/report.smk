@@ -1,19 +1,31 @@
+from cpmlho.study.files import SUMS
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.tables import EVIDENCE, TABLES
 
-REPORTING = [
-    str(path)
-    for path in [PACKAGE / "study" / "results.py", *sorted(PACKAGE.glob("study/report/**/*"))]
-    if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
-]
+
+def made_from(wildcards):
+    """Evaluated again when the runs are there: Snakemake records it, and repeats the rule if it changes."""
+    return plan.made_from()
+
+
+def from_runs(rule):
+    """Wait for all runs; repeat the rule if Snakemake has no record of its output, as when that was copied here."""
+
+    def results(wildcards):
+        output = workflow.get_rule(rule).output[0]
+        if workflow.persistence.metadata(output) is None:
+            workflow.dag.forcefiles.add(str(output))
+        return plan.results
+
+    return results
 
 
 rule tables:
     """Tables 1-3, all runs as one table, and the evidence."""
     input:
-        results=plan.results,
-        sources=REPORTING,
+        from_runs("tables"),
     output:
+        f"{RESULTS}/tables/{SUMS}",
         *[
             report(
                 f"{RESULTS}/tables/{name}.{kind}",
@@ -28,11 +40,8 @@ rule tables:
         f"{RESULTS}/logs/tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/tables.tsv"
-    threads: 1
-    resources:
-        mem_mb=1500,
     params:
-        protocol=plan.reported,
+        made_from=made_from,
     message:
         f"Tables 1-3 and the evidence from {len(plan.keys)} runs"
     shell:
@@ -43,9 +52,9 @@ rule figures:
     """Figures 1-4, and what they draw."""
     input:
         rules.tables.output,
-        results=plan.results,
-        sources=REPORTING,
+        from_runs("figures"),
     output:
+        f"{RESULTS}/figures/{SUMS}",
         *[
             report(
                 f"{RESULTS}/figures/{name}.{kind}",
@@ -60,11 +69,8 @@ rule figures:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
-    threads: 1
-    resources:
-        mem_mb=1500,
     params:
-        protocol=plan.reported,
+        made_from=made_from,
     message:
         f"Figures 1-4 from {len(plan.keys)} runs"
     shell:
@@ -76,8 +82,7 @@ rule report:
     input:
         rules.tables.output,
         rules.figures.output,
-        beside=[path for path in [Path(protocol.multiverse or "", "tables", "multiverse.csv")] if path.is_file()],
-        sources=REPORTING,
+        from_runs("report"),
     output:
         report(
             f"{RESULTS}/report.html",
@@ -89,11 +94,8 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
-    threads: 1
-    resources:
-        mem_mb=1500,
     params:
-        protocol=plan.reported,
+        made_from=made_from,
     message:
         f"Report from {len(plan.keys)} runs"
     shell:
@@ -112,11 +114,8 @@ rule summary:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
-    threads: 1
-    resources:
-        mem_mb=1500,
     params:
-        protocol=plan.reported,
+        made_from=made_from,
         store=plan.store,
     message:
         "Tables, figures and report to MLflow"

@@ -1,14 +1,16 @@
-"""What a person sees of a whole workflow while it goes: what is to come, how far it is, and what failed."""
+"""What a person sees of a workflow while it runs: what is to do, how far it is, and what failed."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from cpmlho.study.workflow import Plan
 MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done
 EPOCHS_WORTH_MEASURING = 50
 IDLE = "Nothing to be done"
-ENDING = re.compile("a job execution failed|CalledProcessError in")  # of a failure that is told better here
+STATUS = re.compile(r"CalledProcessError.* (?:exit status (\d+)|died with <Signals\.(\w+))", re.DOTALL)
+ERROR = "cpmlho: error: "
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as exactly as it can be known beforehand."""
+    """Return a time in words, as precise as an estimate can be."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
@@ -35,12 +38,11 @@ def duration(seconds: float) -> str:
 
 
 def measured(plan: Plan, keys: Collection[RunKey]) -> dict[RunKey, float]:
-    """Seconds that each run takes on one core or GPU, by a few steps of each kind; nothing if they cannot be had."""
-    kinds = dict.fromkeys(f"{key.dataset} {key.method}" for key in keys)
+    """Measure a few steps of each kind: seconds per run on one core or GPU; nothing if that fails."""
+    kinds = "\n".join(dict.fromkeys(f"{key.dataset} {key.method}" for key in keys))
     command = [sys.executable, "-m", "cpmlho.study.harness.pace", plan.file]
-    lines = "\n".join(kinds)
     try:
-        said = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=300)
+        said = subprocess.run(command, input=kinds, capture_output=True, text=True, check=True, timeout=300)
         seconds = json.loads(said.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):  # the runs themselves will say what is wrong
         return {}
@@ -48,11 +50,11 @@ def measured(plan: Plan, keys: Collection[RunKey]) -> dict[RunKey, float]:
 
 
 class Forecast:
-    """How long the rest takes, if it is to what was foreseen as the runs that are done were.
+    """The time left, on the assumption that later runs deviate from their expected costs as the finished ones did.
 
     Args:
-        costs: of each run, in seconds or in any other unit.
-        beside: how many go on side by side.
+        costs: of each run, in seconds or any other unit.
+        beside: how many run at a time.
     """
 
     def __init__(self, costs: dict[RunKey, float], beside: int) -> None:
@@ -82,60 +84,73 @@ class Forecast:
         self._running.pop(key, None)
 
     def left(self, now: float) -> float:
-        """Seconds to go."""
+        """Return the seconds left."""
         rate = self._spent / self._foreseen if self._foreseen else 0.0
         passed = (min((now - began) * cores, rate * self._open[key]) for key, (began, cores) in self._running.items())
         return (rate * sum(self._open.values()) - sum(passed)) / self._beside
 
 
 class Overview(logging.Filter):
-    """Says how far the workflow is in the place of Snakemake's own messages, which are of jobs and files.
+    """Reports the progress of the whole workflow in place of Snakemake's messages about single jobs and files.
 
-    A filter of Snakemake's logger: it lets pass what it does not replace.
+    It is a filter of Snakemake's logger, and lets pass what it does not replace.
 
     Args:
-        plan: the protocol's.
-        say: prints a line.
-        idle: called where Snakemake finds nothing to be done, of which it tells nobody else.
+        plan: what to run.
+        idle: called if Snakemake finds nothing to do, which no handler in a Snakefile is told.
+
+    Attributes:
+        failures: the jobs that failed, each with its log.
+        stopped: whether the user has stopped the command: that its jobs end is then no failure.
     """
 
-    def __init__(self, plan: Plan, say: Callable[[str], None], idle: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, plan: Plan, idle: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._plan, self._say, self._idle = plan, say, idle
+        self._plan, self._idle = plan, idle
         self._forecast = Forecast({}, 1)
         self._jobs: dict[int, RunKey] = {}
+        self._statuses: list[str] = []
         self._active = self._over = False
         self.failures: list[str] = []
+        self.stopped = False
 
     def begin(self, keys: Sequence[RunKey]) -> None:
-        """Announce the runs that are to be made, and replace Snakemake's messages from now on."""
+        """Announce the runs to train, and replace Snakemake's messages from now on."""
         self._active = True
         plan = self._plan
         epochs = {key: float(plan.epochs(key)) for key in keys}
         seconds = measured(plan, keys) if sum(epochs.values()) > EPOCHS_WORTH_MEASURING else {}
         self._forecast = Forecast(seconds or epochs, plan.cores)
         if keys:
-            here = sum(key in plan.keys for key in keys)
-            done = f" ({len(plan.keys) - here} are done)" if here < len(plan.keys) else ""
             runs = "1 run" if len(keys) == 1 else f"{len(keys)} runs"
-            self._say(f"{runs} to train{done}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk.")
+            done = len(plan.keys) - sum(key in plan.keys for key in keys)
+            stale = sum(Path(plan.result(key)).exists() for key in keys)
+            notes = [f"{done} are done"] * (done > 0)
+            notes += [f"{stale} were made with other settings or an earlier version"] * (stale > 0)
+            noted = f" ({', '.join(notes)})" if notes else ""
+            _say(f"{runs} to train{noted}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk.")
         if seconds:
             beside = len(plan.gpus) or min(plan.cores, available_cpu_count())
             time_left = max(sum(seconds.values()) / beside, *seconds.values())
-            self._say(
-                f"On this machine that takes {duration(time_left)}, by a few steps of each kind, {beside} at a time."
-                " Stop it when you like: the same command goes on from there."
+            _say(
+                f"On this machine that takes {duration(time_left)}, estimated from a few steps of each kind,"
+                f" {beside} at a time. You can stop it at any time: the same command continues from there."
             )
 
-    def end(self) -> None:
-        """The last lines are the caller's: what Snakemake adds to them is not shown."""
+    def stop(self) -> None:
+        """The user stops the command."""
+        self.stopped = True
+
+    def end(self, *lines: str) -> None:
+        """Print the last lines of the command; nothing that Snakemake adds is shown."""
         self._over = True
+        print("", *lines, sep="\n", flush=True)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take in what Snakemake tells; whether it is shown as well."""
-        event = str(getattr(record, "event", None) or "")
-        if not self._active and str(record.msg).startswith(IDLE):
-            self._say(str(record.msg))
+        """Take in a message of Snakemake's; return whether it is shown as well."""
+        event, message = str(getattr(record, "event", None) or ""), str(record.msg)
+        if not self._active and message.startswith(IDLE):
+            _say(message)
             self._idle()
             return False
         if not self._active or self._over:
@@ -146,15 +161,18 @@ class Overview(logging.Filter):
             self._job_ends(record)
         elif event == "job_error":
             self._job_fails(record)
-        return event in ("", "error") and record.levelno > logging.INFO and not ENDING.search(str(record.msg))
+        elif "CalledProcessError in" in message:
+            self._statuses.append(message)
+        elif event in ("", "error") and record.levelno > logging.INFO:
+            return not (self.stopped or "a job execution failed" in message)
+        return False
 
     def _job_begins(self, job: Any) -> None:
         if job.rule_name == "run":
-            key = RunKey(job.wildcards["dataset"], job.wildcards["method"], int(job.wildcards["seed"]))
-            self._jobs[job.jobid] = key
+            self._jobs[job.jobid] = key = RunKey(*job.wildcards.values())._replace(seed=int(job.wildcards["seed"]))
             self._forecast.begin(key, time.monotonic(), job.threads)
         elif job.rule_msg:
-            self._say(job.rule_msg)
+            _say(job.rule_msg)
 
     def _job_ends(self, job: Any) -> None:
         if (key := self._jobs.pop(job.job_id, None)) is None:
@@ -162,14 +180,37 @@ class Overview(logging.Filter):
         now, forecast = time.monotonic(), self._forecast
         forecast.end(key, now)
         left = f", {duration(forecast.left(now))} left" if forecast.done < forecast.total else ""
-        self._say(f"{forecast.done} of {forecast.total} runs{left}")
+        _say(f"{forecast.done} of {forecast.total} runs{left}")
 
     def _job_fails(self, job: Any) -> None:
         key = self._jobs.pop(job.jobid, None)
         if key:
             self._forecast.drop(key)
-        log = Path(*job.log[:1])
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "ended without a word")
-        self.failures.append(f"{key or job.rule_name}: {last}\n  its log: {log}")
-        self._say(f"Error: {self.failures[-1]}")
+        if self.stopped:
+            return
+        log = str(*job.log[:1])
+        self.failures.append(f"{key or job.rule_name}: {log}")
+        status = next((message for message in self._statuses if log in message), "")
+        _say(f"Error: {key or job.rule_name}: {_reason(Path(log), status)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _reason(log: Path, status: str) -> str:
+    """Return what ended a job: the error in its log, else the signal or the exit status in Snakemake's message."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    if errors or "Traceback (most recent call last)" in text:
+        return (errors or lines)[-1]
+    found = STATUS.search(status)
+    number = int(found[1] or 0) if found else 0
+    name = found[2] if found else None
+    if number > 128:
+        with suppress(ValueError):
+            name = signal.Signals(number - 128).name
+    if name:
+        return f"killed by {name}" + (", perhaps as the memory was used up" if name == "SIGKILL" else "")
+    return f"ended with exit status {number}" if found else "ended without an error message"

@@ -1,6 +1,6 @@
-"""What the workflow's rules compute with: the protocol of a command line, and what each job is given.
+"""What the Snakemake rules ask: the protocol of a command line, which runs are done, and what each job gets.
 
-It is read before every command, so nothing here imports torch, pandas or mlflow.
+Every command reads it first, so nothing here imports torch, pandas or mlflow.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import json
 import math
 import os
 import re
-import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Shape
 
 from cpmlho.study.files import write_text
 from cpmlho.study.harness.provenance import plugin_sha256
@@ -23,32 +23,34 @@ from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.reading import read_text
 from cpmlho.study.registry import NETWORKS
-from cpmlho.study.results import RESULT, run_dir
+from cpmlho.study.results import RESULT, ResultError, data_file, read_result, run_dir, with_values
+from cpmlho.study.settings import IDX_FILES
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import exported, shown
 
-DIGITS = 16  # of a digest that a person may have to compare
+STUDY = Path(__file__).parent
+DIGITS = 16  # of a digest
 
 
-class Wildcards(typing.Protocol):
-    """What Snakemake fills into the paths of a run."""
+class Wildcards(Shape):
+    """The wildcards in the paths of a run."""
 
     dataset: str
     method: str
     seed: str
 
 
-def relative(path: Path | str) -> Path:
-    """The path from the working directory, so that a moved checkout has the same inputs as before."""
-    return Path(os.path.relpath(path))
+def key_of(wildcards: Wildcards) -> RunKey:
+    """Return the run that the wildcards name."""
+    return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
 
 
 def overrides(entries: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
-    """Overlays, in their order, and settings from the entries `NAME=VALUE` of Snakemake's `--config`.
+    """Split the `NAME=VALUE` entries of Snakemake's `--config` into overlay files, in their order, and settings.
 
     Raises:
-        ConfigError: an entry is no YAML, or gives a setting a second time.
+        ConfigError: an entry is not YAML, or repeats a setting.
     """
     files: list[str] = []
     settings: dict[str, Any] = {}
@@ -68,17 +70,17 @@ def overrides(entries: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
 def read_protocol(
     root: Path, configfiles: Sequence[Path], entries: Sequence[str], command: Sequence[str] = ()
 ) -> Protocol:
-    """The protocol of a command: config.yaml, then overlays, then the settings in `--config`.
+    """Read the protocol of a command: config.yaml, then overlays, then the settings in `--config`.
 
-    The files are read here and not taken from Snakemake's `config`: an error then names its file and line, a key
-    given twice is one, and the numbers in `--config` are numbers. An overlay is given with `--config overlay=FILE`;
-    with `--configfile FILE` too, but Snakemake reads that first, and a file that it cannot read ends in its words.
+    The files are read here and not by Snakemake, so that an error names its file and line, a repeated key is an error,
+    and numbers in `--config` are numbers. `--config overlay=FILE` is the way to give an overlay: Snakemake reads a
+    `--configfile` itself first, and reports a file that it cannot read in its own words.
 
     Args:
         root: the folder of the Snakefile and of config.yaml.
         configfiles: of `--configfile`.
         entries: of `--config`.
-        command: the command line, of which Snakemake itself keeps only the last `--config` and `--configfile`.
+        command: the command line; Snakemake keeps only the last `--config` and `--configfile` of several.
 
     Raises:
         ConfigError: something cannot be read, is given twice, or breaks a rule.
@@ -87,26 +89,35 @@ def read_protocol(
         if command.count(option) > 1:
             raise ConfigError(f"{option}: is given twice; give all its values after one")
     overlays, settings = overrides(entries)
-    protocol = load([relative(file) for file in [root / "config.yaml", *configfiles, *overlays]], settings)
+    files = [Path(os.path.relpath(file)) for file in [root / "config.yaml", *configfiles, *overlays]]
+    protocol = load(files, settings)
     if re.search("^-|[{}]", protocol.results_dir):
-        what = "must not begin with a dash, an option's, or have braces, which are Snakemake's wildcards"
+        what = "must not begin with a dash, or contain braces, which are Snakemake's wildcards"
         raise ConfigError(f"results_dir: {what}, got {protocol.results_dir}")
     return protocol
 
 
-def digest(text: str) -> str:
-    """A short digest."""
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+def digest(*parts: str | bytes) -> str:
+    """Return a short digest of texts and contents."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return whole.hexdigest()[:DIGITS]
+
+
+def decisive(spec: RunSpec, without: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the settings that decide a run's numbers, as JSON has them."""
+    return spec.model_dump(mode="json", exclude=PLACE | set(without))
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What the rules ask of a protocol: paths, parameters, threads, GPUs.
+    """What the rules ask of a protocol: which runs are done, paths, parameters, threads, GPUs.
 
     Attributes:
         protocol: what to run.
         cores: of `--cores`.
-        gpus: that the runs take turns on.
+        gpus: the GPUs that the runs share.
     """
 
     protocol: Protocol
@@ -115,7 +126,7 @@ class Plan:
 
     @cached_property
     def keys(self) -> dict[RunKey, int]:
-        """The runs that the protocol asks for, with their place."""
+        """The runs of the protocol, numbered in their order."""
         return {key: place for place, key in enumerate(self.protocol.keys())}
 
     @cached_property
@@ -124,89 +135,114 @@ class Plan:
         return [self.result(key) for key in self.keys]
 
     def result(self, key: RunKey) -> str:
-        """The result file of a run."""
+        """Return the result file of a run."""
         return str(run_dir(self.protocol.results_dir, key) / RESULT)
 
     @cached_property
     def text(self) -> str:
-        """The protocol as the jobs read it; where the runs are tracked they are told otherwise."""
+        """The protocol as the jobs read it, without the tracking store: its address may hold a password."""
         nowhere = self.protocol.tracking.model_copy(update={"uri": None})
         return self.protocol.model_copy(update={"tracking": nowhere}).model_dump_json(indent=1) + "\n"
 
     @property
     def file(self) -> str:
-        """Where `text` lies; a job that another protocol was planned for does not find it."""
+        """The file that holds `text`; its name changes with it, so that no job reads another protocol."""
         return str(Path(self.protocol.results_dir, "logs", f"protocol-{digest(self.text)}.json"))
 
-    @cached_property
-    def reported(self) -> str:
-        """A digest of what tables, figures and report may depend on: all but where data come from."""
-        content = json.loads(self.text)
-        content["data"] = {"valid_fraction": self.protocol.data.valid_fraction}
-        return digest(json.dumps(content, sort_keys=True))
+    def write(self) -> None:
+        """Write `file` in place of an earlier one."""
+        for earlier in Path(self.file).parent.glob("protocol-*.json"):
+            if earlier != Path(self.file):
+                earlier.unlink()
+        write_text(Path(self.file), self.text)
 
     @property
     def store(self) -> str | None:
-        """The tracking store as it may be shown; None: the one beside the configuration."""
+        """The address of the tracking store without secrets; None: `mlflow.db` in the working directory."""
         uri = self.protocol.tracking.uri or exported()
         return shown(uri) if uri else None
 
-    def write(self) -> None:
-        """Write the file that the jobs read, in place of an earlier one."""
-        file = Path(self.file)
-        for earlier in file.parent.glob("protocol-*.json"):
-            if earlier.name != file.name:
-                earlier.unlink()
-        write_text(file, self.text)
-
-    @cache  # noqa: B019  (there is one plan a process)
+    @cache  # noqa: B019  (one plan per process)
     def spec(self, key: RunKey) -> RunSpec:
-        """Everything that decides the run's numbers."""
+        """Return the run's settings."""
         return self.protocol.resolve(key)
 
-    def decisive(self, wildcards: Wildcards) -> str:
-        """A digest of the settings that decide the run's numbers: where its data lie does not."""
-        return digest(self.spec(key_of(wildcards)).model_dump_json(exclude=PLACE))
+    @cache  # noqa: B019
+    def done(self, key: RunKey) -> bool:
+        """Whether the run's files say that it was made with the settings, plug-ins and `NUMERICS` of this plan.
 
-    def code(self, wildcards: Wildcards) -> str:
-        """The version of the numbers, and a digest of the users' own files that the run uses."""
-        spec = self.spec(key_of(wildcards))
-        plugins = plugin_sha256(spec.data, spec.algorithm)
-        return f"{NUMERICS} {digest(json.dumps(plugins))}" if plugins else str(NUMERICS)
+        File times and Snakemake's records say nothing about it: results may have been copied, or unpacked.
+        """
+        try:
+            found, spec = read_result(Path(self.result(key))), self._as_run(key)
+        except (ResultError, ConfigError):
+            return False
+        return (
+            decisive(found.spec) == decisive(spec)
+            and found.numerics == NUMERICS
+            and found.plugins == plugin_sha256(spec.data, spec.algorithm)
+            and all(self.done(source) for source in self._sources(key))
+        )
 
-    def wanted(self, wildcards: Wildcards) -> Sequence[object]:
-        """What of a dataset must be there, not where: another place with the same files must repeat no run."""
-        dataset = self.protocol.datasets[wildcards.dataset]
-        return (dataset.folder, dataset.sha256, *plugin_sha256(dataset).values())
+    def _as_run(self, key: RunKey) -> RunSpec:
+        spec, results_dir = self.spec(key), self.protocol.results_dir
+        if not spec.data.reader:
+            return with_values(spec, results_dir)
+        from cpmlho.study.provision import as_run  # imports numpy, as the plug-in that reads the data does
 
-    def values(self, wildcards: Wildcards) -> list[str]:
-        """The result that the run takes its hyperparameter values from, if it takes any."""
-        key = key_of(wildcards)
+        return as_run(spec, results_dir)
+
+    def _sources(self, key: RunKey) -> list[RunKey]:
+        """The run of the same seed that gives this one its hyperparameter values, if any."""
         method = self.spec(key).values_of
-        return [self.result(key._replace(method=method))] if method else []
+        return [key._replace(method=method)] if method else []
+
+    def needs(self, key: RunKey) -> list[str]:
+        """Return the files that a run must wait for; a run that is done waits for none."""
+        if self.done(key):
+            return []
+        sources = [self.result(source) for source in self._sources(key)]
+        return [str(data_file(self.protocol.results_dir, key.dataset)), *sources]
+
+    def provided(self, name: str) -> bool:
+        """Whether a dataset's files are in place and recorded with the configured checksums.
+
+        The runs verify the content of the files, and what a reader of the user's own returns.
+        """
+        dataset = self.protocol.datasets[name]
+        record, raw = data_file(self.protocol.results_dir, name), Path(self.protocol.data.dir, dataset.folder, "raw")
+        try:
+            recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if dataset.reader:
+            return True
+        return bool(recorded == dataset.sha256) and all((raw / file).is_file() for file in IDX_FILES)
+
+    def made_from(self) -> str:
+        """Return a digest of what tables, figures and report depend on: settings, runs, and the code that reports."""
+        settings = json.loads(self.text)
+        settings["data"] = {"valid_fraction": self.protocol.data.valid_fraction}  # not where the data come from
+        code = [path for path in sorted(STUDY.glob("report/**/[!.]*")) if "__pycache__" not in path.parts]
+        beside = [
+            Path(self.protocol.multiverse or "", "tables", f"{name}.csv") for name in ("multiverse", "divergence")
+        ]
+        files = [*map(Path, self.results), STUDY / "results.py", *code, *beside]
+        return digest(json.dumps(settings, sort_keys=True), *(file.read_bytes() for file in files if file.is_file()))
 
     def gpu(self, wildcards: Wildcards) -> str:
-        """The run's GPU: the runs of the protocol take turns in their order, so that seeds lie on different GPUs."""
+        """Return the run's GPU: runs take turns in the protocol's order, so that seeds use different GPUs."""
         key = key_of(wildcards)
         return self.gpus[self.keys.get(key, key.seed) % len(self.gpus)] if self.gpus else ""
 
     def threads(self, wildcards: Wildcards) -> int:
-        """How many trials of random search go side by side: as many as leave the fewest idle in the last round."""
+        """Return how many trials of random search run at a time: the most that leave the fewest cores idle."""
         spec = self.spec(key_of(wildcards))
         if self.gpus or spec.trials is None or spec.algorithm != "random_search":
             return 1
         return math.ceil(spec.trials / math.ceil(spec.trials / max(1, self.cores)))
 
-    def length(self, wildcards: Wildcards) -> int:
-        """A run's length, roughly: the longest start first, or one would be left alone at the end."""
-        return self.epochs(key_of(wildcards))
-
     def epochs(self, key: RunKey) -> int:
-        """A run's length in epochs of an MLP without tuning, roughly."""
+        """Return the run's length, roughly, in epochs of an MLP without tuning."""
         spec = self.spec(key)
         return round((spec.trainings if spec.trials else 2) * spec.data.epochs * NETWORKS[spec.data.network.kind].cost)
-
-
-def key_of(wildcards: Wildcards) -> RunKey:
-    """The run that the wildcards name."""
-    return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))

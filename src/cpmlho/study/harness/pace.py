@@ -1,4 +1,4 @@
-"""How long runs take on this machine: a few training steps of each kind and an evaluation, measured on noise.
+"""The time that runs take on this machine, estimated from a few training steps and an evaluation on noise.
 
 `python -m cpmlho.study.harness.pace FILE` takes `DATASET METHOD` lines and prints JSON: seconds of a run of each, on
 one core or GPU. The workflow asks it before it starts, in a process of its own, as it imports torch.
@@ -40,16 +40,17 @@ class Pace(NamedTuple):
 
 
 def measure(spec: RunSpec, shape: Shape) -> Pace:
-    """The pace of a run that is no search: of the second of two short epochs, and of an evaluation.
+    """Measure the second of two short epochs, and an evaluation.
 
     Args:
-        spec: of the run.
+        spec: the settings of a run; not of a search.
         shape: of an example.
     """
     device = choose_device(spec.device, lambda line: None)
     dtype = DTYPES[choose_precision(spec.precision, device)]
-    clock = time.process_time if device.type == "cpu" else time.perf_counter  # of a core, whatever else is going on
-    spec = spec.model_copy(update={"valid_fraction": 0.5, "data": spec.data.model_copy(update={"epochs": 2})})
+    clock = time.process_time if device.type == "cpu" else time.perf_counter  # not affected by other processes
+    data = spec.data.model_copy(update={"epochs": 2, "evaluate_every": 1})
+    spec = spec.model_copy(update={"valid_fraction": 0.5, "data": data})
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (2 * STEPS * spec.training.batch_size, *shape), dtype=np.uint8)
     labels = np.zeros(len(images), np.int64)
@@ -71,7 +72,7 @@ def measure(spec: RunSpec, shape: Shape) -> Pace:
 
 
 def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """Seconds of a run of each dataset and method, by `DATASET/METHOD`; what is alike is measured once."""
+    """Return the seconds per run of each dataset and method, by `DATASET/METHOD`; equal work is measured once."""
     torch.set_num_threads(1)
     paces: dict[str, Pace] = {}
     seconds = {}
@@ -91,7 +92,8 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
         examples = spec.data.examples or examples
         valid = examples * spec.valid_fraction
         steps = (examples - valid) // spec.training.batch_size
-        epoch = steps * paces[alike].step + (valid + tested) * paces[alike].example
+        evaluation = (valid + tested) * paces[alike].example / spec.data.evaluate_every
+        epoch = steps * paces[alike].step + evaluation
         seconds[f"{dataset}/{method}"] = trainings * spec.data.epochs * epoch
     return seconds
 

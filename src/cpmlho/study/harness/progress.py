@@ -1,4 +1,4 @@
-"""Progress of a run, one plain line an evaluation: readable on a terminal where runs mingle, and in a log file."""
+"""The progress of a run, one line per evaluation: readable in a log, and on a terminal that several runs share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cpmlho.study.spec import RunKey, RunSpec
 
 
 class Progress(Observer):
-    """Prints which run stands where, its validation loss and the time left.
+    """Prints the name of the run, its progress, its validation loss and the time left.
 
     Args:
         spec: the run.
@@ -38,25 +38,26 @@ class Progress(Observer):
             self._line(f"resuming after {self._where(self._before)}")
 
     def ticked(self, epoch: int) -> None:
-        """Say that an epoch of a trial is complete, unless the trial's evaluation is about to say so."""
+        """Report an epoch that no evaluation follows."""
         if epoch % self._per_trial:
             self._line(f"{self._where(epoch)}{self._left(epoch)}")
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
-        """Say how an evaluation came out."""
+        """Report an evaluation."""
         for row in tables.get(HISTORY, ()):
             epoch = int(row["epoch"])
             scores = f"val loss {row['val_loss']:.4f}  val acc {row['val_acc']:.4f}"
             self._line(f"{self._where(epoch)}  {scores}{self._left(epoch)}")
 
     def finished(self, result: RunResult, folder: Path) -> None:
-        """Say how the run ended."""
+        """Report the end of the run."""
         took = _duration(result.total_seconds)
         self._line(f"{result.status}, final val loss {result.final.val_loss:.4f}, in {took}, written to {folder}")
 
     def failed(self, reason: str) -> None:
-        """Say why there is no result."""
-        self._line(f"stopped: {reason}")
+        """Say that the run was stopped; an error is reported by the command itself."""
+        if reason == "interrupted":
+            self._line("stopped")
 
     def _where(self, epoch: int) -> str:
         if not self._alike:
@@ -65,7 +66,7 @@ class Progress(Observer):
         return f"trial {before + 1}/{self._trials} epoch {epoch - before * self._per_trial}/{self._per_trial}"
 
     def _left(self, epoch: int) -> str:
-        if epoch <= self._before:  # nothing to judge by
+        if epoch <= self._before:  # no rate is known yet
             return ""
         spent = time.monotonic() - self._start
         return f"  {_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"
