@@ -60,7 +60,8 @@ def beside_the_published(plan: Plan, root: Path) -> Iterator[str]:
         return
     except (ResultError, ValueError, KeyError):  # missing, damaged, or of another version
         folder = Path(published.results_dir, "tables")
-        yield f"No comparison with the published runs: {folder} is damaged or of another version; restore it: git checkout {folder}"
+        what = f"damaged or of another version; restore it: git checkout {folder}"
+        yield f"No comparison with the published runs: {folder} is {what}"
         return
     found = agreement(_same_settings(plan, published), theirs)
     if found is None:
