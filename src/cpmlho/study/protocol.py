@@ -183,10 +183,10 @@ class Protocol(Strict):
         return {
             "changes": variant.model_dump(exclude=SELECTION, exclude_defaults=True),
             "data": {"hyperparameters": starts, "network": variant.network}
-            | ({"epochs": variant.epochs} if variant.epochs else {}),
+            | {name: value for name in ("epochs", "evaluate_every", "examples") if (value := getattr(variant, name))},
             "training": variant.training,
             "settings": variant.settings,
-        } | {name: value for name in ("split", "precision") if (value := getattr(variant, name))}
+        } | {name: value for name in ("split", "precision", "valid_fraction") if (value := getattr(variant, name))}
 
     def check_folders(self) -> None:
         """Check, before anything is made, that the folders which the protocol names can be used.

@@ -80,6 +80,8 @@ IDX_FILES = (
 ARRAYS = "arrays"  # the name of the checksum of what a registered reader gives
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Examples = Annotated[int, Field(ge=100)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -148,7 +150,7 @@ class Dataset(Strict):
     folder: str
     epochs: PositiveInt
     evaluate_every: PositiveInt = 1  # epochs
-    examples: Annotated[int, Field(ge=100)] | None
+    examples: Examples | None
     mean: Numbers
     std: Annotated[Numbers, AfterValidator(_positive)]
     network: Network
@@ -193,12 +195,12 @@ class Data(Strict):
     sources: Annotated[list[Literal["folder", "torchvision", "registry"]], Field(min_length=1)]
     folder: PathText | None
     timeout: PositiveInt
-    valid_fraction: Annotated[float, Field(gt=0, lt=1)]
+    valid_fraction: Fraction
     split: Split = "last"
 
 
 class Variant(Strict):
-    """A method under another name, with other settings, start, network, budget, precision, inner training or split."""
+    """A method under another name, with other settings, start, network, data, budget, precision or inner training."""
 
     base: MethodName
     datasets: Names | None = None
@@ -207,6 +209,9 @@ class Variant(Strict):
     start: Annotated[dict[Identifier, float], Field(default_factory=dict)]
     network: Annotated[dict[str, Any], Field(default_factory=dict)]
     epochs: PositiveInt | None = None
+    evaluate_every: PositiveInt | None = None
+    examples: Examples | None = None
+    valid_fraction: Fraction | None = None
     precision: Precision | None = None
     training: Annotated[dict[str, Any], Field(default_factory=dict)]
     split: Split | None = None
