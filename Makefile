@@ -6,7 +6,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
 VERB = $(BIN)/python -m cpmlho $(1) --config config.yaml --config workflow/$(2).yaml
 
-.PHONY: help all quick paper published multiverse ui test test-fast bench docs lint gpu-check test-cluster
+.PHONY: help all quick paper published multiverse ui ui-published test test-fast bench docs lint gpu-check test-cluster
 
 help:           ## this help
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 20
@@ -27,8 +27,13 @@ published: .venv/.ready results/published/data/fashionmnist.json   ## the whole 
 multiverse: .venv/.ready results/multiverse/data/fashionmnist.json   ## the specification curve: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
-ui: .venv/.ready            ## MLflow's page on these runs
-	$(BIN)/python -m cpmlho ui
+ui: .venv/.ready            ## MLflow's page on your runs; PORT=N: on this port
+	$(BIN)/python -m cpmlho ui $(if $(PORT),--port $(PORT))
+
+ui-published: .venv/.ready  ## MLflow's page on the published runs, which are logged first, in some minutes; PORT=N
+	$(call VERB,unpack,published)
+	$(call VERB,track,published)
+	$(call VERB,ui,published) $(if $(PORT),--port $(PORT))
 
 test: .venv/.ready          ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -15,12 +15,12 @@ VERBS = {
     "tables": "make Tables 1-3 and the evidence from the result files",
     "figures": "make Figures 1-4 from the result files",
     "report": "make the report from the result files and the figures",
-    "summary": "log tables and figures to MLflow's summary run",
-    "track": "rebuild the MLflow store from the result files",
+    "summary": "log the tables, figures and report to MLflow",
+    "track": "log to MLflow every finished run that it lacks, from the result files",
     "pack": "pack the finished runs into one archive beside the tables, as the published ones lie",
     "unpack": "unpack the runs of such an archive that are not there",
     "crate": "export the published run as a Workflow Run RO-Crate, for an archive",
-    "ui": "open MLflow's page on the runs",
+    "ui": "serve MLflow's page on the runs, on this machine",
     "schema": "print the JSON Schema of result.json, as docs/result.schema.json holds it",
     "compare": "say which runs of two folders have the same numbers, to the last digit",
 }
@@ -55,6 +55,7 @@ def parser() -> Parser:
                 metavar="FILE",
                 help="configuration file, default config.yaml; each further one is merged over those before",
             )
+    subs["ui"].add_argument("--port", type=port, help="of the page; default: $MLFLOW_PORT, or the first free from 5000")
     out = Path("results", "crate")
     subs["crate"].add_argument("--out", type=path, default=out, help=f"folder of the crate; default: {out}")
     _add_compared(subs["compare"])
@@ -85,6 +86,11 @@ def _add_compared(compare: argparse.ArgumentParser) -> None:
 def threads(text: str) -> int:
     """A number of threads."""
     return _whole(text, 1, 2**15)
+
+
+def port(text: str) -> int:
+    """A port."""
+    return _whole(text, 1, 2**16 - 1)
 
 
 def tolerance(text: str) -> float:
