@@ -244,7 +244,10 @@ def test_a_run_is_logged_with_everything(uri: str, tmp_path: Path) -> None:
     assert (tags["method"], tags["dataset"], tags["seed"], tags["base"]) == ("cpmlho", "mnist", "0", "cpmlho")
     assert (tags["workflow.job_key"], tags["status"], tags["change"]) == ("mnist/cpmlho/seed0", "done", "none")
     assert (tags["mlflow.source.git.commit"], tags["git.dirty"], tags["precision"]) == ("c0ffee", "true", "float32")
-    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == (getpass.getuser(), "python -m cpmlho run mnist cpmlho 0")
+    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == (
+        getpass.getuser(),
+        "python -m cpmlho run mnist cpmlho 0",
+    )
     assert {name for name in tags if "sha256" in name} == {
         "files_sha256",
         *(f"data.sha256.{name}" for name in spec.data.sha256),

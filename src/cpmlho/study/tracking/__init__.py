@@ -301,8 +301,10 @@ def serve(protocol: Protocol, root: Path, port: int | None, say: Say) -> None:
     host, number = os.environ.get("MLFLOW_HOST", "127.0.0.1"), _free(port)
     page = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}{os.environ.get('MLFLOW_STATIC_PREFIX', '')}"
     link = Store(uri, results).link(page, groups)
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}  # not an argument, as it may hold a password
-    server = subprocess.Popen([command("mlflow"), "ui", "--host", host, "--port", str(number)], env=environment)
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ  # a dozen processes for other uses
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not an argument, as it may hold a password
+    program = [command("mlflow"), "ui", "--host", host, "--port", str(number), "--workers", "1"]
+    server = subprocess.Popen(program, env=environment)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         while server.poll() is None:

@@ -44,8 +44,12 @@ NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
 FINAL = [f"metrics.`final_{name}`" for name in ("val_loss", "test_loss", "train_loss", "val_acc", "test_acc")]
+WIDTHS = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 110, "duration": 80}  # pixels of a column, left to right
+WIDTHS |= dict.fromkeys([*FINAL, "tags.`seed`", "tags.`method`", "tags.`status`"], 110)
 VIEW = {  # what the link opens: these columns, the best run first
-    "selectedColumns": [*FINAL, "tags.`seed`", "tags.`method`", "tags.`status`"],
+    "selectedColumns": [*WIDTHS][3:],
+    "columnOrder": [*WIDTHS],
+    "columnWidths": WIDTHS,
     "orderByKey": FINAL[0],
     "orderByAsc": True,
 }
@@ -76,6 +80,8 @@ class Store:
             for name in ("mlflow", "alembic", "urllib3.connectionpool"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
         self.uri, self._database = uri, database(uri)
+        if "?" in str(self._database):
+            raise StoreError("the path of a database must not contain ?; name another one with MLFLOW_TRACKING_URI")
         self._prefix = f"cpmlho/{folder_name(results, uri)}/"
         self.retry(IMPATIENT)
         with self.alone():

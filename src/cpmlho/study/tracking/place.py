@@ -15,7 +15,7 @@ SERVER = ("http:", "https:")
 LOCAL = ("sqlite:", "file:")  # an @ in a path is not a password
 LONGEST = 2000  # characters of an error; MLflow puts its remedies at the end
 HTML = re.compile(r"<!doctype html|<html", re.IGNORECASE)
-CODE = re.compile(r"error code (\d+)")
+CODE = re.compile(r"error code (\d+)|too many (\d+) error responses")
 
 
 def tracking_uri(configured: str | None, root: Path) -> str:
@@ -30,7 +30,7 @@ def exported() -> str:
 
 def database(uri: str) -> Path | None:
     """Return the file of an SQLite store."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def folder_name(results: Path, uri: str) -> str:
@@ -54,9 +54,11 @@ def shown(uri: str) -> str:
 def one_line(error: BaseException | str, uri: str) -> str:
     """Return what an error says on one line, without SQL, HTML and secrets; the middle of a long one is left out."""
     text = " ".join(str(error).partition("[SQL:")[0].split()) or type(error).__name__
+    status = next(filter(None, code.groups()), "") if (code := CODE.search(text)) else ""
     if HTML.search(text):
-        code = CODE.search(text)
-        text = f"the address answered HTML{f' (status {code[1]})' if code else ''}: a proxy or a login page?"
+        text = f"the address answered HTML{f' (status {status})' * bool(status)}: a proxy or a login page?"
+    elif code and code[2]:
+        text = f"the address answered with status {status} at every try: a proxy, or an overloaded server?"
     text = text.replace(uri, shown(uri)).replace("<database_uri>", shown(uri))
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
