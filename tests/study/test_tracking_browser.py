@@ -116,8 +116,8 @@ def test_the_printed_link_leads_to_the_runs_best_first(
     """Also where the environment moves MLflow's page, and another server has the usual port."""
     for method in ("cpmlho_dropout0_0.8", "random_search"):
         log_live(uri, tmp_path, result(method))
-    worse = [{**row, "val_loss": 0.9} for row in GRADIENT[HISTORY]]
-    metrics = result().final.__class__(val_loss=0.9, val_acc=0.9, test_loss=worse[-1]["test_loss"], test_acc=0.8)
+    worse = [{**row, "val_loss": 0.9, "test_loss": 1.0} for row in GRADIENT[HISTORY]]
+    metrics = result().final.__class__(val_loss=0.9, val_acc=0.9, test_loss=1.0, test_acc=0.8)
     write(tmp_path, result(final=metrics, best=metrics), {**GRADIENT, HISTORY: worse})
     (tmp_path / "report.html").write_text(REPORT)
     assert track(tmp_path)[0]
