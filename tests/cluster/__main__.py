@@ -1,7 +1,7 @@
 """`make test-cluster`: small runs through a real Slurm and a real tracking server, with faults injected on the way.
 
 Slurm and PostgreSQL come from Debian's packages, listen on loopback alone, and are ended again. Whatever happens to the
-jobs, the runs must be bit-identical to those of this machine alone, and the server must have every metric of their files.
+jobs, the runs must be bit-identical to those of this machine alone, and the server must have every metric of the files.
 """
 
 from __future__ import annotations

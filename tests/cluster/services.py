@@ -1,4 +1,4 @@
-"""Programs that the test starts for itself, on loopback alone, and ends again: PostgreSQL, and MLflow's server on it."""
+"""Programs that the test starts on loopback alone and ends again: PostgreSQL, and MLflow's server on it."""
 
 from __future__ import annotations
 

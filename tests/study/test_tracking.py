@@ -26,9 +26,9 @@ from alembic.runtime.migration import HeadMaintainer
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import locked, seal, write_text
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
