@@ -17,9 +17,11 @@ from runs import forget
 @pytest.fixture(autouse=True)
 def unset_patience() -> Iterator[None]:
     """What a store of this process sets is no user's setting to the commands that a test starts."""
+    before = dict(os.environ)
     yield
-    if entry.RETRIES_ARE_OURS:
-        os.environ.pop(entry.RETRIES, None)
+    for name in entry.ENVIRONMENT:
+        os.environ.pop(name, None)
+    os.environ |= {name: value for name, value in before.items() if name in entry.ENVIRONMENT}
 
 
 @pytest.fixture(scope="session")

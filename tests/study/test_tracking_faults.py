@@ -461,7 +461,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(entry, "IMPATIENT", "0")
+    monkeypatch.setenv(entry.RETRIES, "0")
 
 
 @pytest.mark.usefixtures("impatient")

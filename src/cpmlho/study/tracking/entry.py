@@ -25,14 +25,13 @@ from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI, command, database, folder_name, one_line, shown
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-RETRIES_ARE_OURS = RETRIES not in os.environ
-IMPATIENT, PATIENT = "3", "6"  # retries for a server that never answered (6 s), and for one that did (a minute)
 ENVIRONMENT = {  # read by MLflow's client; what the user has set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",  # waits of 0, 2, 4, 8, ... seconds
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",  # waits of 0, 2, 4, 8 and 16 seconds: a server may be restarted
+    RETRIES: "5",
 }
 LOCK_SECONDS = 60.0  # creating the tables takes 2 to 7
 BUSY_SECONDS = 20.0  # as long as MLflow waits for a busy SQLite
@@ -83,19 +82,11 @@ class Store:
         if "?" in str(self._database):
             raise StoreError("the path of a database must not contain ?; name another one with MLFLOW_TRACKING_URI")
         self._prefix = f"cpmlho/{folder_name(results, uri)}/"
-        self.retry(IMPATIENT)
         with self.alone():
             if self._database is not None:
                 prepare(self._database)
             self.client = MlflowClient(uri)
             self.client.search_experiments(max_results=1)
-        self.retry(PATIENT)
-
-    @staticmethod
-    def retry(times: str) -> None:
-        """Set how often a server that does not answer is asked again, unless the user has set it."""
-        if RETRIES_ARE_OURS:
-            os.environ[RETRIES] = times
 
     def alone(self) -> AbstractContextManager[object]:
         """Keep other processes of this project away from an SQLite file; a server sees to that itself."""
@@ -233,7 +224,7 @@ class Entry:
         if not self._ended:
             failed = isinstance(error, Exception)
             reason = {"status": "not tracked", "reason": one_line(error or "", self._store.uri)}
-            self._store.retry("0")
+            os.environ[RETRIES] = "0"
             with suppress(Exception):
                 self.end("FAILED" if failed else "KILLED", reason if failed else {"status": "killed"}, now())
 
