@@ -133,6 +133,8 @@ def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say)
                     else:
                         return entry.end("FAILED", {"status": "failed", "reason": one_line(content, uri)}, now())
                 entry.end("KILLED", {"status": "killed"}, now())
+    except ResultError as error:  # not MLflow's fault
+        say(str(error))
     except Exception as error:
         say(_failure(error, uri))
 
