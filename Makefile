@@ -28,12 +28,12 @@ multiverse: .venv/.ready results/multiverse/data/fashionmnist.json   ## the spec
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
 ui: .venv/.ready            ## MLflow's page on your runs; PORT=N: on this port
-	$(BIN)/python -m cpmlho ui $(if $(PORT),--port $(PORT))
+	$(BIN)/python -m cpmlho ui$(if $(PORT), --port $(PORT))
 
 ui-published: .venv/.ready  ## MLflow's page on the published runs, which are logged first, in some minutes; PORT=N
 	$(call VERB,unpack,published)
 	$(call VERB,track,published)
-	$(call VERB,ui,published) $(if $(PORT),--port $(PORT))
+	$(call VERB,ui,published)$(if $(PORT), --port $(PORT))
 
 test: .venv/.ready          ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
