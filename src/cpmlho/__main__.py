@@ -72,7 +72,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     # The tracker's process starts while torch is imported here.
     observers: list[Observer] = [
         Progress(spec, say),
-        TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), say, protocol.plugins),
+        TrackerProcess(tracking_uri(protocol.tracking.uri, Path.cwd()), Path(results_dir), say, protocol.plugins),
     ]
     try:
         from cpmlho.study.harness.network import Network
@@ -126,7 +126,7 @@ def make_report(arguments: argparse.Namespace) -> None:
 
 
 def log_summary(arguments: argparse.Namespace) -> None:
-    """Verb `summary`; exit status 1 where MLflow has not got them."""
+    """Verb `summary`; exit status 1 if MLflow lacks them."""
     from cpmlho.study.tracking import log_summary
 
     if not log_summary(protocol_of(arguments), Path.cwd(), say):
@@ -134,11 +134,13 @@ def log_summary(arguments: argparse.Namespace) -> None:
 
 
 def track(arguments: argparse.Namespace) -> None:
-    """Verb `track`; exit status 1 where MLflow lacks a run, or there is none."""
+    """Verb `track`; exit status 1 if MLflow lacks a run, or there is none."""
     from cpmlho.study.tracking import track
 
     if not track(_unpacked(protocol_of(arguments)), Path.cwd(), say):
         sys.exit(1)
+    given = "".join(f" --config {file}" for file in arguments.config or ())
+    say(f"MLflow's page on them: python -m cpmlho ui{given}")
 
 
 def pack_runs(arguments: argparse.Namespace) -> None:
@@ -170,20 +172,10 @@ def print_schema(arguments: argparse.Namespace) -> None:
 
 
 def serve_page(arguments: argparse.Namespace) -> None:
-    """Verb `ui`: name the page's address, and serve it unless a server does."""
-    from cpmlho.study.strict import ConfigError
-    from cpmlho.study.tracking import tracking_uri, ui_link
-    from cpmlho.study.tracking.place import command, database
+    """Verb `ui`."""
+    from cpmlho.study.tracking import serve
 
-    uri = tracking_uri(protocol_of(arguments).tracking.uri, Path.cwd())
-    store = database(uri)
-    if store and not store.exists():
-        raise ConfigError(f"{store}: there are no runs in MLflow yet; `make all` makes them, `make quick` small ones")
-    say(f"MLflow: {ui_link(uri)}")
-    if not uri.startswith(("http:", "https:")):
-        say("Ctrl-C ends it.")
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # and not an argument, as it may hold a password
-        os.execv(command("mlflow"), ["mlflow", "ui"])
+    serve(protocol_of(arguments), Path.cwd(), arguments.port, say)
 
 
 def compare_runs(arguments: argparse.Namespace) -> None:

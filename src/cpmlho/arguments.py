@@ -54,6 +54,7 @@ def parser() -> Parser:
         if name not in WITHOUT_CONFIG:
             config_help = "configuration file, default config.yaml; may be repeated: later files change earlier ones"
             sub.add_argument("--config", action="append", type=path, metavar="FILE", help=config_help)
+    subs["ui"].add_argument("--port", type=port, help="of the page; default: $MLFLOW_PORT, or the first free from 5000")
     out = Path("results", "crate")
     subs["crate"].add_argument("--out", type=path, metavar="FOLDER", default=out, help=f"write here; default: {out}")
     compare = subs["compare"]
@@ -69,6 +70,11 @@ def parser() -> Parser:
 def threads(text: str) -> int:
     """Return a number of threads."""
     return _whole(text, 1, 2**15)
+
+
+def port(text: str) -> int:
+    """Return a port."""
+    return _whole(text, 1, 2**16 - 1)
 
 
 def tolerance(text: str) -> float:

@@ -1,7 +1,7 @@
-"""`make test-cluster`: small runs through a real Slurm and a real tracking server, attacked on the way.
+"""`make test-cluster`: small runs through a real Slurm and a real tracking server, with faults injected on the way.
 
 Slurm and PostgreSQL come from Debian's packages, listen on loopback alone, and are ended again. Whatever happens to the
-jobs, the runs must end with the same bytes as on this machine alone, and the server with every metric of their files.
+jobs, the runs must be bit-identical to those of this machine alone, and the server must have every metric of the files.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import yaml
-from tests.cluster import server, slurm
-from tests.cluster.attacks import Attacks
-from tests.cluster.server import TrackingServer, postgres
-from tests.cluster.services import install, wait_for
-from tests.cluster.tracked import begun, lost, repair
+from mlflow import MlflowClient
+from tests.cluster import slurm
+from tests.cluster.services import TrackingServer, install, postgres, wait_for
+
+from cpmlho.study.results import RESULT, read_result, read_rows
+from cpmlho.study.tracking import TrackerProcess, log_run
+from cpmlho.study.tracking.entry import Store, curves
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 1200.0  # seconds, for a workflow or the writers to end
+DEADLINE = 1200.0  # seconds, for a workflow or a writer to end
 CPUS = 3  # that Slurm believes in: jobs wait a good part of their time
-RUN = {  # nine runs: each attack wants runs that none has hit before
+RUN = {  # nine runs: each attack needs one that none has hit before
     "datasets": ["mnist"],
     "variants": [*(f"cpmlho_dropout0_{rate}" for rate in (0.1, 0.2, 0.5, 0.8)), "cpmlho_values"],
     "seeds": [0],
 }
-SNAKEMAKE = [sys.executable, "-m", "snakemake", f"--snakefile={ROOT / 'Snakefile'}"]
-# Seconds between the looks at the queue; the account that no accounting knows; a file system that hides nothing.
+# The account that no accounting knows; seconds between the looks at the queue; a file system that hides nothing.
 PROFILE = [
     f"--profile={ROOT / 'profiles/slurm'}",
     "--slurm-no-account",
@@ -43,100 +44,95 @@ PROFILE = [
 ]
 
 
-class Report:
-    """Lines for the table at the end; time is counted from one to the next."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, float, str]] = []
-        self._since = time.monotonic()
-
-    def add(self, what: str, outcome: str) -> None:
-        """A part is done."""
-        now = time.monotonic()
-        seconds, self._since = now - self._since, now
-        self._rows.append((what, seconds, outcome))
-        print(f"{what}: {outcome} ({seconds:.0f} s)", flush=True)
-
-    def __str__(self) -> str:
-        lines = [f"| {what} | {seconds:.0f} | {outcome} |" for what, seconds, outcome in self._rows]
-        return "\n".join(["| part | seconds | outcome |", "| --- | --- | --- |", *lines])
-
-
-def place(folder: Path, name: str) -> Path:
-    """A working directory with a protocol of its own, `overlay.yaml`."""
-    here = folder / name
-    here.mkdir()
-    data = {"dir": str(folder / "data"), "folder": str(ROOT / "tests/data")}
-    overlay = {"results_dir": "results", "data": data, "run": RUN}
-    (here / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-    return here
-
-
 def workflow(here: Path, options: Sequence[str], uri: str | None) -> subprocess.Popen[bytes]:
-    """The runs, tables, figures and report in a folder; what is said goes to `snakemake.log` there."""
+    """Start the workflow in a folder; its output goes to `snakemake.log` there."""
+    here.mkdir(exist_ok=True)
+    data = {"dir": str(here.parent / "data"), "folder": str(ROOT / "tests/data")}
+    (here / "overlay.yaml").write_text(yaml.safe_dump({"results_dir": "results", "data": data, "run": RUN}))
     overlays = f"overlay=[{ROOT / 'tests/smoke.yaml'},{here / 'overlay.yaml'}]"
-    command = [*SNAKEMAKE, *options, "all", "--config", overlays]
+    command = [sys.executable, "-m", "snakemake", f"--snakefile={ROOT / 'Snakefile'}", *options]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    if uri:
-        environment["MLFLOW_TRACKING_URI"] = uri
+    environment |= {"MLFLOW_TRACKING_URI": uri} if uri else {}
     with (here / "snakemake.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=here, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [*command, "all", "--config", overlays], cwd=here, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
 
 
 def finish(process: subprocess.Popen[bytes], here: Path) -> None:
-    """Wait for a workflow.
-
-    Raises:
-        AssertionError: it failed; the end of its log is in the message.
-        subprocess.TimeoutExpired: it does not come to an end.
-    """
-    if process.wait(DEADLINE) != 0:
-        raise AssertionError("\n".join((here / "snakemake.log").read_text().splitlines()[-60:]))
+    """Wait for a workflow, which must succeed."""
+    assert process.wait(DEADLINE) == 0, "\n".join((here / "snakemake.log").read_text().splitlines()[-60:])
 
 
-def eight_writers(folder: Path, tracking: TrackingServer, uri: str) -> str:
-    """Eight published runs logged at once, the server killed and started again meanwhile; left running.
+def write(uri: str, results: Path, folder: Path) -> None:
+    """Log a finished run as if it were training, some rows at a time."""
+    result = read_result(folder / RESULT)
+    tables = {path.name: read_rows(path) for path in folder.glob("*.csv")}
+    tracker = TrackerProcess(uri, results, print)
+    tracker.started(result.spec, {})
+    for start in range(0, max(map(len, tables.values())), 8):
+        tracker.evaluated({name: rows[start : start + 8] for name, rows in tables.items()}, None)
+        time.sleep(0.4)
+    tracker.finished(result, folder)
 
-    Raises:
-        AssertionError: a metric is lost for good.
-    """
-    results = folder / "writers"
-    with tarfile.open(ROOT / "results/published/runs.tar.xz") as archive:
-        wanted = tuple(f"runs/mnist/cpmlho/seed{seed}/" for seed in range(2, 10))  # the workflow's own is 0
-        members = [member for member in archive if member.name.startswith(wanted)]
-        archive.extractall(results, members, filter="data")
-    command = [sys.executable, "-m", "tests.cluster.tracked", uri, str(results), "0.4"]
-    with (folder / "writers.log").open("wb") as log:
-        writers = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    wait_for("the eight writers", lambda: begun(tracking.uri) == 8)
-    tracking.kill()
-    tracking.start()
-    writers.wait(DEADLINE)
-    return f"{all_found(tracking.uri, results)}; server killed once"
+
+def lost(uri: str, results: Path) -> tuple[int, int]:
+    """Return how many metrics the files of the runs have, and how many of these the server lacks."""
+    client, total, missing = MlflowClient(uri), 0, 0
+    everywhere = [each.experiment_id for each in client.search_experiments() if f"{results}/" in each.name]
+    for path in results.glob(f"runs/*/*/*/{RESULT}"):
+        key, tables = read_result(path).key, {each.name: read_rows(each) for each in path.parent.glob("*.csv")}
+        written = {(name, step, float(value)) for (name, step), value in curves(tables).items()}
+        runs = client.search_runs(everywhere, f"tags.`workflow.job_key` = '{key}' and attributes.status = 'FINISHED'")
+        assert len(runs) < 2, f"{key} has {len(runs)} entries"
+        found = {
+            (name, point.step, point.value)
+            for run in runs
+            for name in run.data.metrics
+            for point in client.get_metric_history(run.info.run_id, name)
+        }
+        total, missing = total + len(written), missing + len(written - found)
+    return total, missing
 
 
 def all_found(uri: str, results: Path) -> str:
-    """What the server has of the metrics in the files of the runs.
-
-    Raises:
-        AssertionError: a metric is lost for good.
-    """
+    """Check that the server has every metric of the files, at once or after what `track` does."""
     total, late = lost(uri, results)
-    repair(uri, results)
-    _, missing = lost(uri, results)
-    assert missing == 0, f"{missing} of {total} metrics in {results} are lost"
+    store = Store(uri, results)
+    for path in results.glob(f"runs/*/*/*/{RESULT}"):
+        key = read_result(path).key
+        log_run(store, path.parent, store.of(key.dataset, str(key)))
+    assert lost(uri, results) == (total, 0)
     return f"{total} metrics in the files, {total - late} found at once, all of them after `track`"
 
 
-def attacked(folder: Path, uri: str) -> str:
-    """The workflow through Slurm, attacked; also the command that waits for it is killed, and given again."""
-    here = place(folder, "slurm")
-    attacks = Attacks(here)
+def eight_writers(folder: Path, server: TrackingServer, uri: str) -> str:
+    """Log eight published runs at once, and kill the server and start it again meanwhile."""
+    results = folder / "writers"
+    with tarfile.open(ROOT / "results/published/runs.tar.xz") as archive:
+        wanted = tuple(f"runs/mnist/cpmlho/seed{seed}/" for seed in range(2, 10))
+        archive.extractall(results, [each for each in archive if each.name.startswith(wanted)], filter="data")
+    folders = [path.parent for path in results.glob(f"runs/*/*/*/{RESULT}")]
+    writers = [Thread(target=write, args=(uri, results, each)) for each in folders]
+    for writer in writers:
+        writer.start()
+    store = Store(uri, results)
+    wait_for("the eight writers", lambda: len(store.entries("mnist")) == len(folders) == 8)
+    server.kill()
+    server.__enter__()
+    for writer in writers:
+        writer.join(DEADLINE)
+    return f"{all_found(server.uri, results)}; server killed once"
+
+
+def attacked(here: Path, uri: str) -> str:
+    """Run the workflow through Slurm with faults; Snakemake too is killed, and started again."""
     first = workflow(here, PROFILE, uri)
+    attacks = slurm.Attacks(here)
     try:
         attacks.fail_node()
-        attacks.freeze()
+        attacks.time_out()
         attacks.kill()
     finally:
         first.kill()
@@ -150,66 +146,47 @@ def attacked(folder: Path, uri: str) -> str:
         second.kill()
     assert slurm.ended("TIMEOUT") >= 1, "the stopped job has not run into its time limit"
     assert slurm.ended("CANCELLED") >= 1, "no job was cancelled"
-    return (
-        ", ".join(f"{count} {what}" for what, count in Counter(attacks.log).items()) + ", 1 snakemake killed; all done"
-    )
+    return "node down, a time limit, two kills, a cancelled job, Snakemake killed: all runs are done"
 
 
 def same_bytes(ours: Path, theirs: Path) -> str:
-    """What `compare` says of two folders with the same runs.
-
-    Raises:
-        AssertionError: a run differs, or lies in one alone.
-    """
+    """Check that two folders have the same runs, bit-identical."""
+    names = [{path.relative_to(folder) for path in folder.glob(f"runs/*/*/*/{RESULT}")} for folder in (ours, theirs)]
+    assert names[0] == names[1]
     command = [sys.executable, "-m", "cpmlho", "compare", str(ours), str(theirs)]
-    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-    said = run.stderr.strip().splitlines()[-1]
-    assert run.returncode == 0, run.stderr
-    assert said.endswith(" 0 runs in one alone"), said
-    return said
+    subprocess.run(command, check=True, cwd=ROOT)
+    return f"{len(names[0])} runs, bit-identical"
 
 
-def betrayed(folder: Path, words: Sequence[str]) -> list[Path]:
-    """The files that hold one of the words: logs, results, pages, metadata, artifacts."""
-    kept = [path for path in folder.rglob("*") if path.is_file() and not {"pg", "slurmd"} & set(path.parts)]
-    return [path for path in kept if path.name != "pgpass" and any(w.encode() in path.read_bytes() for w in words)]
+def run_all(folder: Path) -> None:
+    """Run the parts, one after the other; four to five minutes on two quiet cores."""
 
+    def done(what: str, outcome: str) -> None:
+        print(f"{what}: {outcome} ({time.monotonic() - began:.0f} s after the start)", flush=True)
 
-def main() -> None:
-    """Everything, in four to five minutes on two cores."""
-    if os.geteuid() != 0:
-        print("make test-cluster: skipped, as only root can install Slurm and PostgreSQL and run them as their users")
-        return
-    if slurm.CONFIGURATION.exists() and not slurm.made_here():
-        print(f"make test-cluster: skipped, as this machine has a Slurm of its own, {slurm.CONFIGURATION}")
-        return
-    install(slurm.PROGRAMS | server.PROGRAMS)
-    with TemporaryDirectory(prefix="cpmlho-cluster-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL's user passes through
-        report = Report()
-        run_all(folder, report)
-    print(f"\n{report}")
-
-
-def run_all(folder: Path, report: Report) -> None:
-    """The parts, one after the other."""
-    words = [secrets.token_hex(12) for _ in range(2)]
-    alone = place(folder, "alone")
-    reference = workflow(alone, ["--cores=2"], None)
-    with postgres(folder / "pg", words[0]) as database, TrackingServer(folder, database) as tracking:
-        uri = tracking.uri.replace("//", f"//team:{words[1]}@")
-        finish(reference, alone)
-        report.add("the runs on this machine alone, and a server set up", "done")
-        report.add("eight writers", eight_writers(folder, tracking, uri))
+    began, words = time.monotonic(), [secrets.token_hex(12) for _ in range(2)]
+    reference = workflow(folder / "alone", ["--cores=2"], None)
+    with postgres(folder / "pg", words[0]) as database, TrackingServer(folder, database) as server:
+        uri = server.uri.replace("//", f"//team:{words[1]}@")
+        finish(reference, folder / "alone")
+        done("The runs on this machine alone", "done")
+        done("Eight writers", eight_writers(folder, server, uri))
         with slurm.slurm(folder / "slurmd", CPUS):
-            report.add("the same through Slurm", attacked(folder, uri))
-            report.add("against this machine alone", same_bytes(folder / "slurm/results", alone / "results"))
-            report.add("its metrics", all_found(tracking.uri, folder / "slurm/results"))
-    leaks = betrayed(folder, words)
+            done("The same runs through Slurm", attacked(folder / "slurm", uri))
+        done("Against this machine alone", same_bytes(folder / "slurm/results", folder / "alone/results"))
+        done("Their metrics", all_found(server.uri, folder / "slurm/results"))
+    kept = [path for path in folder.rglob("*") if path.is_file() and not {"pg", "slurmd"} & set(path.parts)]
+    leaks = [path for path in kept if path.name != "pgpass" and any(w.encode() in path.read_bytes() for w in words)]
     assert not leaks, f"a password lies in {', '.join(map(str, leaks))}"
-    report.add("passwords", "in no log, result, page, artifact or metadata")
+    done("Passwords", "in no log, result, page, artifact or metadata")
 
 
 if __name__ == "__main__":
-    main()
+    if os.geteuid() != 0:
+        sys.exit("make test-cluster: only root can install Slurm and PostgreSQL and run them as their users")
+    if slurm.CONFIGURATION.exists() and not slurm.CONFIGURATION.read_text().startswith(slurm.MARK):
+        sys.exit(f"make test-cluster: this machine has a Slurm of its own, {slurm.CONFIGURATION}")
+    install(slurm.PROGRAMS | {"pg_createcluster": "postgresql"})
+    with TemporaryDirectory(prefix="cpmlho-cluster-") as name:
+        Path(name).chmod(0o755)  # PostgreSQL's user passes through
+        run_all(Path(name))

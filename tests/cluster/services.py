@@ -1,4 +1,4 @@
-"""Programs that the test starts for itself, on loopback alone, and ends again."""
+"""Programs that the test starts on loopback alone and ends again: PostgreSQL, and MLflow's server on it."""
 
 from __future__ import annotations
 
@@ -8,41 +8,34 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 300.0  # seconds; on a machine that is busy with something else, everything takes long
+PATIENCE = 300.0  # seconds; on a machine that is busy with other work, everything takes long
 APT = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300")
+POSTGRES = "postgres"  # the user of Debian's package; PostgreSQL refuses root
 
 
 def install(programs: Mapping[str, str]) -> None:
-    """Install the Debian packages of the programs that are missing, without starting a service of the system's.
-
-    Args:
-        programs: the package of each program.
-
-    Raises:
-        subprocess.CalledProcessError: a package cannot be had.
-    """
-    missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
-    if not missing:
-        return
-    print(f"Installing {', '.join(missing)}", flush=True)
-    # RUNLEVEL=1: what invoke-rc.d starts nothing at.
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
-        subprocess.run([*APT, *command], check=True, env=environment, stdout=subprocess.DEVNULL)
+    """Install the Debian packages of the programs that are missing, without starting a service of the system."""
+    if missing := sorted({package for program, package in programs.items() if not shutil.which(program)}):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: nothing is started
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+            subprocess.run([*APT, *command], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
+    """Return a port of loopback that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
+def wait_for(what: str, ready: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until `ready`.
 
     Raises:
@@ -56,14 +49,7 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) ->
 
 
 class Service:
-    """A program in the foreground, in a process group of its own; a context manager that ends all of the group.
-
-    Args:
-        log: takes what it prints.
-        command: to start it.
-        environment: added to this process's.
-        user: to run as.
-    """
+    """A program in a process group of its own; a context manager that ends the whole group."""
 
     def __init__(
         self, log: Path, command: Sequence[str], environment: Mapping[str, str] | None = None, user: str | None = None
@@ -87,16 +73,73 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._signal(signal.SIGTERM)
+        self.kill(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(15)
         self.kill()
-
-    def kill(self) -> None:
-        """End it without a chance to tidy up, as a crash would."""
-        self._signal(signal.SIGKILL)
         self._process.wait()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to the group; without a chance to tidy up, as a crash would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+@contextmanager
+def postgres(folder: Path, password: str) -> Iterator[dict[str, str]]:
+    """Run a throw-away PostgreSQL on a Unix socket in `folder`.
+
+    Yields:
+        The environment in which a client reaches the database `mlflow`: it says where the password is, not what.
+    """
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    folder.mkdir()
+    secret, passfile = folder / "password", folder.with_name("pgpass")
+    secret.write_text(password)
+    passfile.write_text(f"*:*:*:{POSTGRES}:{password}\n")
+    passfile.chmod(0o600)
+    for path in (folder, secret):
+        shutil.chown(path, POSTGRES, POSTGRES)
+    data = folder / "data"
+    made = [binaries / "initdb", f"--pgdata={data}", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+    subprocess.run(made, check=True, user=POSTGRES, group=POSTGRES, extra_groups=[], capture_output=True, cwd=folder)
+    environment = {"PGHOST": str(folder), "PGUSER": POSTGRES, "PGPASSFILE": str(passfile)}
+    settings = ("-c", f"unix_socket_directories={folder}", "-c", "listen_addresses=", "-c", "fsync=off")
+    command = [str(binaries / "postgres"), "-D", str(data), *settings]
+    with Service(folder.with_name("postgres.log"), command, user=POSTGRES):
+
+        def ask(statement: str) -> bool:
+            query = ["psql", "--dbname=postgres", "--command", statement]
+            return subprocess.run(query, check=False, capture_output=True, env=environment).returncode == 0
+
+        wait_for("PostgreSQL", lambda: ask("SELECT 1"))
+        assert ask("CREATE DATABASE mlflow")
+        yield environment
+
+
+class TrackingServer(Service):
+    """`mlflow server` on a PostgreSQL, artifacts through the server; it can be killed and started again."""
+
+    def __init__(self, folder: Path, database: Mapping[str, str]) -> None:
+        port = free_port()
+        self.uri = f"http://127.0.0.1:{port}"
+        program = [str(Path(sys.executable).with_name("mlflow")), "server", "--host=127.0.0.1", "--workers=1"]
+        options = [f"--port={port}", f"--artifacts-destination={folder / 'artifacts'}"]
+        environment = {
+            **database,
+            "MLFLOW_BACKEND_STORE_URI": "postgresql:///mlflow",  # who and where from PGHOST and the like
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        super().__init__(folder / "mlflow.log", [*program, *options], environment)
+
+    def __enter__(self) -> TrackingServer:
+        super().__enter__()
+        wait_for("the tracking server", self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False

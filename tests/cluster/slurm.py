@@ -1,4 +1,4 @@
-"""Slurm on one node, loopback alone, without accounting: what a test of the profile needs and no more."""
+"""Slurm on one node, loopback alone, without accounting; and what happens to jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import psutil
 from tests.cluster.services import PATIENCE, Service, free_port, wait_for
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
-# Jobs are submitted without SLURM_CONF, so that the file must lie where Slurm looks by itself.
+# Jobs are submitted without SLURM_CONF, so the file must lie where Slurm looks by itself.
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# made by make test-cluster"
-NODE = "localhost"
 CLUSTER = "cpmlho-test"
 CONTENT = """{mark}
 ClusterName={cluster}
-SlurmctldHost={node}(127.0.0.1)
-SlurmctldPort={controller_port}
-SlurmdPort={node_port}
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
@@ -42,31 +41,25 @@ KillWait=5
 ReturnToService=2
 MinJobAge=3600
 SlurmdParameters=config_overrides
-NodeName={node} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:1
-PartitionName=test Nodes={node} Default=YES MaxTime=INFINITE State=UP
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:1
+PartitionName=test Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 
 
 @contextmanager
 def slurm(folder: Path, cpus: int) -> Iterator[None]:
-    """A Slurm that takes jobs, until the context ends; its files lie in `folder`.
-
-    Raises:
-        TimeoutError: the node does not come up.
-    """
+    """Run a Slurm that takes jobs; its files lie in `folder`."""
     with ExitStack() as stack:
         for name in ("state", "spool"):
             (folder / name).mkdir(parents=True)
         gres = CONFIGURATION.with_name("gres.conf")
         stack.callback(end_jobs)
-        stack.callback(CONFIGURATION.unlink, missing_ok=True)
-        stack.callback(gres.unlink, missing_ok=True)
+        for path in (CONFIGURATION, gres):
+            stack.callback(path.unlink, missing_ok=True)
         CONFIGURATION.parent.mkdir(exist_ok=True)
-        ports = {"controller_port": free_port(), "node_port": free_port()}
-        CONFIGURATION.write_text(
-            CONTENT.format(mark=MARK, cluster=CLUSTER, node=NODE, folder=folder, cpus=cpus, **ports)
-        )
-        gres.write_text(f"{MARK}\nNodeName={NODE} Name=gpu File=/dev/null\n")
+        names = {"mark": MARK, "cluster": CLUSTER, "folder": folder, "cpus": cpus}
+        CONFIGURATION.write_text(CONTENT.format(**names, controller=free_port(), node=free_port()))
+        gres.write_text(f"{MARK}\nNodeName=localhost Name=gpu File=/dev/null\n")
         key = folder / "munge.key"
         key.touch(0o400)
         key.write_bytes(secrets.token_bytes(1024))
@@ -76,15 +69,10 @@ def slurm(folder: Path, cpus: int) -> Iterator[None]:
         stack.enter_context(Service(folder / "munged.log", munged))
         wait_for("munged", (folder / "munge.socket").exists)
         stack.enter_context(Service(folder / "slurmctld.log", ["slurmctld", "-D", "-c"]))
-        stack.enter_context(Service(folder / "slurmd.log", ["slurmd", "-D", "-N", NODE]))
+        stack.enter_context(Service(folder / "slurmd.log", ["slurmd", "-D", "-N", "localhost"]))
         stack.callback(command, "scancel", "--full", "--user=root", check=False)
         wait_for("Slurm's node", lambda: "idle" in command("sinfo", "--noheader", "--format=%T", check=False))
         yield
-
-
-def made_here() -> bool:
-    """Whether the configuration that is there is one that an earlier test has left, having been killed."""
-    return CONFIGURATION.read_text().startswith(MARK)
 
 
 def end_jobs() -> None:
@@ -96,29 +84,87 @@ def end_jobs() -> None:
 
 
 def command(*arguments: str, check: bool = True) -> str:
-    """What one of Slurm's commands prints."""
+    """Return what one of Slurm's commands prints."""
     run = subprocess.run(arguments, check=check, capture_output=True, text=True, timeout=PATIENCE)
     return run.stdout.strip()
 
 
+class Attacks:
+    """Attacks on the runs of a workflow; each hits a run that none has hit before, as a job is tried three times."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hit: set[str] = set()
+
+    def kill(self) -> None:
+        """Send SIGKILL to a run's process."""
+        self._next()[0].kill()
+
+    def cancel(self) -> None:
+        """Cancel a run's job."""
+        process, job = self._next()
+        command("scancel", job)
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+    def time_out(self) -> None:
+        """Leave a run's process stopped: its job, which now has a minute, runs into its time limit."""
+        command("scontrol", "update", f"JobId={self._next()[1]}", "TimeLimit=1")
+
+    def fail_node(self) -> None:
+        """Take the node down with all that runs on it, and back up; Slurm requeues the jobs, here without a delay."""
+        self._next()[0].resume()
+        self._hit |= {name for name, _, _ in self._runs()}
+        command("scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test")
+        wait_for("the node to let go of its jobs", lambda: not running_jobs())
+        command("scontrol", "update", "NodeName=localhost", "State=RESUME", check=False)  # it may be back by itself
+        wait_for("the node's return", lambda: command("sinfo", "--noheader", "--states=IDLE,MIXED,ALLOCATED"))
+        for line in command("squeue", "--noheader", "--states=PENDING", "--format=%A %r").splitlines():
+            if line.endswith(" BeginTime"):
+                command("scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now")
+
+    def _next(self) -> tuple[psutil.Process, str]:
+        """Return the process of a run that has not been hit, stopped so that it cannot end meanwhile, and its job."""
+        found: list[tuple[str, psutil.Process, str]] = []
+
+        def look() -> bool:
+            found.extend(each for each in self._runs() if not found and each[0] not in self._hit and stopped(each[1]))
+            return bool(found)
+
+        wait_for("a job to attack", look)
+        self._hit.add(found[0][0])
+        return found[0][1:]
+
+    def _runs(self) -> Iterator[tuple[str, psutil.Process, str]]:
+        """Yield the runs that have begun and not ended: name, process, job."""
+        jobs = running_jobs()
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # ended meanwhile, or not to be looked at
+                arguments = process.cmdline()
+                if arguments[1:4] == ["-m", "cpmlho", "run"] and Path(process.cwd()) == self._folder:
+                    name = "_".join(arguments[4:7])
+                    if name in jobs:
+                        yield name, process, jobs[name]
+
+
 def running_jobs() -> dict[str, str]:
-    """The rule and wildcards of each running job, by its number."""
+    """Return the number of each running job by the wildcards of its rule."""
     lines = command("squeue", "--noheader", "--states=RUNNING", "--format=%A %k", check=False).splitlines()
-    return dict(line.split(" ", 1) for line in lines if re.match(r"\d+ \S", line))
+    found = (line.split(" ", 1) for line in lines if re.match(r"\d+ \S", line))
+    return {comment.split("_wildcards_")[-1]: job for job, comment in found}
 
 
 def ended(state: str) -> int:
-    """How many jobs have ended in a state, such as TIMEOUT."""
+    """Return how many jobs have ended in a state, such as TIMEOUT."""
     return len(command("squeue", "--noheader", f"--states={state}", "--format=%A").splitlines())
 
 
-def fail_node() -> None:
-    """Take the node down, which ends its jobs, and back up; the jobs start again without the two minutes' delay."""
-    command("scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=test")
-    wait_for("the node to let go of its jobs", lambda: not running_jobs())
-    command("scontrol", "update", f"NodeName={NODE}", "State=RESUME", check=False)  # it may have come back by itself
-    wait_for("the node's return", lambda: command("sinfo", "--noheader", "--states=IDLE,MIXED,ALLOCATED") != "")
-    delayed = command("squeue", "--noheader", "--states=PENDING", "--format=%A %r").splitlines()
-    for job, reason in (line.split(" ", 1) for line in delayed):
-        if reason == "BeginTime":
-            command("scontrol", "update", f"JobId={job}", "StartTime=now")
+def stopped(process: psutil.Process) -> bool:
+    """Return whether a process could be stopped before it ended; the signal takes effect a little later."""
+    ends = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    try:
+        process.suspend()
+        wait_for("a process to stop", lambda: process.status() in ends)
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False

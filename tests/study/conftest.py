@@ -10,23 +10,25 @@ from pathlib import Path
 import pytest
 
 from cpmlho.study import plugins, tracking
-from cpmlho.study.tracking import store
+from cpmlho.study.tracking import entry
 from runs import forget
 
 
 @pytest.fixture(autouse=True)
 def unset_patience() -> Iterator[None]:
     """What a store of this process sets is no user's setting to the commands that a test starts."""
+    before = dict(os.environ)
     yield
-    if store.RETRIES_ARE_OURS:
-        os.environ.pop(store.RETRIES, None)
+    for name in entry.ENVIRONMENT:
+        os.environ.pop(name, None)
+    os.environ |= {name: value for name, value in before.items() if name in entry.ENVIRONMENT}
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables, made once."""
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    store.Store(f"sqlite:///{path}")
+    entry.Store(f"sqlite:///{path}", path.parent)
     return path
 
 

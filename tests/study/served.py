@@ -13,40 +13,31 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` on a database, with the artifacts through it; it can be killed and started again.
-
-    Args:
-        folder: its working directory, where its artifacts go.
-        store: the database, as a URI.
-    """
+    """`mlflow server` on a database, with the artifacts through it; it can be killed and started again."""
 
     def __init__(self, folder: Path, store: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._folder, self._store = folder, store
-        self._process: subprocess.Popen[bytes] | None = None
+            port = free.getsockname()[1]
+        self.uri, self._log = f"http://127.0.0.1:{port}", folder / "server.log"
+        self._folder, self._process = folder, None
+        command = [sys.executable, "-m", "mlflow", "server", "--workers=1", f"--port={port}"]
+        self._command = [*command, f"--backend-store-uri={store}"]
 
     def start(self) -> None:
         """Start it; it answers a while later."""
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self._port)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--backend-store-uri", self._store],
-                cwd=self._folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        with self._log.open("ab") as log:
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+                self._command, cwd=self._folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait(self) -> None:
         """Until it answers."""
         assert self._process is not None
         while True:
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
+            assert self._process.poll() is None, self._log.read_text()
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
                     return

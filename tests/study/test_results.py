@@ -15,7 +15,7 @@ from cpmlho.core.options import Fixed
 from cpmlho.core.planes import PlaneState
 from cpmlho.study import results
 from cpmlho.study.events import Metrics, Snapshot
-from cpmlho.study.files import locked, write_text
+from cpmlho.study.files import at_work, locked, write_text
 from cpmlho.study.harness.record import Record
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
@@ -31,7 +31,6 @@ from cpmlho.study.results import (
     with_values,
     write_run,
 )
-from cpmlho.study.tracking.replay import at_work
 
 ROOT = Path(__file__).parents[2]
 

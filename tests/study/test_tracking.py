@@ -12,14 +12,10 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -38,6 +34,7 @@ from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,
     HYPERPARAMETERS,
+    METRICS,
     NETWORK,
     PLANES,
     RESULT,
@@ -47,61 +44,51 @@ from cpmlho.study.results import (
     run_dir,
     write_run,
 )
-from cpmlho.study.tracking import Tracker, sqlite, store
-from cpmlho.study.tracking import process as process_module
+from cpmlho.study.tracking import entry, place
 
 ROOT = Path(__file__).parents[2]
 NAN = float("nan")
-EPOCHS, UPDATES, PLANES_AT_END = 7, 557, 3
-POINTS = EPOCHS * 4 + UPDATES * 3 + EPOCHS * 5  # rows of `GRADIENT` in MLflow
-FINAL = 4 + 1 + 5  # values of `result` in MLflow
+EPOCHS, UPDATES, TUNED = 7, 557, ("dropout0", "dropout1", "dropout2")
 Tables = dict[str, list[Row]]
 
 # Children with MLflow already imported: the import is what takes long.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "cpmlho.study.tracking"])
 
-LAST = Metrics(val_loss=0.25, val_acc=0.9, test_loss=0.5, test_acc=0.8)
-BEST = Metrics(val_loss=0.125, val_acc=0.95, test_loss=0.375, test_acc=0.85)
+
+def evaluation(epoch: int, loss: float, test_loss: float) -> Row:
+    judged = {"val_loss": loss, "val_acc": 0.9, "test_loss": test_loss, "test_acc": 0.8}
+    return {"epoch": epoch, "step": 398 * epoch, "seconds": 1.5 * epoch, **judged, "train_loss": loss / 2}
+
+
 GRADIENT: Tables = {
-    HISTORY: [
-        {
-            "epoch": epoch,
-            "step": 398 * epoch,
-            "seconds": 1.5 * epoch,
-            **asdict(metrics),
-        }
-        for epoch, metrics in enumerate([*[Metrics(0.75, 0.7, 0.875, 0.6)] * (EPOCHS - 2), BEST, LAST], 1)
-    ],
+    HISTORY: [evaluation(epoch, 1 / epoch, 1.1 / epoch) for epoch in range(1, EPOCHS + 1)],
     HYPERPARAMETERS: [
         {"update": update, "step": 5 * update, "dropout0": update / 1000, "dropout1": 0.1, "dropout2": 0.2}
-        for update in range(1, UPDATES + 1)
+        for update in range(UPDATES)
     ],
     PLANES: [
-        {"epoch": epoch, "step": 398 * epoch, "plane": plane, "g": 2.5, "phi": epoch + plane / 10, "mu": plane}
-        | {"gradient_share": 0.25}
-        for epoch in range(1, EPOCHS + 1)
-        for plane in range(min(epoch, PLANES_AT_END))
+        {"epoch": epoch, "step": 398 * epoch, "plane": plane, "g": 2.5 + plane, "phi": epoch + plane / 10}
+        | {"mu": float(plane), "gradient_share": 0.25}
+        for epoch in range(EPOCHS + 1)
+        for plane in range(min(epoch + 1, 3))
     ],
 }
-SEARCH: Tables = {
-    HISTORY: GRADIENT[HISTORY],
+SEARCH: Tables = {  # two trials of seven epochs, evaluated in the middle and at the end
+    HISTORY: [
+        evaluation(3, 0.75, 0.8),
+        evaluation(7, 0.5, 0.6),
+        evaluation(10, 0.625, 0.7),
+        evaluation(14, NAN, math.inf),
+    ],
     TRIALS: [
         {"trial": 0, "dropout0": 0.5, "dropout1": 0.25, "dropout2": 0.75}
-        | {"val_loss": 0.5, "val_acc": 0.85, "test_loss": 0.6, "test_acc": 0.8, "seconds": 12.5, "status": "done"},
+        | {"val_loss": 0.5, "val_acc": 0.9, "test_loss": 0.6, "test_acc": 0.8, "seconds": 12.5, "status": "done"},
         {"trial": 1, "dropout0": 0.9, "dropout1": 0.1, "dropout2": 0.2}
-        | {
-            "val_loss": NAN,
-            "val_acc": 0.1,
-            "test_loss": math.inf,
-            "test_acc": 0.1,
-            "seconds": 3.5,
-            "status": "diverged",
-        },
+        | {"val_loss": NAN, "val_acc": 0.9, "test_loss": math.inf, "test_acc": 0.8, "seconds": 3.5}
+        | {"status": "diverged"},
     ],
 }
-
-
 MADE = {"tables/table2.csv", "tables/SHA256SUMS", "figures/figure1.png", "figures/SHA256SUMS"}
 
 
@@ -118,20 +105,24 @@ def protocol() -> Protocol:
 
 
 def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
+    """A result that agrees with `GRADIENT`, or with `SEARCH` if the method is a search."""
     spec = protocol().resolve(RunKey("mnist", method, seed))
     if spec.trials:
         spec = spec.model_copy(update={"settings": replace(spec.settings, trials=len(SEARCH[TRIALS]))})  # type: ignore[type-var]
+    final = SEARCH[HISTORY][1] if spec.trials else GRADIENT[HISTORY][-1]
+    metrics = Metrics(**{name: final[name] for name in METRICS})  # type: ignore[arg-type]
     values = {
         "spec": spec,
         "status": "done",
-        "final": BEST if spec.trials else LAST,
-        "best": BEST,
+        "final": metrics,
+        "best": metrics,
+        "train_loss": None if spec.trials else 0.0625,
         "hyperparameters": {"dropout0": 0.557, "dropout1": 0.1, "dropout2": 0.2},
-        "steps": 398 * EPOCHS,
+        "steps": (SEARCH if spec.trials else GRADIENT)[HISTORY][-1]["step"],
         "train_seconds": 10.5,
         "train_cpu_seconds": 9.5,
         "evaluation_seconds": 0.5,
-        "total_seconds": 12.5,
+        "total_seconds": 100.0,
         "peak_memory_mb": 512.0,
         "device": "cpu",
         "precision": "float32",
@@ -139,38 +130,52 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
         "git_commit": "c0ffee-dirty",
         "numerics": 2,
         "data_sha256": spec.data.sha256,
+        "started": "2026-01-02T03:04:05+00:00",
+        "ended": "2026-01-02T03:05:45+00:00",
     }
     return RunResult(**(values | changes))
 
 
-def log_live(uri: str, results_dir: Path, outcome: RunResult, tables: Tables, log: Callable[[str], None]) -> None:
-    """What a job does: rows epoch by epoch, then the files, then the end."""
-    tracker = Tracker(uri, log)
-    tracker.started(outcome.spec, {})
-    for epoch in range(1, EPOCHS + 1):
-        since, until = 398 * (epoch - 1), 398 * epoch
-        tracker.evaluated(
-            {name: [row for row in rows if since < row.get("step", 1) <= until] for name, rows in tables.items()}
-        )
-    folder = run_dir(results_dir, outcome.key)
-    write_run(folder, outcome, tables)
-    tracker.finished(outcome, folder)
+def write(folder: Path, outcome: RunResult, tables: Tables | None = None) -> Path:
+    """A finished run's files."""
+    path = run_dir(folder, outcome.key)
+    write_run(path, outcome, tables or (SEARCH if outcome.spec.trials else GRADIENT))
+    return path
 
 
-def runs(uri: str, experiment: str = "mnist", query: str = "") -> list[Any]:
+def refuse(line: str) -> None:
+    raise SystemExit(line)
+
+
+def log_live(
+    uri: str, folder: Path, outcome: RunResult, last: Sequence[Any] = (), say: Callable[[str], None] = refuse
+) -> None:
+    """What the process beside a job does: rows epoch by epoch, then the files, then the end, or another `last`."""
+    tables = SEARCH if outcome.spec.trials else GRADIENT
+    messages: list[Sequence[Any]] = [("started", outcome.spec.model_dump(mode="json"), {})]
+    end = int(outcome.steps)
+    for since, until in itertools.pairwise([-1, *range(398, end + 1, 398)]):
+        new = {name: [row for row in rows if since < row.get("step", 0) <= until] for name, rows in tables.items()}
+        new.pop(TRIALS, None)
+        new |= {TRIALS: [tables[TRIALS][until // 2786 - 1]]} if TRIALS in tables and until % 2786 == 0 else {}
+        messages.append(("evaluated", new))
+    messages += [last] if last else [("finished", str(write(folder, outcome)))]
+    tracking.follow(uri, folder, json.loads(json.dumps(messages)), say)
+
+
+def runs(uri: str, group: str = "mnist", query: str = "", view: int = 1) -> list[Any]:
+    """All entries of the experiments of a dataset, or of the summaries; `view` 3: also the deleted ones."""
     client = MlflowClient(uri)
-    found = client.get_experiment_by_name(store.PREFIX + experiment)
-    assert found is not None, f"no experiment {experiment}"
-    return list(client.search_runs([found.experiment_id], query, order_by=["attributes.run_name"]))
+    found = [each.experiment_id for each in client.search_experiments() if each.name.endswith(f"/{group}")]
+    return list(client.search_runs(found, query, view, order_by=["attributes.run_name"])) if found else []
 
 
-def live(uri: str, experiment: str = "mnist") -> list[Any]:
-    found = runs(uri, experiment, "tags.`workflow.superseded` = 'false'")
-    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+def live(uri: str, group: str = "mnist") -> list[Any]:
+    return [run for run in runs(uri, group) if entry.PARENT not in run.data.tags]
 
 
 def children(uri: str, run: Any) -> list[Any]:
-    return runs(uri, "mnist", f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    return runs(uri, "mnist", f"tags.`{entry.PARENT}` = '{run.info.run_id}'")
 
 
 def histories(uri: str, run: Any) -> dict[str, list[tuple[int, float]]]:
@@ -192,121 +197,114 @@ def artifacts(uri: str, run: Any, folder: str = "") -> dict[str, bytes]:
 
 
 def content(uri: str) -> dict[str, Any]:
-    """Everything that the live entries show, apart from identifiers, times and the attempt."""
+    """Everything that the entries show, apart from identifiers and times."""
 
     def view(run: Any) -> dict[str, Any]:
-        ignored = ("workflow.attempt", "mlflow.parentRunId")
         return {
             "status": run.info.status,
             "params": run.data.params,
-            "tags": {name: value for name, value in run.data.tags.items() if name not in ignored},
+            "tags": {name: value for name, value in run.data.tags.items() if name != entry.PARENT},
             "metrics": {name: sorted(map(repr, points)) for name, points in histories(uri, run).items()},
             "artifacts": artifacts(uri, run),
             "inputs": [(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs],
             "children": [(child.info.run_name, view(child)) for child in children(uri, run)],
         }
 
-    return {run.data.tags["workflow.job_key"]: view(run) for run in live(uri)}
+    return {run.data.tags[entry.JOB_KEY]: view(run) for run in live(uri)}
 
 
-def in_process(target: Callable[..., None], *args: Any) -> None:
-    """Run in a process of its own: this one has connections open, which a deleted database would live on in."""
-    process = PROCESSES.Process(target=target, args=args)
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
+def other_protocol(folder: Path) -> Protocol:
+    run = {"datasets": ["mnist"], "methods": ["random_search", "cpmlho"], "variants": [], "seeds": [0, 1]}
+    return config.load([ROOT / "config.yaml"], {"results_dir": str(folder), "run": run})
 
 
-def test_the_module_is_cheap_to_import() -> None:
-    code = "import sys, cpmlho.study.tracking; print([m for m in ('mlflow', 'torch', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def track(folder: Path) -> tuple[bool, list[str]]:
+    lines: list[str] = []
+    return tracking.track(other_protocol(folder), folder, lines.append), lines
 
 
 def test_the_configured_store_comes_before_the_environments_before_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert tracking.tracking_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     assert tracking.tracking_uri(None, Path()) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere\n")  # the secret of a CI often ends so
     assert tracking.tracking_uri(None, tmp_path) == "http://elsewhere"
     assert tracking.tracking_uri("http://here", tmp_path) == "http://here"
 
 
 def test_a_run_is_logged_with_everything(uri: str, tmp_path: Path) -> None:
-    lines: list[str] = []
-    log_live(uri, tmp_path / "results", result(), GRADIENT, lines.append)
-
-    assert lines == []
-    assert {found.name for found in MlflowClient(uri).search_experiments()} == {"Default", "cpmlho/mnist"}
+    log_live(uri, tmp_path / "results", result())
+    assert {found.name for found in MlflowClient(uri).search_experiments()} == {"Default", "cpmlho/results/mnist"}
     (run,) = runs(uri)
     assert (run.info.run_name, run.info.status) == ("cpmlho seed0", "FINISHED")
 
     tags, spec = run.data.tags, result().spec
     assert (tags["method"], tags["dataset"], tags["seed"], tags["base"]) == ("cpmlho", "mnist", "0", "cpmlho")
-    assert tags["workflow.job_key"] == "mnist/cpmlho/seed0"
-    assert (tags["workflow.attempt"], tags["workflow.superseded"], tags["status"]) == ("1", "false", "done")
-    assert (tags["mlflow.source.git.commit"], tags["commit"], tags["git.dirty"]) == ("c0ffee", "c0ffee", "true")
-    assert (tags["change"], tags["precision"], tags["mlflow.user"]) == ("none", "float32", getpass.getuser())
-    assert tags["mlflow.source.name"] == "python -m cpmlho run mnist cpmlho 0"
-    assert "cpmlho" in tags["mlflow.note.content"]
-    assert len(tags["config_hash"]) == 12
-
+    assert (tags["workflow.job_key"], tags["status"], tags["change"]) == ("mnist/cpmlho/seed0", "done", "none")
+    assert (tags["mlflow.source.git.commit"], tags["git.dirty"], tags["precision"]) == ("c0ffee", "true", "float32")
+    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == (
+        getpass.getuser(),
+        "python -m cpmlho run mnist cpmlho 0",
+    )
+    assert {name for name in tags if "sha256" in name} == {
+        "files_sha256",
+        *(f"data.sha256.{name}" for name in spec.data.sha256),
+    }
     params = run.data.params
-    assert params["settings.dual_step"] == str(spec.settings.dual_step)
+    assert params["settings.dual_step"] == str(spec.settings.dual_step)  # type: ignore[attr-defined]
     assert params["data.hyperparameters.dropout0.start"] == "0.05"
-    assert params["training.batch_size"] == "128"
-    leaves = json.dumps(spec.model_dump()).count('": ') - json.dumps(spec.model_dump()).count('": {')
-    assert len(params) == leaves
+    assert not [name for name in params if "sha256" in name]
 
     found = histories(uri, run)
-    for name in ("val_loss", "val_acc", "test_loss", "test_acc"):
+    for name in (*METRICS, "train_loss", "seconds"):
         assert found[name] == [(row["step"], row[name]) for row in GRADIENT[HISTORY]], name
-    for name in ("dropout0", "dropout1", "dropout2"):
+    for name in TUNED:
         expected = [(row["step"], row[name]) for row in GRADIENT[HYPERPARAMETERS]]
         assert found[f"hyperparameter/{name}"] == expected, name
-    newest = {epoch: min(epoch, PLANES_AT_END) - 1 for epoch in range(1, EPOCHS + 1)}
+    newest = {epoch: min(epoch, 2) for epoch in range(EPOCHS + 1)}
+    assert found["planes/g"] == [(398 * epoch, 2.5 + plane) for epoch, plane in newest.items()]
     assert found["planes/newest_phi"] == [(398 * epoch, epoch + plane / 10) for epoch, plane in newest.items()]
     assert found["planes/oldest_phi"] == [(398 * epoch, epoch) for epoch in newest]
     assert found["planes/oldest_mu"] == [(398 * epoch, 0) for epoch in newest]
-    assert found["planes/g"] == [(398 * epoch, 2.5) for epoch in newest]
-    assert found["planes/gradient_share"] == [(398 * epoch, 0.25) for epoch in newest]
-    assert next(iter(run.data.metrics)) == "val_loss", "what a run is judged by stands first"
-    assert (found["final_val_loss"], found["best_val_loss"]) == ([(0, 0.25)], [(0, 0.125)])
-    assert (found["train_seconds"], found["peak_memory_mb"]) == ([(0, 10.5)], [(0, 512)])
-    assert sum(map(len, found.values())) == POINTS + FINAL
+    assert next(iter(run.data.metrics)) == "val_loss", "the validation loss comes first"
+    assert (found["final_val_loss"], found["best_val_loss"]) == ([(0, 1 / 7)], [(0, 1 / 7)])
+    assert (found["final_train_loss"], found["peak_memory_mb"]) == ([(0, 0.0625)], [(0, 512)])
 
-    files = artifacts(uri, run)
     folder = run_dir(tmp_path / "results", result().key)
-    assert files.keys() == {"spec.json", RESULT, HISTORY, HYPERPARAMETERS, PLANES}
-    assert json.loads(files.pop("spec.json")) == spec.model_dump()
-    assert files == {path.name: path.read_bytes() for path in folder.iterdir()}
-
+    assert artifacts(uri, run) == {path.name: path.read_bytes() for path in folder.iterdir()}
     (item,) = run.inputs.dataset_inputs
     assert item.dataset.name == "mnist"
     assert json.loads(item.dataset.profile) == spec.data.sha256
-    assert json.loads(item.dataset.source) == {"uri": "data/MNIST"}
 
 
-def test_trials_are_nested_runs(uri: str, tmp_path: Path) -> None:
-    log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
+def test_trials_are_nested_runs_with_their_own_curves(uri: str, tmp_path: Path) -> None:
+    log_live(uri, tmp_path, result("random_search"))
     (parent,) = live(uri)
     first, second = children(uri, parent)
-    assert len(runs(uri)) == 3
     assert (first.info.run_name, second.info.run_name) == ("trial0", "trial1")
     assert (first.info.status, second.info.status) == ("FINISHED", "FINISHED")
     assert (first.data.tags["status"], second.data.tags["status"]) == ("done", "diverged")
     assert first.data.params == {"dropout0": "0.5", "dropout1": "0.25", "dropout2": "0.75"}
-    outcome = {"val_loss": 0.5, "val_acc": 0.85, "test_loss": 0.6, "test_acc": 0.8, "seconds": 12.5}
+    outcome = {"val_loss": 0.5, "val_acc": 0.9, "test_loss": 0.6, "test_acc": 0.8, "seconds": 12.5}
     assert first.data.metrics == outcome
+    assert histories(uri, first)["val_loss"] == [(1194, 0.75), (2786, 0.5)]
+    assert histories(uri, second)["val_loss"][0] == (1194, 0.625)
     assert math.isnan(second.data.metrics["val_loss"])
-    assert "test_loss" not in second.data.metrics  # infinite
+    assert second.data.metrics["test_loss"] == 0.7, "an infinite value was logged"
 
 
 def test_a_diverged_run_is_finished_and_keeps_its_nan(uri: str, tmp_path: Path) -> None:
-    bad = Metrics(val_loss=NAN, val_acc=0.1, test_loss=math.inf, test_acc=0.1)
-    rows: list[Row] = [{**row, "val_loss": NAN, "test_loss": -math.inf} for row in GRADIENT[HISTORY]]
-    log_live(uri, tmp_path, result(status="diverged", final=bad), {HISTORY: rows}, pytest.fail)
+    bad = Metrics(val_loss=NAN, val_acc=0.9, test_loss=-math.inf, test_acc=0.8)
+    rows = [{**row, "val_loss": NAN, "test_loss": -math.inf} for row in GRADIENT[HISTORY]]
+    folder = write(tmp_path, result(status="diverged", final=bad, best=bad), {HISTORY: rows})
+    tracking.follow(
+        uri,
+        tmp_path,
+        [("started", result().spec.model_dump(mode="json"), {HISTORY: rows}), ("finished", str(folder))],
+        refuse,
+    )
     (run,) = live(uri)
     found = histories(uri, run)
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "diverged")
@@ -315,57 +313,46 @@ def test_a_diverged_run_is_finished_and_keeps_its_nan(uri: str, tmp_path: Path) 
     assert not {"test_loss", "final_test_loss"} & found.keys()
 
 
-def test_a_failed_run_says_why_and_the_next_attempt_replaces_it(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(uri, pytest.fail)
-    tracker.started(result().spec, {})
-    tracker.failed("terminated by a signal")
+def test_the_newest_finished_attempt_stays_and_a_failed_one_says_why(uri: str, tmp_path: Path) -> None:
+    log_live(uri, tmp_path, result(), ("failed", "out of memory"))
     (run,) = live(uri)
-    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "terminated by a signal")
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "out of memory")
+    log_live(uri, tmp_path, result())
+    (done,) = live(uri)
+    assert (done.info.status, len(runs(uri, view=3))) == ("FINISHED", 2)
+    log_live(uri, tmp_path, result(), ("failed", "out of memory"))
+    assert [each.info.run_id for each in live(uri)] == [done.info.run_id]
+    log_live(uri, tmp_path, result())
+    (newest,) = live(uri)
+    assert newest.info.run_id != done.info.run_id
 
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    (new,) = live(uri)
-    assert new.info.run_id != run.info.run_id
-    assert new.data.tags["workflow.attempt"] == "2"
-    (old,) = runs(uri, query="tags.`workflow.superseded` = 'true'")
-    assert (old.info.run_id, old.info.status) == (run.info.run_id, "FAILED")
 
-
-def job(uri: str, results_dir: Path, seed: int, together: Barrier) -> None:
+def job(uri: str, folder: Path, seed: int, together: Barrier) -> None:
     together.wait(60)
-    log_live(uri, results_dir, result(seed=seed), GRADIENT, _refuse)
-
-
-def _refuse(line: str) -> None:
-    raise SystemExit(line)
+    log_live(uri, folder, result(seed=seed))
 
 
 @pytest.mark.slow
 def test_eight_processes_at_once_on_no_database_lose_nothing(tmp_path: Path) -> None:
-    uri, together = tracking.tracking_uri(None, tmp_path), PROCESSES.Barrier(8)
+    uri, together = f"sqlite:///{tmp_path}/mlflow.db", PROCESSES.Barrier(8)
     jobs = [PROCESSES.Process(target=job, args=(uri, tmp_path / "results", seed, together)) for seed in range(8)]
     for process in jobs:
         process.start()
     for process in jobs:
-        process.join(120)
+        process.join(240)
     assert [process.exitcode for process in jobs] == [0] * 8
-
     found = live(uri)
     assert [run.info.run_name for run in found] == [f"cpmlho seed{seed}" for seed in range(8)]
-    assert len(runs(uri)) == 8
     assert {run.info.status for run in found} == {"FINISHED"}
     for run in found:
         points = histories(uri, run)
-        assert points["hyperparameter/dropout0"] == [
-            (row["step"], row["dropout0"]) for row in GRADIENT[HYPERPARAMETERS]
-        ]
-        assert points["val_loss"] == [(row["step"], row["val_loss"]) for row in GRADIENT[HISTORY]]
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        assert database.execute("SELECT count(*) FROM metrics").fetchone() == (8 * (POINTS + FINAL),)
+        for name in TUNED:
+            expected = [(row["step"], row[name]) for row in GRADIENT[HYPERPARAMETERS]]
+            assert points[f"hyperparameter/{name}"] == expected
 
 
-def dies_making_the_tables(uri: str) -> None:
-    steps = itertools.count()
-    made = HeadMaintainer.update_to_step
+def dies_making_the_tables(uri: str, folder: Path) -> None:
+    steps, made = itertools.count(), HeadMaintainer.update_to_step
 
     def step(self: HeadMaintainer, *args: Any) -> None:
         if next(steps) == 4:
@@ -373,161 +360,52 @@ def dies_making_the_tables(uri: str) -> None:
         made(self, *args)
 
     HeadMaintainer.update_to_step = step  # type: ignore[method-assign]
-    store.Store(uri)
+    entry.Store(uri, folder)
 
 
 @pytest.mark.slow
 def test_a_process_killed_while_making_the_tables_leaves_a_store_that_works(tmp_path: Path) -> None:
-    uri = tracking.tracking_uri(None, tmp_path)
-    process = PROCESSES.Process(target=dies_making_the_tables, args=(uri,))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = PROCESSES.Process(target=dies_making_the_tables, args=(uri, tmp_path))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    Tracker(uri, pytest.fail).started(result().spec, {})
+    log_live(uri, tmp_path, result())
     assert len(live(uri)) == 1
 
 
-def begin_child(uri: str, parent: Any) -> str:
-    tags = {"mlflow.parentRunId": parent.info.run_id, "workflow.superseded": "false"}
-    return str(MlflowClient(uri).create_run(parent.info.experiment_id, tags=tags).info.run_id)
-
-
-def half_a_search(uri: str, reached: Event) -> None:
-    tracker = Tracker(uri, _refuse)
-    spec = result("random_search").spec
-    tracker.started(spec, {})
-    tracker.evaluated(SEARCH)
-    (run,) = live(uri)
-    begin_child(uri, run)  # in the middle of logging a third trial
-    reached.set()
-    time.sleep(600)
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_closed_by_the_next_attempt(uri: str, tmp_path: Path) -> None:
-    reached = PROCESSES.Event()
-    process = PROCESSES.Process(target=half_a_search, args=(uri, reached))
-    process.start()
-    assert reached.wait(60)
-    process.kill()
-    process.join()
+def half_a_search(uri: str, folder: Path) -> Any:
+    """A search that is killed in the middle of logging a trial: its entry, still open."""
+    search = entry.RunEntry(entry.Store(uri, folder), result("random_search").spec, entry.now)
+    search.add({HISTORY: SEARCH[HISTORY][:2], TRIALS: SEARCH[TRIALS][:1]})
+    search._create("trial1", {entry.PARENT: search._id}, 0)
     (dead,) = live(uri)
     assert dead.info.status == "RUNNING"
+    return dead
 
-    log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
+
+def test_a_killed_run_is_closed_by_the_next_attempt(uri: str, tmp_path: Path) -> None:
+    dead = half_a_search(uri, tmp_path)
+    log_live(uri, tmp_path, result("random_search"))
     (run,) = live(uri)
-    assert (run.info.status, run.data.tags["workflow.attempt"]) == ("FINISHED", "2")
-    assert {child.data.tags["workflow.superseded"] for child in children(uri, run)} == {"false"}
-    dead = MlflowClient(uri).get_run(dead.info.run_id)
-    assert (dead.info.status, dead.data.tags["workflow.superseded"]) == ("KILLED", "true")
-    assert sorted(child.info.status for child in children(uri, dead)) == ["FINISHED", "FINISHED", "KILLED"]
-    assert {child.data.tags["workflow.superseded"] for child in children(uri, dead)} == {"true"}
-    assert runs(uri, query="attributes.status = 'RUNNING'") == []
+    assert (run.info.status, len(children(uri, run))) == ("FINISHED", 2)
+    every = runs(uri, view=3)
+    assert {each.info.status for each in every} == {"FINISHED", "KILLED"}
+    assert {each.info.run_id for each in every if each.info.lifecycle_stage == "deleted"} >= {dead.info.run_id}
+    assert len(runs(uri)) == 3, "a trial of the dead run is left"
 
 
-@contextmanager
-def _read_only(database: Path) -> Iterator[str]:
-    """A file that can be read but not written, in a folder that can: nothing is read-only to root."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    path = Path(shutil.copy(database, folder))
-    path.chmod(0o444)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield f"sqlite:///{path}"
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def _corrupt(database: Path) -> Iterator[str]:
-    path = database.with_name("corrupt.db")
-    path.write_bytes(b"no database " * 1000)
-    yield f"sqlite:///{path}"
-
-
-@contextmanager
-def _folder(database: Path) -> Iterator[str]:
-    (database.parent / "folder.db").mkdir()
-    yield f"sqlite:///{database.parent / 'folder.db'}"
-
-
-@contextmanager
-def _nobody_listens(_: Path) -> Iterator[str]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-@contextmanager
-def _locked_for_ever(database: Path) -> Iterator[str]:
-    path = database.with_name("locked.db")
-    with path.with_name("locked.db.lock").open("a") as file, pytest.MonkeyPatch.context() as patch:
-        sqlite.lock(file)
-        patch.setattr(sqlite, "LOCK_SECONDS", 0.3)
-        yield f"sqlite:///{path}"
-
-
-@contextmanager
-def _breaks_later(database: Path) -> Iterator[str]:
-    """Takes a run's beginning and then no metric."""
-    path = Path(shutil.copy(database, database.with_name("later.db")))
-    with sqlite3.connect(path) as connection:
-        connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
-        )
-    yield f"sqlite:///{path}"
-
-
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        (_read_only, "readonly database"),
-        (_corrupt, "not a database"),
-        (_folder, "unable to open"),
-        pytest.param(_nobody_listens, "refused", marks=pytest.mark.slow),
-        (_locked_for_ever, "locked"),
-        (_breaks_later, "disk is full"),
-    ],
-)
-def test_a_broken_store_costs_one_line(
-    broken: Callable[..., Any], reason: str, empty_database: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    lines: list[str] = []
-    folder = run_dir(tmp_path, result().key)
-    write_run(folder, result(), GRADIENT)
-    with broken(empty_database) as uri:
-        tracker = Tracker(uri, lines.append)
-        tracker.started(result().spec, {})
-        for _ in range(EPOCHS):
-            tracker.evaluated(GRADIENT)
-        tracker.finished(result(), folder)
-        tracker.failed("and after")
-    (line,) = lines
-    assert reason in line
-    assert uri in line
-    assert "\n" not in line
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_password_in_the_uri_is_not_logged() -> None:
-    lines: list[str] = []
-    Tracker("nonsense://user:secret@host/place", lines.append).started(result().spec, {})
-    assert len(lines) == 1
-    assert "secret" not in lines[0].partition(" fails")[0]
-    assert "nonsense://host/place" in lines[0]
-
-
-def other_protocol(folder: Path) -> Protocol:
-    run = {"datasets": ["mnist"], "methods": ["random_search", "cpmlho"], "variants": [], "seeds": [0, 1]}
-    return config.load([ROOT / "config.yaml"], {"results_dir": str(folder), "run": run})
+def test_track_closes_what_is_open_without_a_process(uri: str, tmp_path: Path) -> None:
+    half_a_search(uri, tmp_path)
+    with locked(run_dir(tmp_path, result("random_search").key), pytest.fail):
+        track(tmp_path)
+    assert live(uri)[0].info.status == "RUNNING"
+    track(tmp_path)
+    assert sorted(each.info.status for each in runs(uri)) == ["FINISHED", "KILLED", "KILLED"]
 
 
 def rebuild(folder: Path) -> None:
-    assert tracking.track(other_protocol(folder), folder, lambda line: None)
+    assert track(folder)[0]
 
 
 @pytest.mark.slow
@@ -535,8 +413,8 @@ def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tm
     network = run_dir(tmp_path, result().key) / NETWORK
     network.parent.mkdir(parents=True)
     network.write_bytes(b"\x80no text")
-    for outcome, tables in ((result(), GRADIENT), (result("random_search", 1), SEARCH)):
-        log_live(uri, tmp_path, outcome, tables, pytest.fail)
+    for outcome in (result(), result("random_search", 1)):
+        log_live(uri, tmp_path, outcome)
     before, entries = content(uri), {run.info.run_id for run in runs(uri)}
     assert before["mnist/cpmlho/seed0"]["artifacts"][NETWORK] == network.read_bytes()
     assert before.keys() == {"mnist/cpmlho/seed0", "mnist/random_search/seed1"}
@@ -546,7 +424,9 @@ def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tm
     for path in (*tmp_path.glob("mlflow.db*"), tmp_path / "mlruns"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     SqlAlchemyStore._engine_map.pop(uri).dispose()
-    in_process(rebuild, tmp_path)
+    process = PROCESSES.Process(target=rebuild, args=(tmp_path,))  # this one has connections to the deleted database
+    process.start()
+    process.join(120)
     assert content(uri) == before
     entries = {run.info.run_id for run in runs(uri)}
     rebuild(tmp_path)
@@ -554,58 +434,43 @@ def test_rebuilding_gives_what_live_logging_gave_and_twice_the_same(uri: str, tm
 
 
 @pytest.mark.slow
-def test_rebuilding_replaces_what_differs_or_was_cut_short(uri: str, tmp_path: Path) -> None:
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    log_live(uri, tmp_path, result(seed=1), GRADIENT, pytest.fail)
-    Tracker(uri, pytest.fail).started(result(seed=1).spec, {})  # a later attempt that died
-    log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
-    MlflowClient(uri).update_run(live(uri)[2].info.run_id, "RUNNING")  # died after the last tag
-    changed = result(final=Metrics(val_loss=0.75, val_acc=0.9, test_loss=0.5, test_acc=0.8))
-    write_run(run_dir(tmp_path, changed.key), changed, GRADIENT)
-    rebuild(tmp_path)
-    first, second, third = live(uri)
-    assert third.info.status == "FINISHED"
-    assert first.data.metrics["final_val_loss"] == 0.75
-    assert second.data.metrics["final_val_loss"] == 0.25
-    assert runs(uri, query="attributes.status = 'RUNNING'") == []
+@pytest.mark.parametrize("lost", ["artifact", "trial", "table", "end"])
+def test_an_entry_that_lacks_something_is_written_again(uri: str, tmp_path: Path, lost: str) -> None:
+    log_live(uri, tmp_path, result("random_search"))
+    (run,) = live(uri)
+    assert track(tmp_path)[0]
+    assert live(uri)[0].info.run_id == run.info.run_id
+    if lost == "artifact":
+        next((tmp_path / "mlruns").rglob(TRIALS)).unlink()
+    elif lost == "trial":
+        MlflowClient(uri).delete_run(children(uri, run)[0].info.run_id)
+    elif lost == "table":  # the files were edited after the run
+        rows = [{**row, "seconds": 1.5} for row in SEARCH[TRIALS]]
+        write(tmp_path, result("random_search"), {**SEARCH, TRIALS: rows})
+    else:
+        MlflowClient(uri).update_run(run.info.run_id, "RUNNING")
+    assert track(tmp_path)[0]
+    (again,) = live(uri)
+    assert (again.info.run_id != run.info.run_id, again.info.status) == (True, "FINISHED")
+    assert len(children(uri, again)) == 2
 
 
-def test_rebuilding_closes_what_is_open_without_a_process(uri: str, tmp_path: Path) -> None:
-    key = result("random_search").key
-    tracker = Tracker(uri, pytest.fail)
-    tracker.started(result("random_search").spec, {})
-    child = begin_child(uri, live(uri)[0])
-    with locked(run_dir(tmp_path, key), pytest.fail):
-        tracking.track(other_protocol(tmp_path), tmp_path, lambda line: None)
-    assert live(uri)[0].info.status == "RUNNING"
-    tracking.track(other_protocol(tmp_path), tmp_path, lambda line: None)
-    (entry,) = live(uri)
-    assert (entry.info.status, entry.data.tags["status"]) == ("KILLED", "killed")
-    assert MlflowClient(uri).get_run(child).info.status == "KILLED"
+def test_a_rebuilt_run_has_the_times_at_which_it_was_made(uri: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, result("random_search"))
+    assert track(tmp_path)[0]
+    (run,) = live(uri)
+    began, ended = 1_767_323_045_000, 1_767_323_145_000
+    assert (run.info.start_time, run.info.end_time) == (began, ended)
+    first, second = children(uri, run)
+    assert (first.info.start_time, first.info.end_time) == (began, began + 50_000)
+    assert (second.info.start_time, second.info.end_time) == (began + 50_000, ended)
+    write(tmp_path, result("random_search", started=None, ended=None))
+    os.utime(folder / RESULT, (0, 0))  # as an archive may leave it
+    assert track(tmp_path)[0]
+    assert live(uri)[0].info.status == "FINISHED"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        (RESULT, '{"spec": '),
-        (HISTORY, "epoch,step\n1,2\n3\n"),
-        (PLANES, "a,b\n1,2\n"),
-        (TRIALS, "trial,val_loss\n1,2\n"),
-    ],
-)
-def test_a_damaged_file_is_one_line_and_the_other_runs_go_on(uri: str, tmp_path: Path, name: str, text: str) -> None:
-    for seed in (0, 1):
-        write_run(run_dir(tmp_path, result(seed=seed).key), result(seed=seed), GRADIENT)
-    damaged = run_dir(tmp_path, result().key) / name
-    damaged.write_text(text)
-    lines: list[str] = []
-    assert not tracking.track(other_protocol(tmp_path), tmp_path, lines.append)
-    assert [line for line in lines if str(damaged) in line]
-    assert [run.info.run_name for run in runs(uri)] == ["cpmlho seed1"]
-
-
-def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: Path) -> None:
+def test_there_is_one_summary_with_tables_and_figures(uri: str, tmp_path: Path) -> None:
     make_tables(tmp_path)
     tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     with (tmp_path / "tables" / "table1.csv").open("w", newline="") as file:
@@ -614,75 +479,85 @@ def test_there_is_one_live_summary_with_tables_and_figures(uri: str, tmp_path: P
         writer.writerow(["mnist", "MLP (2x1200)", "cpmlho", 0.05, 0.0625, 0.01])
         writer.writerow(["mnist", "MLP (2x1200)", "delta_stn", 0.06, "", ""])
     seal(tmp_path / "tables", ["table1.csv", "table2.csv"])
-    tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
-
-    (run,) = live(uri, "summary")
-    assert (run.info.run_name, run.info.status, run.data.tags["workflow.attempt"]) == ("summary", "FINISHED", "2")
-    assert run.data.metrics == {"table1/mnist/MLP _2x1200_/cpmlho": 0.0625}
-    assert artifacts(uri, run).keys() == MADE | {"tables/table1.csv"}
-    assert len(runs(uri, "summary")) == 2
-
-
-# --- a process of its own -------------------------------------------------------------------------------------------
+    for _ in range(2):
+        tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+        (run,) = live(uri, "summary")
+        assert (run.info.run_name, run.info.status) == ("summary", "FINISHED")
+        assert run.data.metrics == {"table1/mnist/MLP _2x1200_/cpmlho": 0.0625}
+        assert artifacts(uri, run).keys() == MADE | {"tables/table1.csv"}
+    assert len(runs(uri, "summary", view=3)) == 2, "what was there was logged again"
 
 
 @pytest.mark.slow
-def test_a_tracker_process_logs_what_a_tracker_logs(uri: str, tmp_path: Path) -> None:
-    tracker = tracking.TrackerProcess(uri, pytest.fail)
-    tracker.started(result().spec, {})
-    tracker.evaluated(GRADIENT, None)
-    folder = run_dir(tmp_path, result().key)
-    write_run(folder, result(), GRADIENT)
-    tracker.finished(result(), folder)
-    (run,) = live(uri)
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    (again,) = live(uri)
-    assert histories(uri, run) == histories(uri, again)
-    assert run.data.params == again.data.params
-    assert artifacts(uri, run) == artifacts(uri, again)
-    assert run.info.status == "FINISHED"
+def test_a_tracker_process_logs_what_follow_logs(uri: str, tmp_path: Path) -> None:
+    process = tracking.TrackerProcess(uri, tmp_path, pytest.fail)
+    process.started(result().spec, {})
+    process.evaluated(GRADIENT, None)
+    process.finished(result(), write(tmp_path, result()))
+    before = content(uri)
+    log_live(uri, tmp_path, result())
+    assert content(uri) == before
 
 
-@pytest.mark.slow
-def test_what_an_interrupted_attempt_had_is_logged_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "INTERRUPTION_SECONDS", 600)
-    tracker = tracking.TrackerProcess(uri, pytest.fail)
-    tracker.started(result().spec, GRADIENT)
-    tracker.failed("interrupted")
-    (run,) = live(uri)
-    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "interrupted")
-    assert [value for _, value in histories(uri, run)["val_loss"]] == [row["val_loss"] for row in GRADIENT[HISTORY]]
-
-
-def starts_and_waits(uri: str, reached: Event) -> None:
-    tracking.TrackerProcess(uri, _refuse).started(result().spec, {})
+def starts_and_waits(uri: str, folder: Path, reached: Event) -> None:
+    tracking.TrackerProcess(uri, folder, refuse).started(result().spec, GRADIENT)
     reached.set()
     time.sleep(600)
 
 
 @pytest.mark.slow
-def test_a_killed_run_does_not_stay_open(uri: str) -> None:
-    MlflowClient(uri).create_experiment("cpmlho/mnist")  # so that it can be asked for at once
+def test_a_killed_run_does_not_stay_open(uri: str, tmp_path: Path) -> None:
     reached = PROCESSES.Event()
-    process = PROCESSES.Process(target=starts_and_waits, args=(uri, reached))
+    process = PROCESSES.Process(target=starts_and_waits, args=(uri, tmp_path, reached))
     process.start()
     assert reached.wait(60)
     process.kill()
     process.join()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (found := live(uri)) or found[0].info.status == "RUNNING":
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert (found[0].info.status, found[0].data.tags["status"]) == ("KILLED", "killed")
+    assert len(histories(uri, found[0])["val_loss"]) == EPOCHS, "rows of an interrupted attempt are not there"
 
 
 def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "INTERRUPTION_SECONDS", 0.5)
+    monkeypatch.setattr(tracking, "INTERRUPTION_SECONDS", 0.5)
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
-        tracker = tracking.TrackerProcess(f"http://127.0.0.1:{silent.getsockname()[1]}", lines.append)
-        tracker.started(result().spec, {})
+        uri = f"http://user:s3cret@127.0.0.1:{silent.getsockname()[1]}"
+        process = tracking.TrackerProcess(uri, tmp_path, lines.append)
+        assert b"s3cret" not in Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
+        process.started(result().spec, {})
         for _ in range(200):  # more than a pipe holds
-            tracker.evaluated(GRADIENT, None)
-        tracker.failed("interrupted")
-    assert lines == ["MLflow takes too long, the run goes without; `python -m cpmlho track` logs what is missing"]
+            process.evaluated(GRADIENT, None)
+        process.failed("interrupted")
+    assert lines == ["MLflow takes too long, the run ends without it; `python -m cpmlho track` logs what is missing"]
+    process._process.kill()
+
+
+def test_names_begin_with_method_and_seed() -> None:
+    grids = config.load([ROOT / "config.yaml", ROOT / "workflow/published.yaml"])
+    names = {
+        "rate_twice_delta_stn": "delta_stn seed3 rate_twice",
+        "cpmlho_uncentred_cuts_only": "cpmlho_uncentred seed3 cuts_only",
+        "bayesian_optimization": "bayesian_optimization seed3",
+        "split_random_cpmlho": "cpmlho seed3 split_random",
+    }
+    for method, name in names.items():
+        assert entry.title(grids.resolve(RunKey("mnist", method, 3))) == name
+    spec = grids.resolve(RunKey("mnist", "cpmlho_cuts_only", 3))
+    assert entry.nouns(spec)["change"] == "settings.mixed_level False"
+
+
+def test_the_link_opens_the_runs_of_this_results_folder(uri: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        log_live(uri, tmp_path / name, result())
+        number = MlflowClient(uri).get_experiment_by_name(f"cpmlho/{name}/mnist").experiment_id
+        link = entry.Store(uri, tmp_path / name).link("http://page", ["fashionmnist", "mnist"])
+        assert link.startswith(f"http://page/#/experiments/{number}/runs?")
+    assert entry.Store(uri, tmp_path / "c").link("http://page", ["mnist"]).startswith("http://page/#/experiments?")
+
+
+def test_commands_are_named_as_one_types_them() -> None:
+    assert subprocess.run([place.command("python"), "--version"], check=False).returncode == 0

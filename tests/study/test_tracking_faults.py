@@ -1,177 +1,174 @@
-"""MLflow as a view of the files, where a store was moved, deleted, is of another version, or has a password."""
+"""MLflow where something is wrong: the store, a file, a path, a proxy, a port."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import pwd
-import random
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.utils.validation import _validate_metric_name
-from test_mutations import DAMAGES
 from test_tracking import (
+    EPOCHS,
     GRADIENT,
     MADE,
     ROOT,
-    SEARCH,
     artifacts,
+    children,
     content,
-    histories,
     live,
     log_live,
     make_tables,
     other_protocol,
     result,
     runs,
+    track,
+    write,
 )
 
+from cpmlho.study import protocol as config
 from cpmlho.study import tracking
-from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, TRIALS, ResultError, run_dir, write_run
-from cpmlho.study.tracking import entry, place, sqlite, store
-from cpmlho.study.tracking import process as process_module
-from cpmlho.study.tracking.tracker import Tracker
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIALS, ResultError, run_dir
+from cpmlho.study.strict import ConfigError
+from cpmlho.study.tracking import entry, place
+
+# A store that cannot be used
 
 
-def track(folder: Path) -> tuple[bool, list[str]]:
-    lines: list[str] = []
-    return tracking.track(other_protocol(folder), folder, lines.append), lines
+@contextmanager
+def _read_only(path: Path) -> Iterator[str]:
+    """A file that can be read but not written, in a folder that can; nothing is read-only to root."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    path = Path(shutil.copy(path, folder))
+    path.chmod(0o444)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield f"sqlite:///{path}"
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)
 
 
-def test_a_moved_checkout_keeps_its_artifacts(uri: str, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "über there"
-    here.mkdir()
-    shutil.copy(tmp_path / "mlflow.db", here)
-    log_live(tracking.tracking_uri(None, here), here, result(), GRADIENT, pytest.fail)
-    here.rename(there)
-    done, lines = track(there)
-    assert done, lines
-    assert not here.exists(), "the old place was made again"
-    moved = tracking.tracking_uri(None, there)
-    assert len(runs(moved)) == 1, "what was there was logged again"
-    (run,) = live(moved)
-    files = artifacts(moved, run)
-    assert json.loads(files[RESULT])["status"] == "done"
-    log_live(moved, there, result(seed=1), GRADIENT, pytest.fail)
-    assert not here.exists()
+@contextmanager
+def _corrupt(path: Path) -> Iterator[str]:
+    path.with_name("corrupt.db").write_bytes(b"no database " * 1000)
+    yield f"sqlite:///{path.with_name('corrupt.db')}"
 
 
-@pytest.mark.slow
-def test_artifacts_that_were_deleted_come_back(uri: str, tmp_path: Path) -> None:
-    log_live(uri, tmp_path, result("random_search"), SEARCH, pytest.fail)
-    key = result("random_search").key
-    make_tables(tmp_path)
-    assert track(tmp_path)[0]
-    shutil.rmtree(tmp_path / "mlruns")
-    assert track(tmp_path)[0]
-    assert artifacts(uri, live(uri)[0]).keys() == {"spec.json", *entry.run_files(run_dir(tmp_path, key))}
-    assert artifacts(uri, live(uri, "summary")[0]).keys() == MADE
+@contextmanager
+def _folder(path: Path) -> Iterator[str]:
+    path.with_name("folder.db").mkdir()
+    yield f"sqlite:///{path.with_name('folder.db')}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lost", ["artifact", "trial", "table"])
-def test_an_entry_that_lacks_something_is_written_anew(uri: str, tmp_path: Path, lost: str) -> None:
-    outcome = result("random_search")
-    log_live(uri, tmp_path, outcome, SEARCH, pytest.fail)
-    (run,) = live(uri)
-    assert track(tmp_path)[0]
-    assert live(uri)[0].info.run_id == run.info.run_id
-    if lost == "artifact":
-        next((tmp_path / "mlruns").rglob(TRIALS)).unlink()
-    elif lost == "trial":
-        child = next(each for each in runs(uri) if "mlflow.parentRunId" in each.data.tags)
-        MlflowClient(uri).delete_run(child.info.run_id)
-    else:  # the files were edited after the run
-        rows = [{**row, "val_loss": 0.125} for row in SEARCH[TRIALS]]
-        write_run(run_dir(tmp_path, outcome.key), outcome, {**SEARCH, TRIALS: rows})
-    assert track(tmp_path)[0]
-    (again,) = live(uri)
-    assert again.info.run_id != run.info.run_id
+@contextmanager
+def _nobody_listens(_: Path) -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_no_run_found_is_no_success(uri: str, tmp_path: Path) -> None:
-    done, lines = track(tmp_path)
-    assert not done
-    assert lines == [f"0 of 4 runs found in {tmp_path}/"]
+@contextmanager
+def _locked_for_ever(path: Path) -> Iterator[str]:
+    path = path.with_name("locked.db")
+    with entry.FileLock(f"{path}.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry, "LOCK_SECONDS", 0.3)
+        yield f"sqlite:///{path}"
 
 
-def test_a_finished_summary_is_not_replaced_by_an_empty_one(uri: str, tmp_path: Path) -> None:
-    protocol = other_protocol(tmp_path)
-    lines: list[str] = []
-    make_tables(tmp_path)
-    assert tracking.log_summary(protocol, tmp_path, pytest.fail)
-    (before,) = live(uri, "summary")
-
-    shutil.rmtree(tmp_path / "mlruns")
-    (tmp_path / "mlruns").write_text("a file where a folder must be")
-    make_tables(tmp_path, "changed")
-    assert not tracking.log_summary(protocol, tmp_path, lines.append)
-    assert len(lines) == 1
-    assert [run.info.run_id for run in live(uri, "summary")] == [before.info.run_id]
-    assert {run.info.status for run in runs(uri, "summary")} == {"FINISHED", "FAILED"}
-
-    for name in ("tables", "figures"):
-        shutil.rmtree(tmp_path / name)
-    assert not tracking.log_summary(protocol, tmp_path, lines.append)
-    assert "make them first" in lines[-1]
-    assert [run.info.run_id for run in live(uri, "summary")] == [before.info.run_id]
+@contextmanager
+def _breaks_later(path: Path) -> Iterator[str]:
+    """Takes a run's beginning and then no metric."""
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+    yield f"sqlite:///{path}"
 
 
-def test_a_finished_run_is_not_replaced_by_one_that_failed(uri: str, tmp_path: Path) -> None:
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    (before,) = live(uri)
-    tracker = Tracker(uri, pytest.fail)
-    tracker.started(result().spec, {})
-    tracker.failed("out of memory")
-    assert [run.info.run_id for run in live(uri)] == [before.info.run_id]
-    assert sorted(run.info.status for run in runs(uri)) == ["FAILED", "FINISHED"]
+@contextmanager
+def _of_another_schema(path: Path) -> Iterator[str]:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '84291f40a231'")
+    yield f"sqlite:///{path}"
 
 
-def test_a_deleted_experiment_is_no_success_and_the_remedy_works(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def _deleted_experiment(path: Path) -> Iterator[str]:
+    client = MlflowClient(f"sqlite:///{path}")
+    client.delete_experiment(client.create_experiment("cpmlho/./mnist"))
+    yield f"sqlite:///{path}"
+
+
+BROKEN = [
+    (_read_only, "readonly database"),
+    (_corrupt, "not a database"),
+    (_folder, "unable to open"),
+    (_locked_for_ever, "locked.db.lock"),
+    (_breaks_later, "disk is full"),
+    (_of_another_schema, "mlflow db upgrade sqlite:///"),
+    (_deleted_experiment, "mlflow experiments restore --experiment-id 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"), [*BROKEN, pytest.param(_nobody_listens, "refused", marks=pytest.mark.slow)]
+)
+def test_a_store_that_cannot_be_used_costs_one_line(
+    broken: Callable[..., Any], reason: str, uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
+    lines: list[str] = []
+    with broken(tmp_path / "mlflow.db") as store:
+        log_live(store, tmp_path, result(), ("failed", "too late"), lines.append)
+    (line,) = lines
+    assert reason in line
+    assert store in line
+    assert "\n" not in line
+    assert capfd.readouterr() == ("", "")
+    if broken is _breaks_later:
+        assert [run.info.status for run in live(uri)] == ["FAILED"]
+
+
+def test_the_remedy_for_a_deleted_experiment_works(uri: str, tmp_path: Path) -> None:
+    log_live(uri, tmp_path, result())
     client = MlflowClient(uri)
-    number = client.get_experiment_by_name("cpmlho/mnist").experiment_id
+    number = client.get_experiment_by_name("cpmlho/./mnist").experiment_id
     client.delete_experiment(number)
     done, lines = track(tmp_path)
     assert not done
-    remedy = f"experiments restore --experiment-id {number}"
     assert f"MLFLOW_TRACKING_URI={uri}" in lines[-1]
-    assert remedy in lines[-1]
     client.restore_experiment(number)
     assert track(tmp_path)[0]
-    assert live(uri)[0].info.status == "FINISHED"
 
 
-def test_a_database_of_another_schema_is_no_success_and_names_the_remedy(uri: str, tmp_path: Path) -> None:
-    write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '84291f40a231'")
-    done, lines = track(tmp_path)
-    assert not done
-    assert f"mlflow db upgrade {uri}" in lines[-1]
-
-
-def test_a_remedy_at_the_end_of_a_long_error_is_not_cut_off() -> None:
-    text = place.one_line("what is wrong " * 500 + "now run this", "sqlite:///x.db")
-    assert text.startswith("what is wrong")
-    assert text.endswith("now run this")
-    assert len(text) < 2100
-
-
-def test_a_statement_and_its_values_are_no_part_of_an_error() -> None:
-    assert place.one_line("disk is full\n[SQL: INSERT ...]\n[parameters: (1, 2)]", "sqlite:///x.db") == "disk is full"
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["track", "summary"])
+def test_the_verbs_have_a_status_and_show_no_password(tmp_path: Path, verb: str) -> None:
+    make_tables(tmp_path)
+    write(tmp_path, result())
+    (tmp_path / "over.yaml").write_text(f"results_dir: {tmp_path}\n")
+    command = [sys.executable, "-m", "cpmlho", verb, "--config", str(ROOT / "config.yaml"), "--config", "over.yaml"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Connection refused" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,7 +177,6 @@ def test_a_statement_and_its_values_are_no_part_of_an_error() -> None:
         ("http://user:s3cret@host:80/place", "http://host:80/place", "s3cret"),
         ("http://user:s3/c?r@et@host:80/place?x=1", "http://host:80/place", "s3/c?r@et"),
         ("https://t0ken@host", "https://host", "t0ken@"),
-        ("postgresql://user:s3/cr@et@host/runs", "postgresql://host/runs", "s3/cr@et"),
         ("postgresql://host/runs?user=u&password=s3cret", "postgresql://host/runs", "s3cret"),
         ("mysql+pymysql://u:s3%40cret@host/runs", "mysql+pymysql://host/runs", "s3@cret"),
     ],
@@ -192,227 +188,154 @@ def test_secrets_are_in_no_message(address: str, public: str, secret: str) -> No
     assert secret not in said
 
 
-def test_a_containers_user_without_a_name_and_a_home_is_tracked(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-
-    def nobody(number: int) -> None:
-        raise KeyError(number)
-
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(RuntimeError):
-        Path.home()
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    assert [run.info.status for run in live(uri)] == ["FINISHED"]
-
-
-def test_an_address_that_ends_with_a_line_break_is_taken_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000\n")
-    assert place.tracking_uri(None, Path()) == "http://host:5000"
-
-
-def test_a_path_is_no_secret() -> None:
+def test_an_at_sign_in_a_path_is_no_password() -> None:
     assert place.shown("sqlite:////home/u@corp/mlflow.db") == "sqlite:////home/u@corp/mlflow.db"
 
 
-@pytest.mark.slow
-def test_no_argument_and_no_line_of_a_tracker_has_the_password(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_long_error_keeps_its_remedy_and_leaves_out_the_statement() -> None:
+    text = place.one_line("what is wrong " * 500 + "now run this\n[SQL: INSERT ...]", "sqlite:///x.db")
+    assert text.startswith("what is wrong")
+    assert text.endswith("now run this")
+    assert len(text) < 2100
+
+
+@pytest.mark.parametrize("missing", ["name", "home"])
+def test_a_containers_user_without_a_name_or_a_home_is_tracked(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    lines: list[str] = []
-    process = tracking.TrackerProcess("http://user:s3cret@127.0.0.1:9/", lines.append)
-    arguments = Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
-    process.started(result().spec, {})
-    process.failed("interrupted")
-    process._process.wait(120)
-    said = capfd.readouterr()
-    assert b"cpmlho.study.tracking" in arguments
-    assert b"s3cret" not in arguments
-    assert "MLflow at http://127.0.0.1:9/ fails" in said.err
-    assert "s3cret" not in said.err + said.out + "".join(lines)
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME", *(["HOME"] if missing == "home" else [])):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    log_live(uri, tmp_path, result())
+    assert [run.info.status for run in live(uri)] == ["FINISHED"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["track", "summary"])
-def test_the_verbs_have_a_status_and_no_password_where_no_server_answers(tmp_path: Path, verb: str) -> None:
-    make_tables(tmp_path)
-    write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
-    (tmp_path / "over.yaml").write_text(f"results_dir: {tmp_path}\n")
-    command = [sys.executable, "-m", "cpmlho", verb, "--config", str(ROOT / "config.yaml"), "--config", "over.yaml"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "Connection refused" in done.stderr
-    assert "s3cret" not in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+def test_all_is_logged_at_the_end_also_where_mlflow_is_told_to_log_later(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_live(uri, tmp_path, result())
+    before = content(uri)
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    log_live(uri, tmp_path, result())
+    assert content(uri) == before
 
 
-def test_a_rebuilt_run_has_the_times_of_its_files(uri: str, tmp_path: Path) -> None:
-    outcome = result("random_search", total_seconds=100.0)
-    folder = run_dir(tmp_path, outcome.key)
-    write_run(folder, outcome, SEARCH)
-    os.utime(folder / RESULT, (1_000_100, 1_000_100))
-    assert track(tmp_path)[0]
+# Paths
+
+
+@pytest.mark.parametrize("name", ['it\'s "here"', "100%25 #1", "with ? and;semicolon", "ünïcode\\"])
+def test_runs_are_logged_whatever_the_checkout_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("TMPDIR", str(root))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri, lines = tracking.tracking_uri(None, root), list[str]()
+    log_live(uri, root / "results", result(), say=lines.append)
+    if "?" in name:  # no address of MLflow's can say it
+        assert len(lines) == 1
+        assert "must not contain ?" in lines[0]
+        return
+    assert lines == []
     (run,) = live(uri)
-    assert (run.info.start_time, run.info.end_time) == (1_000_000_000, 1_000_100_000)
-    trials = sorted(runs(uri, query="tags.`mlflow.parentRunId` != ''"), key=lambda each: each.info.run_name)
-    between = 1_000_000_000 + int(100_000 * 12.5 / 16)
-    assert [(each.info.start_time, each.info.end_time) for each in trials] == [
-        (1_000_000_000, between),
-        (between, 1_000_100_000),
-    ]
-    points = MlflowClient(uri).get_metric_history(run.info.run_id, "val_loss")
-    assert [point.timestamp for point in points] == [1_000_000_000 + int(100_000 * epoch / 7) for epoch in range(1, 8)]
+    assert artifacts(uri, run)[RESULT] == (run_dir(root / "results", result().key) / RESULT).read_bytes()
+    assert Path(root, "mlruns", "cpmlho", run.info.run_id).is_dir()
 
 
-def test_a_run_is_logged_whose_file_an_archive_gave_no_time(uri: str, tmp_path: Path) -> None:
-    folder = run_dir(tmp_path, result().key)
-    write_run(folder, result(), GRADIENT)
-    os.utime(folder / RESULT, (0, 0))
-    assert track(tmp_path)[0]
-    (run,) = live(uri)
-    assert histories(uri, run)
-
-
-def test_a_rows_time_is_that_of_the_evaluation_that_followed() -> None:
-    times = entry.Times(1000, 2000, ((10, 0.25), (20, 1.0)))
-    assert [times.at(step) for step in (1, 10, 11, 20, 21)] == [1250, 1250, 2000, 2000, 2000]
-
-
-def test_a_variants_name_begins_with_method_and_seed_and_its_tags_say_what_it_changes(uri: str, tmp_path: Path) -> None:
-    log_live(uri, tmp_path, result("cpmlho_cuts_only", 3), GRADIENT, pytest.fail)
-    (run,) = live(uri)
-    assert run.info.run_name == "cpmlho seed3 cuts_only"
-    assert (run.data.tags["base"], run.data.tags["change"]) == ("cpmlho", "settings.mixed_level False")
-    assert len(histories(uri, run)) <= 24
-
-
-@pytest.mark.slow
-def test_the_link_opens_the_runs(uri: str, tmp_path: Path) -> None:
-    assert tracking.ui_link(uri) == "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    number = MlflowClient(uri).get_experiment_by_name("cpmlho/mnist").experiment_id
-    expected = f"http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning"
-    assert tracking.ui_link(uri) == expected
-    assert tracking.ui_link("http://user:s3cret@127.0.0.1:9/") == "http://127.0.0.1:9"
+def test_a_moved_checkout_keeps_its_artifacts(uri: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "über there"
+    here.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", here)
+    log_live(tracking.tracking_uri(None, here), here, result())
+    here.rename(there)
+    done, lines = track(there)
+    assert done, lines
+    moved = tracking.tracking_uri(None, there)
+    assert len(runs(moved, view=3)) == 1, "what was there was logged again"
+    assert json.loads(artifacts(moved, live(moved)[0])[RESULT])["status"] == "done"
+    log_live(moved, there, result(seed=1))
+    assert not here.exists(), "the old place was made again"
 
 
 def test_another_projects_experiments_stay_where_they_are(uri: str, tmp_path: Path) -> None:
     client = MlflowClient(uri)
     ours = client.create_experiment("cpmlho/own", "s3://bucket/own")
-    other = client.create_experiment("other", "file:///elsewhere/mlruns/other")
-    sqlite.relocate(tmp_path / "mlflow.db", store.PREFIX)
+    other = client.create_experiment("other", "file:///elsewhere/mlruns/cpmlho")
+    entry.Store(uri, tmp_path)
     assert client.get_experiment(ours).artifact_location == "s3://bucket/own"
-    assert client.get_experiment(other).artifact_location.endswith("/elsewhere/mlruns/other")
+    assert client.get_experiment(other).artifact_location.endswith("/elsewhere/mlruns/cpmlho")
 
 
-# What is tracked is damaged
+# The same run in two results folders
 
 
-class Shelf:
-    """In the place of a store: it takes what MLflow takes, and nothing else."""
-
-    client = SimpleNamespace(log_text=lambda *_: None, log_artifact=lambda *_: None)
-
-    def begin(self, *_: object) -> str:
-        return "run"
-
-    def has(self, *_: object) -> bool:
-        return False
-
-    def log(self, run_id: str, points: store.Points, at: Callable[[int], int], params: object = None) -> None:
-        for (name, step), value in points.items():
-            _validate_metric_name(name)
-            assert isinstance(value, int | float)
-            assert abs(step) < 2**63
-            assert 0 <= at(step) < 2**63
-
-    def log_dataset(self, *_: object, **__: object) -> None: ...
-
-    def log_child(self, *arguments: Any) -> None:
-        self.log("", arguments[4][0], lambda _: 0)
-
-    def end(self, *_: object) -> None: ...
+def test_the_same_run_in_two_results_folders_has_two_entries(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("results")
+    for folder in ("results", "results/quick"):
+        log_live(uri, tmp_path / folder, result())
+    for folder in (tmp_path / "results", Path("results"), Path("link")):  # the same folder by other names
+        log_live(uri, folder, result())
+    names = {each.experiment_id: each.name for each in MlflowClient(uri).search_experiments()}
+    assert sorted(names[run.info.experiment_id] for run in live(uri)) == [
+        "cpmlho/results/mnist",
+        "cpmlho/results/quick/mnist",
+    ]
 
 
-def test_no_damaged_file_stops_the_tracking_of_the_other_runs(tmp_path: Path) -> None:
-    """It is refused by name, before anything is logged, or can be logged."""
-    generator, outcomes = random.Random(8), Counter[str]()
-    for outcome, tables in ((result(), GRADIENT), (result("random_search"), SEARCH)):
-        write_run(run_dir(tmp_path, outcome.key), outcome, {name: rows[:40] for name, rows in tables.items()})
-    paths = sorted(tmp_path.rglob("[a-z]*.[cj]s*"))
-    for _ in range(400):
-        path, name = generator.choice(paths), generator.choice(list(DAMAGES))
-        whole = path.read_bytes()
-        path.write_bytes(DAMAGES[name](generator, whole))
-        tracker = Tracker("", pytest.fail)
-        tracker.__dict__["_store"] = Shelf()
-        try:
-            assert tracking.log_run(tracker, path.parent)
-            outcomes["logged"] += 1
-            said = f"{path}: "
-        except ResultError as error:
-            outcomes["refused"] += 1
-            said = str(error)
-        assert said.startswith(f"{path.parent}/"), name
-        assert "\n" not in said
-        path.write_bytes(whole)
-    assert min(outcomes.values()) > 20
+def test_two_checkouts_on_one_server_have_two_entries(tmp_path: Path) -> None:
+    """Also a run that goes to another folder than the configured one."""
+    own, shared = f"sqlite:///{tmp_path}/a/mlflow.db", "http://team"
+    assert place.folder_name(tmp_path / "a" / "results", own) == "results"
+    assert place.folder_name(tmp_path / "b" / "results", own) == f"{tmp_path}/b/results"
+    names = {place.folder_name(tmp_path / name / "results", shared) for name in ("a", "b")}
+    assert names == {f"{tmp_path}/a/results", f"{tmp_path}/b/results"}
 
 
-WRONG: dict[str, tuple[str, Callable[[str], str]]] = {
-    "a time that is none": (RESULT, lambda text: text.replace('"ended": null', '"ended": "yesterday"')),
-    "no time at all": (RESULT, lambda text: text.replace('"total_seconds": 12.5', '"total_seconds": NaN')),
-    "seconds that are no number": (HISTORY, lambda text: text.replace(",1.5,", ",nan,")),
-    "a value of nothing that is tuned": (RESULT, lambda text: text.replace('"dropout0": 0.557', '"drop`out0": 0.557')),
-    "a column of nothing that is tuned": (HYPERPARAMETERS, lambda text: text.replace("dropout0", "drop`out0")),
-    "of a future version": (RESULT, lambda text: text.replace('"status"', '"energy": 1.5,\n "status"')),
-    "of another run": (RESULT, lambda text: text.replace('"seed": 0', '"seed": 1')),
-    "cut short after a line": (HISTORY, lambda text: text.rpartition("7,")[0]),
-    "without a row": (HISTORY, lambda text: text.partition("\n")[0]),
+# Files that are damaged, missing or changed
+
+
+WRONG: dict[str, tuple[str, str, Callable[[str], str]]] = {
+    "result cut short": ("cpmlho", RESULT, lambda text: text[:200]),
+    "of another run": ("cpmlho", RESULT, lambda text: text.replace('"seed": 0', '"seed": 1')),
+    "of a future version": ("cpmlho", RESULT, lambda text: text.replace('"status"', '"energy": 1.5,\n "status"')),
+    "no time": ("cpmlho", RESULT, lambda text: text.replace('"2026-01-02T03:05:45+00:00"', '"yesterday"')),
+    "a row cut short": ("cpmlho", HISTORY, lambda text: text.rpartition(",")[0]),
+    "no rows": ("cpmlho", HISTORY, lambda text: text.partition("\n")[0]),
+    "text for a number": ("cpmlho", HISTORY, lambda text: text.replace(",1.5,", ",nan,")),
+    "other columns": ("cpmlho", PLANES, lambda text: "a,b\n1,2\n"),
+    "another hyperparameter": ("cpmlho", HYPERPARAMETERS, lambda text: text.replace("dropout0", "drop`out0")),
+    "a trial is missing": ("random_search", TRIALS, lambda text: "\n".join(text.split("\n")[:2]) + "\n"),
 }
 
 
-def refused(folder: Path, path: Path) -> None:
-    done, lines = track(folder)
+@pytest.mark.parametrize(("method", "name", "change"), WRONG.values(), ids=WRONG)
+def test_a_damaged_file_is_one_line_and_the_other_runs_are_logged(
+    uri: str, tmp_path: Path, method: str, name: str, change: Callable[[str], str]
+) -> None:
+    write(tmp_path, result(seed=1))
+    path = write(tmp_path, result(method)) / name
+    path.write_text(change(whole := path.read_text()))
+    assert path.read_text() != whole
+    done, lines = track(tmp_path)
     assert not done
-    [line] = [line for line in lines if line.startswith(f"{path}: ")]
+    [line] = [line for line in lines if line.startswith(f"{path.parent}/")]
+    assert name in line
     assert "\n" not in line
-
-
-@pytest.mark.parametrize(("name", "change"), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_one_line_and_no_entry(
-    uri: str, tmp_path: Path, name: str, change: Callable[[str], str]
-) -> None:
-    folder = run_dir(tmp_path, result().key)
-    write_run(folder, result(), GRADIENT)
-    whole = (folder / name).read_text()
-    (folder / name).write_text(change(whole))
-    assert (folder / name).read_text() != whole
-    refused(tmp_path, folder / name)
-    assert MlflowClient(uri).get_experiment_by_name("cpmlho/mnist") is None, "something was logged"
-
-
-@pytest.mark.parametrize(
-    ("method", "name"), [("cpmlho", HISTORY), ("cpmlho", HYPERPARAMETERS), ("random_search", TRIALS)]
-)
-def test_a_table_that_is_gone_is_one_line_and_what_was_logged_stays(
-    uri: str, tmp_path: Path, method: str, name: str
-) -> None:
-    log_live(uri, tmp_path, result(method), SEARCH if name == TRIALS else GRADIENT, pytest.fail)
-    (before,) = live(uri)
-    path = run_dir(tmp_path, result(method).key) / name
-    path.unlink()
-    refused(tmp_path, path)
-    (after,) = live(uri)
-    assert after.info.run_id == before.info.run_id
+    assert [run.info.run_name for run in runs(uri)] == ["cpmlho seed1"]
 
 
 @pytest.mark.parametrize("damage", ["edited", "cut short", "gone"])
 def test_damaged_tables_are_one_line_and_the_summary_stays(uri: str, tmp_path: Path, damage: str) -> None:
-    write_run(run_dir(tmp_path, result().key), result(), GRADIENT)
+    write(tmp_path, result())
     make_tables(tmp_path)
     assert track(tmp_path)[0]
     (before,) = live(uri, "summary")
@@ -421,71 +344,197 @@ def test_damaged_tables_are_one_line_and_the_summary_stays(uri: str, tmp_path: P
         path.write_text("edited")
     else:
         (path if damage == "gone" else path.with_name("SHA256SUMS")).unlink()
-    refused(tmp_path, path.parent)
+    done, lines = track(tmp_path)
+    assert not done
+    assert [line for line in lines if line.startswith(f"{path.parent}: ")]
     with pytest.raises(ResultError, match=r"tables: .*; make the tables .*: python -m cpmlho tables"):
         tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     assert [run.info.run_id for run in runs(uri, "summary")] == [before.info.run_id]
 
 
-# Other ends of a tracker
-
-
-def test_a_summary_that_was_killed_does_not_stay_open(uri: str, tmp_path: Path) -> None:
-    """Also where the next one finds everything logged already."""
+def test_a_finished_summary_is_not_replaced_by_one_that_fails_or_is_empty(uri: str, tmp_path: Path) -> None:
+    protocol, lines = other_protocol(tmp_path), list[str]()
     make_tables(tmp_path)
-    assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    assert tracking.log_summary(protocol, tmp_path, pytest.fail)
     (before,) = live(uri, "summary")
-    store.Store(uri).begin("summary", "summary", "summary", {}, 0)
-    assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    shutil.rmtree(tmp_path / "mlruns")
+    (tmp_path / "mlruns").write_text("a file where a folder must be")
+    make_tables(tmp_path, "changed")
+    assert not tracking.log_summary(protocol, tmp_path, lines.append)
+    assert len(lines) == 1
+    for name in ("tables", "figures"):
+        shutil.rmtree(tmp_path / name)
+    assert not tracking.log_summary(protocol, tmp_path, lines.append)
+    assert "make them first" in lines[-1]
     assert [run.info.run_id for run in live(uri, "summary")] == [before.info.run_id]
-    assert sorted(run.info.status for run in runs(uri, "summary")) == ["FINISHED", "KILLED"]
 
 
-def test_an_interrupted_summary_is_closed_at_once(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_summary_is_closed_and_the_next_one_is_whole(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         raise SystemExit(143)
 
     make_tables(tmp_path)
-    monkeypatch.setattr(store.Store, "log", interrupted)
-    with pytest.raises(SystemExit):
-        tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(entry.Entry, "log", interrupted)
+        with pytest.raises(SystemExit):
+            tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     assert [run.info.status for run in runs(uri, "summary")] == ["KILLED"]
-
-
-@pytest.mark.parametrize("text", [None, "second"])
-def test_tags_that_were_edited_in_the_page_stop_nothing(uri: str, tmp_path: Path, text: str | None) -> None:
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    (before,) = live(uri)
-    client = MlflowClient(uri)
-    client.delete_tag(before.info.run_id, store.ATTEMPT)
-    if text:
-        client.set_tag(before.info.run_id, store.ATTEMPT, text)
-    log_live(uri, tmp_path, result(total_seconds=13.5), GRADIENT, pytest.fail)
-    (after,) = live(uri)
-    assert after.info.run_id != before.info.run_id
-
-
-def test_what_is_logged_is_there_at_the_end_also_where_mlflow_is_told_to_log_later(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log_live(uri, tmp_path, result(), GRADIENT, pytest.fail)
-    before = content(uri)
-    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
-    lines: list[str] = []
-    log_live(uri, tmp_path, result(), GRADIENT, lines.append)
-    assert lines == []
-    assert content(uri) == before
+    entry.Entry(entry.Store(uri, tmp_path), "summary", "summary", "summary", {}, 0)  # killed: nobody closes it
+    assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    (after,) = runs(uri, "summary")
+    assert (after.info.status, artifacts(uri, after).keys()) == ("FINISHED", MADE)
 
 
 @pytest.mark.slow
-def test_a_result_that_is_gone_when_the_tracker_comes_to_it_is_no_traceback(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_result_that_is_gone_when_it_is_to_be_logged_is_one_line(
+    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(process_module, "FAREWELL_SECONDS", 600)
-    process = tracking.TrackerProcess(uri, pytest.fail)
+    process = tracking.TrackerProcess(uri, tmp_path, pytest.fail)
     process.started(result().spec, {})
     process.finished(result(), tmp_path / "gone")
     (run,) = live(uri)
     assert run.info.status == "FAILED"
     assert run.data.tags["reason"].startswith(f"{tmp_path}/gone/{RESULT}: cannot be read: ")
-    assert "Traceback" not in capfd.readouterr().err
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+# What MLflow lacks
+
+
+def test_it_is_known_how_many_runs_are_missing(uri: str, tmp_path: Path) -> None:
+    protocol = other_protocol(tmp_path)
+    assert tracking.untracked(protocol, tmp_path) == ""
+    log_live(uri, tmp_path, result(), ("failed", "MLflow failed"))  # the run itself did not
+    for outcome in (result(), result("random_search"), result("random_search", 1)):
+        write(tmp_path, outcome)
+    log_live(uri, tmp_path, result("random_search", 1))
+    assert tracking.untracked(protocol, tmp_path) == "2 of 3 finished runs are missing in MLflow"
+    assert track(tmp_path)[0]
+    assert tracking.untracked(protocol, tmp_path) == ""
+    MlflowClient(uri).delete_run(live(uri)[0].info.run_id)
+    write(tmp_path, result("random_search", 1, total_seconds=7.0))  # made again, and MLflow has the earlier one
+    assert tracking.untracked(protocol, tmp_path) == "2 of 3 finished runs are missing in MLflow"
+    (tmp_path / "mlflow.db").write_text("not a database " * 1000)
+    lost = config.load(
+        [ROOT / "config.yaml"], {"results_dir": str(tmp_path), "tracking": {"uri": "sqlite:////dev/null/x"}}
+    )
+    assert tracking.untracked(lost, tmp_path).startswith("MLflow at sqlite:////dev/null/x cannot be read: ")
+
+
+def test_no_run_found_is_no_success(uri: str, tmp_path: Path) -> None:
+    assert track(tmp_path) == (False, [f"0 of 4 runs found in {tmp_path}/"])
+
+
+# A proxy or a login page
+
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    """Answers every request in one way; also what a proxy is asked."""
+
+    status, page = 200, "<!DOCTYPE html><html><body>Please log in</body></html>"
+
+    def answer(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.page)))
+        self.end_headers()
+        self.wfile.write(self.page.encode())
+
+    do_GET = do_POST = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def gate(status: int, page: str = Gate.page) -> Iterator[str]:
+    handler = type("Handler", (Gate,), {"status": status, "page": page})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine's, and no second try."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(entry.RETRIES, "0")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_a_page_instead_of_mlflow_is_named_and_not_quoted(tmp_path: Path, status: int) -> None:
+    with gate(status) as uri:
+        lines: list[str] = []
+        log_live(uri, tmp_path, result(), say=lines.append)
+    (line,) = lines
+    assert "the address answered HTML" in line or (status == 503 and "status 503 at every try: a proxy" in line)
+    assert line.endswith("?")
+    assert "log in" not in line
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_a_proxy_before_this_machine_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with gate(503) as proxy:
+        monkeypatch.setenv(variable, proxy)
+        lines: list[str] = []
+        log_live("http://localhost:9", tmp_path, result(), say=lines.append)
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        log_live("http://localhost:9", tmp_path, result(), say=lines.append)
+    first, second = lines
+    assert first.endswith(f"({variable} is set and applies to localhost; NO_PROXY=localhost exempts it)")
+    assert "refused" in second
+    assert "NO_PROXY" not in second
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_server_at_the_address_is_one_line(tmp_path: Path) -> None:
+    for status, page in ((404, '{"error": "no such route"}'), (200, "OK"), (200, "[]")):
+        with gate(status, page) as uri:
+            lines: list[str] = []
+            log_live(uri, tmp_path, result(), say=lines.append)
+        assert len(lines) == 1
+        assert lines[0].startswith(f"MLflow at {uri} fails, ")
+
+
+# The port of the page
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_port_that_is_taken_or_none_is_one_line(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    with pytest.raises(ConfigError, match=f"^port {taken} is taken; name another one: python -m cpmlho ui --port "):
+        tracking._free(taken)
+    monkeypatch.setenv("MLFLOW_PORT", str(taken))
+    with pytest.raises(ConfigError, match=f"^port {taken} is taken"):
+        tracking._free(None)
+    for wrong in ("http", "0", "65536", "-1"):
+        monkeypatch.setenv("MLFLOW_PORT", wrong)
+        with pytest.raises(ConfigError, match=f"^MLFLOW_PORT: must be a whole number from 1 to 65535, got '{wrong}'"):
+            tracking._free(None)
+
+
+def test_without_a_wish_the_next_free_port_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_PORT", raising=False)
+    first = tracking._free(None)
+    with socket.create_server(("127.0.0.1", first)):
+        assert tracking._free(None) > first
+
+
+def test_rows_of_an_interrupted_attempt_are_logged_again(uri: str, tmp_path: Path) -> None:
+    message = ("started", result().spec.model_dump(mode="json"), GRADIENT)
+    tracking.follow(uri, tmp_path, [message, ("failed", "interrupted")], pytest.fail)
+    (run,) = live(uri)
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "interrupted")
+    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "val_loss")) == EPOCHS
+    assert children(uri, run) == []

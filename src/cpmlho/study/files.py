@@ -186,3 +186,17 @@ def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
                 busy()
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def at_work(folder: Path) -> bool | None:
+    """Whether a process has a folder `locked`; None on a file system without locks."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False

@@ -1,8 +1,336 @@
-"""MLflow as a view of the runs: written while they go, rebuilt from their files, never a reason for a run to fail."""
+"""MLflow as a view of the runs: written while they train, rebuilt from their files, and no reason for a run to fail."""
 
-from cpmlho.study.tracking.place import tracking_uri
-from cpmlho.study.tracking.process import TrackerProcess
-from cpmlho.study.tracking.replay import log_run, log_summary, track, ui_link
-from cpmlho.study.tracking.tracker import Tracker
+from __future__ import annotations
 
-__all__ = ["Tracker", "TrackerProcess", "log_run", "log_summary", "track", "tracking_uri", "ui_link"]
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cpmlho.study.files import at_work
+from cpmlho.study.made import all_intact
+from cpmlho.study.plugins import load_plugins
+from cpmlho.study.protocol import Protocol
+from cpmlho.study.results import (
+    RESULT,
+    TRIALS,
+    Observer,
+    ResultError,
+    Row,
+    RunResult,
+    damaged,
+    own_tables,
+    read_result,
+    read_rows,
+    run_dir,
+)
+from cpmlho.study.spec import RunSpec
+from cpmlho.study.strict import ConfigError
+from cpmlho.study.tracking.entry import DIGEST, JOB_KEY, NOTE, Clock, Entry, RunEntry, Store, digest, now, run_files
+from cpmlho.study.tracking.place import SERVER, TRACKING_URI, command, database, one_line, shown, tracking_uri
+
+__all__ = ["TrackerProcess", "log_run", "log_summary", "serve", "track", "tracking_uri", "untracked"]
+
+FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
+INTERRUPTION_SECONDS = 5.0  # a person waits
+PROGRESS_SECONDS = 10.0  # between lines
+Say = Callable[[str], None]
+
+
+class TrackerProcess(Observer):
+    """Logs a run while it trains, in another process: importing MLflow or a slow store costs the run no time.
+
+    The run writes one JSON message per line and never waits, except for a while at its end. If it is killed, the pipe
+    closes, and the other process closes the entry as killed.
+    """
+
+    def __init__(self, uri: str, results: Path, say: Say, plugins: Sequence[str] = ()) -> None:
+        self._say = say
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import main; main()", str(results), *plugins],
+            env=os.environ | {TRACKING_URI: uri},  # it may hold a password, and arguments are visible to all
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the run, which tells how it ended
+        )
+
+    def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Pass on."""
+        self._send("started", spec.model_dump(mode="json"), tables)
+
+    def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: object) -> None:
+        """Pass on the rows; the network is among the run's files."""
+        self._send("evaluated", tables)
+
+    def finished(self, result: RunResult, folder: Path) -> None:
+        """Pass on, and wait until it is logged."""
+        self._send("finished", str(folder))
+        self._close(FAREWELL_SECONDS)
+
+    def failed(self, reason: str) -> None:
+        """Pass on, and wait until it is logged."""
+        self._send("failed", reason)
+        self._close(INTERRUPTION_SECONDS)
+
+    def _send(self, *message: Any) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):  # the other process has ended and said why
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def _close(self, seconds: float) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._say("MLflow takes too long, the run ends without it; `python -m cpmlho track` logs what is missing")
+
+
+def main() -> None:
+    """Log what standard input tells; the other end of `TrackerProcess`."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    results, *plugins = sys.argv[1:]
+    load_plugins(plugins)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:  # at once, so that the run never waits for a full pipe
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    whole = iter(lambda: lines.get().rpartition("\n")[0], "")  # the last one may be cut off
+    uri = os.environ[TRACKING_URI]
+    follow(uri, Path(results), map(json.loads, whole), lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say) -> None:
+    """Log one run; a run that ends without a last message was killed. A store that fails costs one line."""
+    messages = iter(messages)
+    try:
+        for _, spec, rows in messages:
+            with RunEntry(Store(uri, results), RunSpec.model_validate(spec), now) as entry:
+                entry.add(rows)
+                for name, content in messages:
+                    if name == "evaluated":
+                        entry.add(content)
+                    elif name == "finished":
+                        return entry.finish(read_result(Path(content) / RESULT), Path(content))
+                    else:
+                        return entry.end("FAILED", {"status": "failed", "reason": one_line(content, uri)}, now())
+                entry.end("KILLED", {"status": "killed"}, now())
+    except ResultError as error:  # not MLflow's fault
+        say(str(error))
+    except Exception as error:
+        say(_failure(error, uri))
+
+
+def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
+    """Log a finished run from its files, unless one of its `known` entries is whole and made from the same files.
+
+    Returns:
+        Whether it was logged now.
+
+    Raises:
+        ResultError: a file is missing, damaged, or not of this run; nothing was logged.
+    """
+    result = read_result(folder / RESULT)
+    tables = {path.name: read_rows(path) for path in own_tables(folder)}
+    for name, rows in tables.items():
+        tuned = result.hyperparameters.keys() if name in ("hyperparameters.csv", TRIALS) else set()
+        if lost := sorted(tuned - rows[0].keys() if rows else {"rows"}):
+            raise damaged(folder / name, f"no {', '.join(lost)}")
+    if result.spec.trials and len(tables.get(TRIALS, ())) != result.spec.trials:
+        raise damaged(folder / TRIALS, f"not the {result.spec.trials} trials of the run")
+    at, trials = _clock(result, folder), len(tables.get(TRIALS, ()))
+    if len(known) == 1 and store.holds(result.key.dataset, known[0], run_files(folder), trials):
+        return False
+    with RunEntry(store, result.spec, at) as entry:
+        entry.add(tables)
+        entry.finish(result, folder)
+    return True
+
+
+def _clock(result: RunResult, folder: Path) -> Clock:
+    """Return when each step was made, by the run's first and last moment; the time of the file if they are unknown."""
+    try:
+        ended = datetime.fromisoformat(result.ended).timestamp() if result.ended else (folder / RESULT).stat().st_mtime
+        began = max(ended - result.total_seconds, 0.0)
+        _ = datetime.fromtimestamp(began), datetime.fromtimestamp(ended)
+    except (ValueError, OverflowError) as error:
+        raise damaged(folder / RESULT, f"when it was made: {error}") from None
+    return lambda step: int(1000 * (began + (ended - began) * min(step / max(result.steps, 1), 1.0)))
+
+
+def track(protocol: Protocol, root: Path, say: Say) -> bool:
+    """Make MLflow show every finished run of the protocol, and the summary, as the files have them.
+
+    A second call changes nothing. An entry that is open although no process is at work on its run, as after a power
+    cut, is closed as killed.
+
+    Returns:
+        Whether there were runs, and MLflow now has each.
+    """
+    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
+    folders = {key: run_dir(results, key) for key in protocol.keys()}  # noqa: SIM118  (no mapping)
+    found = [key for key, folder in folders.items() if (folder / RESULT).exists()]
+    say(f"{len(found)} of {len(folders)} runs found in {protocol.results_dir}/")
+    logged, refused, said = 0, 0, time.monotonic()
+    try:
+        store = Store(uri, results)
+        known = _by_key(store, protocol)
+        for key, folder in folders.items():
+            entries = known.get(str(key), [])
+            if (busy := at_work(folder)) is False:
+                for entry in entries:
+                    store.close(key.dataset, entry)
+            if key not in found or busy:
+                continue
+            try:
+                logged += log_run(store, folder, entries)
+            except ResultError as error:
+                refused += 1
+                say(str(error))
+            if time.monotonic() - said > PROGRESS_SECONDS:
+                said = time.monotonic()
+                say(f"{found.index(key) + 1} of {len(found)} runs are done")
+        try:
+            summary = "with" if _summarise(store, results) else "without"
+        except ResultError as error:
+            refused, summary = refused + 1, "without"
+            say(str(error))
+    except Exception as error:
+        say(_failure(error, uri))
+        return False
+    if found:
+        say(f"{logged} runs logged, {len(found) - logged - refused} were there, {summary} tables and figures")
+    return bool(found) and not refused
+
+
+def untracked(protocol: Protocol, root: Path) -> str:
+    """Return how many of the protocol's finished runs MLflow lacks, as a clause; empty if it has all."""
+    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
+    folders = [run_dir(results, key) for key in protocol.keys()]  # noqa: SIM118
+    made = [digest(run_files(folder)) for folder in folders if (folder / RESULT).exists()]
+    try:
+        known = [entry for entries in _by_key(Store(uri, results), protocol).values() for entry in entries]
+    except Exception as error:
+        return f"MLflow at {shown(uri)} cannot be read: {one_line(error, uri)}"
+    lost = len({*made} - {entry.data.tags.get(DIGEST) for entry in known if entry.info.status == "FINISHED"})
+    return f"{lost} of {len(made)} finished runs are missing in MLflow" if lost else ""
+
+
+def _by_key(store: Store, protocol: Protocol) -> dict[str, list[Any]]:
+    """Return all entries of the protocol's datasets by key: one question instead of one for each run."""
+    found: dict[str, list[Any]] = {}
+    for entry in (entry for dataset in protocol.run.datasets for entry in store.entries(dataset)):
+        found.setdefault(entry.data.tags.get(JOB_KEY, ""), []).append(entry)
+    return found
+
+
+def log_summary(protocol: Protocol, root: Path, say: Say) -> bool:
+    """Log the tables and figures as they are now; if there are none, the summary stays as it is.
+
+    Returns:
+        Whether MLflow now has them.
+
+    Raises:
+        ResultError: some are missing or damaged; nothing was logged.
+    """
+    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
+    try:
+        done = _summarise(Store(uri, results), results)
+    except ResultError:
+        raise
+    except Exception as error:
+        say(_failure(error, uri))
+        return False
+    if not done:
+        say(f"no tables, figures or report in {protocol.results_dir}/: make them first")
+    return done
+
+
+def _summarise(store: Store, results: Path) -> bool:
+    all_intact(results)
+    paths = [results / "report.html", *results.glob("tables/[!.]*"), *results.glob("figures/[!.]*")]
+    files = {path.relative_to(results).as_posix(): path for path in sorted(paths) if path.is_file()}
+    entries = store.of("summary", "summary")
+    for entry in entries:  # what a killed process left open
+        store.close("summary", entry)
+    if not files or any(store.holds("summary", entry, files) for entry in entries):
+        return bool(files)
+    note = "Tables, figures and report over all runs, as the files were when they were last made."
+    tags = {NOTE: note, "mlflow.source.name": "python -m cpmlho summary"}
+    with Entry(store, "summary", "summary", "summary", tags, now()) as entry:
+        entry.attach(files)
+        table = files.get("tables/table1.csv")
+        rows = read_rows(table) if table else []
+        names = ["table1/{dataset}/{network}/{method}".format(**row) for row in rows]
+        means = {(re.sub(r"[^\w./ -]", "_", name), 0): row["mean"] for name, row in zip(names, rows, strict=True)}
+        entry.log(means, now)
+        entry.end("FINISHED", {"status": "done", DIGEST: digest(files)}, now())
+    return True
+
+
+def serve(protocol: Protocol, root: Path, port: int | None, say: Say) -> None:
+    """Serve MLflow's page until Ctrl-C and name its address once it answers; the address of a server is only named.
+
+    Raises:
+        ConfigError: there are no runs yet, or the port is taken or not a port.
+    """
+    uri, results, groups = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir, protocol.run.datasets
+    if uri.startswith(SERVER):
+        try:
+            return say(f"MLflow: {Store(uri, results).link(shown(uri).rstrip('/'), groups)}")
+        except Exception as error:
+            return say(f"MLflow: {shown(uri)}, which does not answer as it should: {one_line(error, uri)}")
+    if (store := database(uri)) and not store.exists():
+        raise ConfigError(f"{store}: there are no runs in MLflow yet; `make all` makes them, `make quick` small ones")
+    host, number = os.environ.get("MLFLOW_HOST", "127.0.0.1"), _free(port)
+    page = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}{os.environ.get('MLFLOW_STATIC_PREFIX', '')}"
+    link = Store(uri, results).link(page, groups)
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ  # a dozen processes for other uses
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not an argument, as it may hold a password
+    program = [command("mlflow"), "ui", "--host", host, "--port", str(number), "--workers", "1"]
+    server = subprocess.Popen(program, env=environment)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        while server.poll() is None:
+            with suppress(OSError), direct.open(f"{page}/health", timeout=5):
+                say(f"MLflow: {link}\nCtrl-C ends it.")
+                server.wait()
+            time.sleep(0.2)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _free(port: int | None) -> int:
+    """Return the port that `--port` or $MLFLOW_PORT asks for, else the first free one from 5000."""
+    text = os.environ.get("MLFLOW_PORT", "") if port is None else str(port)
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**16):
+        raise ConfigError(f"MLFLOW_PORT: must be a whole number from 1 to 65535, got {text!r}")
+    for number in [int(text)] if text else range(5000, 5100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(("127.0.0.1", number))
+            return number
+    raise ConfigError(f"port {text or 5000} is taken; name another one: python -m cpmlho ui --port 8080")
+
+
+def _failure(error: BaseException, uri: str) -> str:
+    return f"MLflow at {shown(uri)} fails, tracking stops here, results are not affected: {one_line(error, uri)}"

@@ -1,226 +1,384 @@
-"""What a run's entry in MLflow says: its name, tags, metrics and times, from its specification, rows and files."""
+"""What the project asks of MLflow: a store, one entry for each run, and what the entry says."""
 
 from __future__ import annotations
 
 import getpass
 import hashlib
 import json
+import logging
+import math
+import os
+import sqlite3
+import tempfile
 import time
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from cpmlho.study.results import (
-    HISTORY,
-    HYPERPARAMETERS,
-    METRICS,
-    NETWORK,
-    PLANES,
-    RESULT,
-    Row,
-    RunResult,
-    damaged,
-    own_tables,
-)
-from cpmlho.study.spec import RunSpec
-from cpmlho.study.tracking.store import NOTE
+from filelock import FileLock
 
+from cpmlho.study import results as files
+from cpmlho.study.results import HISTORY, HYPERPARAMETERS, METRICS, PLANES, TRIALS, Row, RunResult
+from cpmlho.study.spec import RunKey, RunSpec
+from cpmlho.study.tracking.place import TRACKING_URI, command, database, folder_name, one_line, shown
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+ENVIRONMENT = {  # read by MLflow's client; what the user has set stays
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",  # waits of 0, 2, 4, 8 and 16 seconds: a server may be restarted
+    RETRIES: "5",
+}
+LOCK_SECONDS = 60.0  # creating the tables takes 2 to 7
+BUSY_SECONDS = 20.0  # as long as MLflow waits for a busy SQLite
+
+JOB_KEY = "workflow.job_key"
 DIGEST = "files_sha256"
-LAYOUT = b"2"  # of an entry: another one here, and `track` writes every entry anew
+LAYOUT = b"3"  # of an entry: after a change here, `track` writes every entry again
+NOTE = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
+FINAL = [f"metrics.`final_{name}`" for name in ("val_loss", "test_loss", "train_loss", "val_acc", "test_acc")]
+WIDTHS = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 110, "duration": 80}  # pixels of a column, left to right
+WIDTHS |= dict.fromkeys([*FINAL, "tags.`seed`", "tags.`method`", "tags.`status`"], 110)
+VIEW = {  # what the link opens: these columns, the best run first
+    "selectedColumns": [*WIDTHS][3:],
+    "columnOrder": [*WIDTHS],
+    "columnWidths": WIDTHS,
+    "orderByKey": FINAL[0],
+    "orderByAsc": True,
+}
+LINK = "runs?viewStateShareKey=losses&workflowType=machine_learning"
 
 Tables = Mapping[str, Sequence[Row]]
+Points = Mapping[tuple[str, int], Any]  # by metric and step
+Clock = Callable[[int], int]  # from a step to milliseconds since the epoch
 
 
-class Times(NamedTuple):
-    """When a run did what, in milliseconds since the epoch.
+class StoreError(Exception):
+    """A store that cannot be used as it is; the message names the remedy."""
 
-    Attributes:
-        started, ended: of the run.
-        evaluations: by step and share of the training, each in [0, 1].
+
+class Store:
+    """An open store, and in it the experiments of one results folder; every method may raise what MLflow raises."""
+
+    def __init__(self, uri: str, results: Path) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            Path.home()
+        except RuntimeError:  # the user of a container may have none, and MLflow asks for it
+            os.environ["HOME"] = tempfile.gettempdir()
+        from mlflow import MlflowClient  # takes a second, and must come after the settings
+
+        if "MLFLOW_LOGGING_LEVEL" not in os.environ:  # a job's log is for the job
+            for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.uri, self._database = uri, database(uri)
+        if "?" in str(self._database):
+            raise StoreError("the path of a database must not contain ?; name another one with MLFLOW_TRACKING_URI")
+        self._prefix = f"cpmlho/{folder_name(results, uri)}/"
+        with self.alone():
+            if self._database is not None:
+                prepare(self._database)
+            self.client = MlflowClient(uri)
+            self.client.search_experiments(max_results=1)
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other processes of this project away from an SQLite file; a server sees to that itself."""
+        if self._database is None:
+            return nullcontext()
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{self._database}.lock", timeout=LOCK_SECONDS)
+
+    def entries(self, group: str, query: str = "") -> list[Any]:
+        """Return the entries, also nested ones, of a dataset or of the summary; deleted ones are left out."""
+        runs: list[Any] = []
+        token: str | None = ""
+        found = self.client.get_experiment_by_name(self._prefix + group)
+        while found is not None and token is not None:
+            page = self.client.search_runs([found.experiment_id], query, page_token=token or None)
+            runs, token = [*runs, *page], page.token or None
+        return runs
+
+    def of(self, group: str, key: str) -> list[Any]:
+        """Return the entries of a key."""
+        return self.entries(group, f"tags.`{JOB_KEY}` = '{key}'")
+
+    def trials(self, group: str, run: Any) -> list[Any]:
+        """Return the entries that are nested under another."""
+        return self.entries(group, f"tags.`{PARENT}` = '{run.info.run_id}'")
+
+    def close(self, group: str, run: Any) -> None:
+        """Close an entry that a dead process left open, and its open trials."""
+        if run.info.status == "RUNNING":
+            for each in (*self.trials(group, run), run):
+                if each.info.status == "RUNNING":
+                    self.client.set_terminated(each.info.run_id, "KILLED")
+
+    def remove(self, group: str, run: Any) -> None:
+        """Move an entry and its trials to MLflow's deleted ones; the entry last, so that the next call can resume."""
+        self.close(group, run)
+        for each in (*self.trials(group, run), run):
+            self.client.delete_run(each.info.run_id)
+
+    def holds(self, group: str, run: Any, paths: Mapping[str, Path], trials: int = 0) -> bool:
+        """Return whether an entry was made from these files, and still has all artifacts and trials."""
+        if run.info.status != "FINISHED" or run.data.tags.get(DIGEST) != digest(paths):
+            return False
+        if self._artifacts(run.info.run_id) != {name: path.stat().st_size for name, path in paths.items()}:
+            return False
+        return not trials or [each.info.status for each in self.trials(group, run)] == ["FINISHED"] * trials
+
+    def link(self, page: str, groups: Sequence[str]) -> str:
+        """Return the address on MLflow's page that opens the first group: metrics visible, the best run first."""
+        found = filter(None, (self.client.get_experiment_by_name(self._prefix + group) for group in groups))
+        number = next((each.experiment_id for each in found), None)
+        where = "experiments?workflowType=machine_learning" if number is None else f"experiments/{number}/{LINK}"
+        return f"{page}/#/{where}"
+
+    def experiment(self, group: str) -> str:
+        """Return the id of an experiment, which is made if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        name = self._prefix + group
+        if (found := self.client.get_experiment_by_name(name)) is None:
+            note = f"A view of the files under `{self._prefix[7:-1]}`. Trials are nested under their search."
+            tags = {NOTE: note, "mlflow.sharedViewState.losses": json.dumps(VIEW)}
+            try:
+                return str(self.client.create_experiment(name, self._database and artifacts(self._database), tags))
+            except MlflowException:  # a server has no lock: another process may have been faster
+                if (found := self.client.get_experiment_by_name(name)) is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            restore = f"{command('mlflow')} experiments restore --experiment-id {found.experiment_id}"
+            raise StoreError(
+                f"the experiment {name} was deleted in MLflow's page; bring it back with"
+                f" `{TRACKING_URI}={shown(self.uri)} {restore}`, then run `python -m cpmlho track`"
+            )
+        return str(found.experiment_id)
+
+    def _artifacts(self, run_id: str, folder: str = "") -> dict[str, int]:
+        found: dict[str, int] = {}
+        for item in self.client.list_artifacts(run_id, folder):
+            found |= self._artifacts(run_id, item.path) if item.is_dir else {item.path: item.file_size}
+        return found
+
+
+def artifacts(path: Path) -> str:
+    """Return where artifacts lie: next to the database, whatever the working directory is."""
+    return (path.resolve().parent / "mlruns" / "cpmlho").as_uri()
+
+
+def prepare(path: Path) -> None:
+    """Create the tables if there are none, and correct the artifacts' places if the database was moved.
+
+    MLflow would try for minutes to open a file of another kind. It cannot continue where a killed process left the
+    tables, so they are made elsewhere and copied in one transaction. It writes the place of its default experiment
+    into SQL without escaping. It keeps absolute paths: after a move it would write to the old place.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    here = artifacts(path)
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as target, target:
+        target.execute("BEGIN IMMEDIATE")
+        target.rollback()
+        if target.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            with tempfile.TemporaryDirectory() as folder:
+                SqlAlchemyStore(f"sqlite:///{folder}/new.db", "file:///mlruns")
+                with closing(sqlite3.connect(f"{folder}/new.db")) as source:
+                    source.backup(target)
+            default = f"{here.removesuffix('cpmlho')}0"
+            target.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (default,))
+        ours = "SELECT DISTINCT artifact_location FROM experiments WHERE name LIKE 'cpmlho/%'"
+        for (old,) in target.execute(ours).fetchall():
+            if old != here and old.startswith("file:") and old.endswith("/mlruns/cpmlho"):
+                for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+                    new, under = f"?2 || substr({column}, length(?1) + 1)", f"substr({column}, 1, length(?1)) = ?1"
+                    target.execute(f"UPDATE {table} SET {column} = {new} WHERE {under}", (old, here))
+
+
+class Entry:
+    """One entry while it is written; one that is left without `end` is closed as failed or killed.
+
+    An earlier finished entry of the key stays until this one is finished. Earlier open ones belong to dead processes.
     """
 
-    started: int
-    ended: int
-    evaluations: tuple[tuple[int, float], ...] = ()
+    def __init__(self, store: Store, group: str, name: str, key: str, tags: Mapping[str, str], started: int) -> None:
+        self._store, self._client, self._group, self._key, self._ended = store, store.client, group, key, False
+        with store.alone():
+            self._experiment = store.experiment(group)
+            for run in store.of(group, key):
+                if run.info.status != "FINISHED":
+                    store.remove(group, run)
+            self._id = self._create(name, {**tags, JOB_KEY: key}, started)
 
-    @classmethod
-    def now(cls) -> Self:
-        """Everything at this moment."""
-        now = int(time.time() * 1000)
-        return cls(now, now)
+    def __enter__(self) -> Self:
+        return self
 
-    @classmethod
-    def past(cls, result: RunResult, tables: Tables, folder: Path) -> Self:
-        """From what the result says; where it says nothing, from its file's time, which from an archive may be 0.
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not self._ended:
+            failed = isinstance(error, Exception)
+            reason = {"status": "not tracked", "reason": one_line(error or "", self._store.uri)}
+            os.environ[RETRIES] = "0"
+            with suppress(Exception):
+                self.end("FAILED" if failed else "KILLED", reason if failed else {"status": "killed"}, now())
 
-        Raises:
-            ResultError: it says no time.
-        """
+    def _create(self, name: str, tags: Mapping[str, str], started: int) -> str:
         try:
-            ended = _moment(result, "ended") or (folder / RESULT).stat().st_mtime
-            started = _moment(result, "started") or max(ended - result.total_seconds, 0)
-            _ = [datetime.fromtimestamp(moment, UTC) for moment in (started, ended)]
-        except (ValueError, OverflowError) as error:
-            raise damaged(folder / RESULT, f"when it was made: {error}") from None
-        rows = tables.get(HISTORY, ())
-        whole = float(rows[-1]["seconds"]) if rows else 0.0
-        shares = tuple((int(row["step"]), float(row["seconds"]) / whole if whole else 1.0) for row in rows)
-        return cls(int(started * 1000), int(ended * 1000), shares)
+            user = getpass.getuser()
+        except (KeyError, OSError):  # the user of a container may have no name
+            user = "unknown"
+        tags = {**tags, "mlflow.user": user, "mlflow.source.type": "LOCAL"}
+        return str(self._client.create_run(self._experiment, started, tags, name).info.run_id)
 
-    def after(self, share: float) -> int:
-        """When so much of the training was done."""
-        return self.started + int((self.ended - self.started) * min(share, 1.0))
+    def log(self, points: Points, at: Clock, params: Mapping[str, Any] | None = None, run_id: str = "") -> None:
+        """Log metrics and parameters; what is infinite or not a number is left out, NaN is kept."""
+        from mlflow.entities import Metric, Param
 
-    def at(self, step: int) -> int:
-        """When the values of a step were known: at the first evaluation from there on."""
-        index = bisect_left(self.evaluations, (step, 0.0))
-        return self.after(self.evaluations[index][1]) if index < len(self.evaluations) else self.ended
+        metrics = [
+            Metric(name, value, at(step), step)
+            for (name, step), value in points.items()
+            if isinstance(value, int | float) and not math.isinf(value)  # MLflow would turn inf into 1.8e308
+        ]
+        pairs = [Param(name, str(value)) for name, value in (params or {}).items()]
+        self._client.log_batch(run_id or self._id, metrics, pairs, synchronous=True)
+
+    def nest(self, name: str, tags: Mapping[str, str], points: Points, params: Mapping[str, Any], at: Clock) -> None:
+        """Log a finished trial; its steps count from 0."""
+        run_id = self._create(name, {**tags, PARENT: self._id}, at(0))
+        self.log(points, at, params, run_id)
+        self._client.set_terminated(run_id, "FINISHED", at(max(step for _, step in points)))
+
+    def attach(self, paths: Mapping[str, Path]) -> None:
+        """Log files as artifacts, by their names."""
+        for name, path in paths.items():
+            self._client.log_artifact(self._id, str(path), str(Path(name).parent) if "/" in name else None)
+
+    def end(self, status: str, tags: Mapping[str, str], ended: int) -> None:
+        """Set the last tags, close the entry, and keep one of its key: the newest finished one, else the newest."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self._id, tags=[RunTag(*each) for each in tags.items()], synchronous=True)
+        self._client.set_terminated(self._id, status, ended)
+        self._ended = True
+        runs = [run for run in self._store.of(self._group, self._key) if run.info.status != "RUNNING"]
+        runs.sort(key=lambda run: (run.info.status == "FINISHED", run.info.run_id == self._id))
+        for run in runs[:-1]:
+            self._store.remove(self._group, run)
+
+
+class RunEntry(Entry):
+    """The entry of one run; `at` tells when the values of a step were known, which is now while the run trains."""
+
+    def __init__(self, store: Store, spec: RunSpec, at: Clock) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self._spec, self._at = spec, at
+        self._curve: list[Row] = []  # rows of a search's history whose trial is not logged yet
+        self._step = 0  # where the next trial begins
+        key = str(RunKey(spec.dataset, spec.method, spec.seed))
+        content = spec.model_dump()
+        sums = content["data"].pop("sha256")
+        note = f"**{spec.method}** on **{spec.dataset}**, seed {spec.seed}: a view of the files in `runs/{key}`."
+        line = f"python -m cpmlho run {spec.dataset} {spec.method} {spec.seed}"
+        tags = {f"data.sha256.{name}": value for name, value in sums.items()} | nouns(spec)
+        super().__init__(store, spec.dataset, title(spec), key, {**tags, NOTE: note, "mlflow.source.name": line}, at(0))
+        self.log({}, at, dict(flatten(content)))
+        folder, profile = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"}), json.dumps(sums, sort_keys=True)
+        data = Dataset(spec.dataset, hashlib.sha256(profile.encode()).hexdigest()[:16], "local", folder, None, profile)
+        self._client.log_inputs(self._id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+    def add(self, tables: Tables) -> None:
+        """Log new rows: metrics against the step, and each trial as a nested run with its own curve."""
+        if found := curves(tables):
+            self.log(found, self._at)
+        self._curve += tables.get(HISTORY, ())
+        for row in tables.get(TRIALS, ()):
+            last, began = (int(row["trial"]) + 1) * self._spec.data.epochs, self._step
+            own = [each for each in self._curve if int(each["epoch"]) <= last]
+            self._curve = self._curve[len(own) :]
+            self._step = int(own[-1]["step"]) if own else began
+            points = {(name, int(each["step"]) - began): each[name] for each in own for name in METRICS}
+            points |= {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
+            values = {name: row[name] for name in self._spec.data.hyperparameters}
+            tags = {**nouns(self._spec), "status": str(row["status"])}
+            self.nest(f"trial{row['trial']}", tags, points, values, lambda step, began=began: self._at(began + step))  # type: ignore[misc]
+
+    def finish(self, result: RunResult, folder: Path) -> None:
+        """Log the result and the files, and close the entry; a diverged run is finished, with another status tag."""
+        ended, paths, commit = self._at(result.steps), run_files(folder), result.git_commit.removesuffix("-dirty")
+        values = {f"final_{name}": getattr(result.final, name) for name in METRICS}
+        values |= {"final_train_loss": result.train_loss, "best_val_loss": result.best.val_loss}
+        values |= result.model_dump(include={*TIMES, "peak_memory_mb"})
+        points = {(name, 0): value for name, value in values.items()}
+        if HYPERPARAMETERS not in paths:
+            points |= {(f"hyperparameter/{name}", result.steps): each for name, each in result.hyperparameters.items()}
+        self.log(points, lambda _: ended)
+        self.attach(paths)
+        tags = {"status": result.status, "device": result.device, "precision": result.precision}
+        tags |= {"mlflow.source.git.commit": commit, "commit": commit[:12]}
+        tags |= {"git.dirty": str(commit != result.git_commit).lower(), DIGEST: digest(paths)}
+        self.end("FINISHED", tags, ended)
+
+
+def now(_: int = 0) -> int:
+    """Return the time in milliseconds since the epoch."""
+    return int(time.time() * 1000)
 
 
 def title(spec: RunSpec) -> str:
-    """A run's name: method and seed, then what a variant changes, since a narrow column cuts off the end."""
-    base = spec.algorithm
-    if spec.method.startswith(f"{base}_"):
-        return f"{base} seed{spec.seed} {spec.method.removeprefix(f'{base}_')}"
-    return f"{spec.method} seed{spec.seed}"
+    """Return a run's name: method and seed, then the variant, since a narrow column cuts off the end."""
+    variant = f"_{spec.method}_".replace(f"_{spec.algorithm}_", "_").strip("_")
+    return f"{spec.algorithm} seed{spec.seed} {variant}".strip()
 
 
 def nouns(spec: RunSpec) -> dict[str, str]:
-    """What a run and its trials are grouped by."""
-    change = ", ".join(f"{name} {value}" for name, value in flatten(spec.changes))
-    return {
-        "method": spec.method,
-        "seed": str(spec.seed),
-        "dataset": spec.dataset,
-        "base": spec.algorithm,
-        "change": change or "none",
-        "precision": spec.precision,
-    }
+    """Return the tags that runs and their trials are grouped by."""
+    change = ", ".join(f"{name} {value}" for name, value in flatten(spec.changes)) or "none"
+    names = {"method": spec.method, "dataset": spec.dataset, "base": spec.algorithm, "precision": spec.precision}
+    return {**names, "seed": str(spec.seed), "change": change}
 
 
-def first_tags(spec: RunSpec, commit: str) -> dict[str, str]:
-    """The tags that a run begins with."""
-    return {
-        **nouns(spec),
-        **git(commit),
-        "config_hash": sha256(spec.model_dump_json(indent=1))[:12],
-        **source(f"run {spec.dataset} {spec.method} {spec.seed}"),
-        NOTE: f"**{spec.method}** on **{spec.dataset}**, seed {spec.seed}. Everything that decides its numbers is in"
-        f" `spec.json`; this entry is a view of the files under `runs/{spec.dataset}/{spec.method}/seed{spec.seed}`.",
-    }
-
-
-def last_tags(result: RunResult, folder: Path) -> dict[str, str]:
-    """The tags that say how a run ended; a diverged run is a finished one with another status."""
-    resolved = {"status": result.status, "device": result.device, "precision": result.precision}
-    return {**resolved, DIGEST: digest(run_files(folder)), **git(result.git_commit)}
-
-
-def points(tables: Tables) -> dict[tuple[str, int], Any]:
-    """The metrics in a run's rows, by name and step; what a run is judged by comes first."""
-    found = {(name, int(row["step"])): row[name] for name in METRICS for row in tables.get(HISTORY, ())}
+def curves(tables: Tables) -> dict[tuple[str, int], Any]:
+    """Return the metrics in a run's rows, by name and step; the losses come first."""
+    found: dict[tuple[str, int], Any] = {}
+    for row in tables.get(HISTORY, ()):
+        names = [*METRICS, *sorted(row.keys() - {*METRICS, "epoch", "step"})]
+        found |= {(name, int(row["step"])): row[name] for name in names}
     for row in tables.get(HYPERPARAMETERS, ()):
-        found |= {(f"hyperparameter/{name}", int(row["step"])): row[name] for name in row if name not in _INDEX}
-    return found | _planes(tables.get(PLANES, ()))
-
-
-def outcome(result: RunResult, tables_hold_values: bool) -> dict[tuple[str, int], Any]:
-    """The metrics of a run as a whole; `tables_hold_values`: the hyperparameters are in `points` already."""
-    values = {f"final_{name}": value for name, value in asdict(result.final).items()}
-    values |= {"best_val_loss": result.best.val_loss}
-    values |= result.model_dump(include={*TIMES, "peak_memory_mb"})
-    found = {(name, 0): value for name, value in values.items()}
-    if not tables_hold_values:
-        found |= {(f"hyperparameter/{name}", result.steps): value for name, value in result.hyperparameters.items()}
+        names = [name for name in row if name not in ("update", "step")]
+        found |= {(f"hyperparameter/{name}", int(row["step"])): row[name] for name in names}
+    for step, rows in groupby(tables.get(PLANES, ()), lambda row: int(row["step"])):
+        oldest, *_, newest = 2 * sorted(rows, key=lambda row: int(row["plane"]))
+        found |= {(f"planes/{name}", step): newest[name] for name in ("g", "gradient_share")}
+        found |= {("planes/newest_phi", step): newest["phi"]}  # its mu is the initial one
+        found |= {(f"planes/oldest_{name}", step): oldest[name] for name in ("phi", "mu")}
     return found
 
 
-def trial(row: Row) -> tuple[str, str, dict[str, Any], dict[tuple[str, int], Any]]:
-    """The name, status, hyperparameters and metrics of one trial."""
-    metrics = {(name, 0): row[name] for name in (*METRICS, "seconds")}
-    values = {
-        name: value for name, value in row.items() if name not in ("trial", "status") and (name, 0) not in metrics
-    }
-    return f"trial{row['trial']}", str(row["status"]), values, metrics
-
-
 def run_files(folder: Path) -> dict[str, Path]:
-    """The files of a run that its entry holds, by name."""
-    network = [folder / NETWORK] if (folder / NETWORK).exists() else []
-    return {path.name: path for path in (folder / RESULT, *own_tables(folder), *network)}
+    """Return the files of a run that its entry holds, by name."""
+    network = [path for path in [folder / files.NETWORK] if path.exists()]
+    return {path.name: path for path in (folder / files.RESULT, *files.own_tables(folder), *network)}
 
 
-def summary_files(folder: Path) -> dict[str, Path]:
-    """Tables, figures and report, by their paths under `folder`."""
-    paths = [folder / "report.html", *folder.glob("tables/[!.]*"), *folder.glob("figures/[!.]*")]
-    return {path.relative_to(folder).as_posix(): path for path in sorted(paths) if path.is_file()}
-
-
-def digest(files: Mapping[str, Path]) -> str:
-    """SHA-256 of what an entry is made from."""
+def digest(paths: Mapping[str, Path]) -> str:
+    """Return the SHA-256 of what an entry is made from."""
     found = hashlib.sha256(LAYOUT)
-    for name, path in files.items():
+    for name, path in paths.items():
         found.update(name.encode() + path.read_bytes())
     return found.hexdigest()
 
 
-def dataset(spec: RunSpec) -> dict[str, str]:
-    """The data that a run trains on, by name and checksums."""
-    sums = json.dumps(spec.data.sha256, sort_keys=True)
-    source = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"})
-    return {"name": spec.dataset, "digest": sha256(sums)[:16], "source": source, "profile": sums}
-
-
-def git(commit: str) -> dict[str, str]:
-    """The tags that name the code."""
-    clean = commit.removesuffix("-dirty")
-    return {"mlflow.source.git.commit": clean, "commit": clean[:12], "git.dirty": str(clean != commit).lower()}
-
-
-def source(command: str) -> dict[str, str]:
-    """The tags that say by whom and by which command of this project a run was made."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": f"python -m cpmlho {command}", "mlflow.source.type": "LOCAL"}
-
-
-def sha256(text: str) -> str:
-    """Of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a tree, each with its path."""
+    """Yield the leaves of a tree, each with its path."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-_INDEX = ("update", "step")
-
-
-def _planes(rows: Sequence[Row]) -> dict[tuple[str, int], Any]:
-    """The newest and the oldest active plane of each epoch, and what all share: few names, however many planes."""
-    epochs: dict[int, list[Row]] = {}
-    for row in rows:
-        epochs.setdefault(int(row["step"]), []).append(row)
-    found: dict[tuple[str, int], Any] = {}
-    for step, active in epochs.items():
-        active.sort(key=lambda row: int(row["plane"]))
-        found |= {(f"planes/{name}", step): active[-1][name] for name in ("g", "gradient_share")}
-        found |= {("planes/newest_phi", step): active[-1]["phi"]}  # its mu is as all begin
-        found |= {(f"planes/oldest_{name}", step): active[0][name] for name in ("phi", "mu")}
-    return found
-
-
-def _moment(result: RunResult, name: str) -> float | None:
-    text = getattr(result, name, None)
-    return datetime.fromisoformat(text).timestamp() if text else None

@@ -1,4 +1,4 @@
-"""Where runs are tracked: the store's address, how it may be shown, and the way from an error to its remedy."""
+"""Where runs are tracked: the address of the MLflow store, and what messages may say about it. No MLflow."""
 
 from __future__ import annotations
 
@@ -7,55 +7,78 @@ import re
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # variables that MLflow's client reads
-LOCAL = ("sqlite:", "file:")  # an @ in a path is no password
-LONGEST = 2000  # characters of an error; MLflow's remedies stand at its end
-PAGE = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # read by MLflow's client
+SERVER = ("http:", "https:")
+LOCAL = ("sqlite:", "file:")  # an @ in a path is not a password
+LONGEST = 2000  # characters of an error; MLflow puts its remedies at the end
+HTML = re.compile(r"<!doctype html|<html", re.IGNORECASE)
+CODE = re.compile(r"error code (\d+)|too many (\d+) error responses")
 
 
 def tracking_uri(configured: str | None, root: Path) -> str:
-    """The store to log to: the configured one, else $MLFLOW_TRACKING_URI, else `mlflow.db` under the project's root."""
+    """Return the configured store, else $MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root."""
     return configured or exported() or f"sqlite:///{root.resolve() / 'mlflow.db'}"
 
 
 def exported() -> str:
-    """The store that the environment names, if any; a secret of a CI often ends with a line break."""
+    """Return the store that the environment names, if any; the secret of a CI often ends with a line break."""
     return os.environ.get(TRACKING_URI, "").strip()
 
 
 def database(uri: str) -> Path | None:
-    """The file of an SQLite store."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    """Return the file of an SQLite store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def folder_name(results: Path, uri: str) -> str:
+    """Return the name of a results folder in a store, so that the same run in two folders has two entries.
+
+    Below the folder of an SQLite file, it is the relative path: a checkout that is moved keeps its entries. Otherwise
+    it is the whole path: several checkouts may log to one server.
+    """
+    store, results = database(uri), results.resolve()
+    home = store.resolve().parent if store else None
+    return str(results.relative_to(home) if home and results.is_relative_to(home) else results)
 
 
 def shown(uri: str) -> str:
-    """The store's address without user, password and options."""
+    """Return the store's address without user, password and options."""
     if uri.startswith(LOCAL):
         return uri
     return re.sub("//.*@", "//", uri).partition("?")[0]  # a password may hold any character, also @, / and ?
 
 
-def page(uri: str) -> str:
-    """The address of MLflow's page on the store: the server's own, or that of `mlflow ui` on this machine."""
-    return shown(uri).rstrip("/") if uri.startswith(("http:", "https:")) else PAGE
-
-
 def one_line(error: BaseException | str, uri: str) -> str:
-    """What an error says, on one line, without statements and secrets; of a very long one, its two ends."""
+    """Return what an error says on one line, without SQL, HTML and secrets; the middle of a long one is left out."""
     text = " ".join(str(error).partition("[SQL:")[0].split()) or type(error).__name__
+    status = next(filter(None, code.groups()), "") if (code := CODE.search(text)) else ""
+    if HTML.search(text):
+        text = f"the address answered HTML{f' (status {status})' * bool(status)}: a proxy or a login page?"
+    elif code and code[2]:
+        text = f"the address answered with status {status} at every try: a proxy, or an overloaded server?"
     text = text.replace(uri, shown(uri)).replace("<database_uri>", shown(uri))
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = text.replace("'mlflow ", f"'{command('mlflow')} ")
+    text = text.replace("'mlflow ", f"'{command('mlflow')} ") + _proxied(uri)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def command(name: str) -> str:
-    """The path of a program beside this Python, as a person would type it from here."""
+    """Return the path of a program beside this Python, as a person would type it from here."""
     path = Path(sys.executable).with_name(name)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _proxied(uri: str) -> str:
+    """Name the proxy variable that applies to a server, and how to exempt the server from it."""
+    host, scheme = (urlsplit(shown(uri)).hostname or "", uri.partition(":")[0]) if uri.startswith(SERVER) else ("", "")
+    proxy = next((name for name in (scheme, "all") if name in getproxies()), None)
+    if not host or proxy is None or proxy_bypass(host):
+        return ""
+    return f" ({proxy}_proxy is set and applies to {host}; NO_PROXY={host} exempts it)"
 
 
 def _secrets(uri: str) -> set[str]:
