@@ -88,6 +88,11 @@ def rules() -> Rules:
     return Rules.model_validate(yaml.safe_load(text))
 
 
+def readings_run(protocol: Protocol) -> list[str]:
+    """The methods of the readings of CPMLHO that the protocol runs."""
+    return [each.method for each in rules().readings if each.method in protocol.run.methods]
+
+
 class Case(NamedTuple):
     """What stands for CPMLHO and for what it is held against, where a claim is decided."""
 

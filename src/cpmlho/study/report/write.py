@@ -7,27 +7,50 @@ from pathlib import Path
 import pandas as pd
 
 from cpmlho.study.files import seal, write_text
+from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
+from cpmlho.study.report.along import KEY
 from cpmlho.study.report.figures import FIGURES, KINDS
 from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.frame import MISSING, Study
+from cpmlho.study.report.frame import MISSING, Study, read_csv
 from cpmlho.study.report.render import latex, markdown
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import ResultError
 
 
+def study_of(protocol: Protocol) -> Study:
+    """The study of a protocol; its tables are computed from the runs."""
+    return Study(protocol, lambda study, name: load(name).numbers(study))
+
+
+def written(protocol: Protocol) -> Study:
+    """The study of a protocol, with its tables as the verb `tables` has written them.
+
+    Raises:
+        ResultError: a table is missing, or they are of other runs than the protocol's.
+    """
+    folder = Path(protocol.results_dir) / "tables"
+    paths = {name: folder / f"{name}.csv" for name in TABLES}
+    intact(folder, [path.name for path in paths.values()], "tables")
+    tables = {name: read_csv(path) for name, path in paths.items()}
+    if list(tables["runs"][KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
+        raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
+    return Study(protocol, lambda study, name: load(name).numbers(study), tables)
+
+
 def write_tables(protocol: Protocol) -> str:
-    """Write every table of the registry to `tables` under the results; say so in a line.
+    """Write every table of the registry to `tables` under the results; return a line that says so.
 
     Raises:
         ResultError: there is no run at all, or a result file is damaged.
     """
-    study, folder = Study(protocol), Path(protocol.results_dir) / "tables"
+    study, folder = study_of(protocol), Path(protocol.results_dir) / "tables"
     there = int((study.runs["status"] != MISSING).sum())
     if not there:
         raise ResultError(
             f"{protocol.results_dir}/runs: none of the {len(study.runs)} runs of the protocol is there;"
-            " run them first: python -m cpmlho run DATASET METHOD SEED, or snakemake"
+            " run them first (python -m cpmlho run DATASET METHOD SEED, or snakemake), or unpack those of an archive"
+            " (python -m cpmlho unpack)"
         )
     content = {f"{name}.{kind}": text for name in TABLES for kind, text in _files(study, name)}
     for name, text in content.items():
@@ -49,14 +72,14 @@ def _files(study: Study, name: str) -> list[tuple[str, str]]:
 
 
 def write_figures(protocol: Protocol) -> str:
-    """Write every figure of the registry, and what it draws, to `figures` under the results; say so in a line.
+    """Write every figure of the registry, and its data, to `figures` under the results; return a line that says so.
 
     Raises:
         ResultError: a table is missing, or one along a run.
     """
     from cpmlho.study.report.figures.drawing import look, save
 
-    study, folder = Study.written(protocol), Path(protocol.results_dir) / "figures"
+    study, folder = written(protocol), Path(protocol.results_dir) / "figures"
     with look():
         for name in FIGURES:
             picture = load_figure(name)
@@ -68,14 +91,14 @@ def write_figures(protocol: Protocol) -> str:
 
 
 def write_page(protocol: Protocol) -> str:
-    """Write the report under the results; say so in a line.
+    """Write the page under the results; return a line that says so.
 
     Raises:
         ResultError: a table or a figure is missing.
     """
     from cpmlho.study.report.page import page
 
-    study, path = Study.written(protocol), Path(protocol.results_dir) / "report.html"
+    study, path = written(protocol), Path(protocol.results_dir) / "report.html"
     write_text(path, page(study))
     return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {len(TABLES)} tables, {len(FIGURES)} figures"
 

@@ -13,9 +13,9 @@ from cpmlho.study.report.figures import Picture
 from cpmlho.study.report.figures.drawing import PAGE, blank, explain
 from cpmlho.study.report.frame import LOSS, Study
 from cpmlho.study.report.paper import paper_effect
+from cpmlho.study.report.rules import readings_run
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of, style_of
-from cpmlho.study.report.tables.table1 import readings
 
 EXPLANATION = (
     "Final validation loss, paired by seed: mean and 95 % Student-t interval; left of 0, CPMLHO is lower."
@@ -25,7 +25,7 @@ EXPLANATION = (
 
 def data(study: Study) -> pd.DataFrame:
     """A row for each dataset, reading of CPMLHO and other method."""
-    rows, ours = [], readings(study)
+    rows, ours = [], readings_run(study.protocol)
     others = [name for name in study.protocol.run.methods if name not in ours]
     for dataset, reading, other in product(study.protocol.run.datasets, ours, others):
         found = paired(study.finished[study.finished["dataset"] == dataset], reading, other, LOSS)

@@ -1,0 +1,86 @@
+"""The answer in the README: the block between its markers, made from the tables of the published protocol.
+
+    python -m cpmlho.study.report.readme          write the block into README.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpmlho.study.files import write_text
+from cpmlho.study.protocol import load
+from cpmlho.study.report.answer import answer, differences, findings, headline, paper_row, value
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.write import written
+
+BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
+SHOWN = ("Verdicts", "Divergence", "For tuning", "Against CPMLHO")
+ROWS = {  # CPMLHO's loss minus that of
+    "Δ-STN, added to Δ-STN": ("cpmlho", PAPERS),
+    "no tuning, added to Δ-STN": ("cpmlho", "fixed"),
+    "Δ-STN, added to STN": ("cpmlho_uncentred", PAPERS),
+    "STN, added to STN": ("cpmlho_uncentred", "stn"),
+}
+
+
+def block(root: Path) -> str:
+    """The answer in Markdown, from the tables under `results` in this folder.
+
+    Raises:
+        ResultError: a table is missing or damaged.
+    """
+    study = _study(root, "published")
+    lines = [f"**{headline(study)}** {' '.join(answer(study))}", *_second_question(root), "", *_table(study), ""]
+    lines += [f"- **{keyword}.** {text}" for keyword, text in findings(study) if keyword in SHOWN]
+    return "\n".join(lines) + "\n"
+
+
+def _study(root: Path, name: str) -> Study:
+    protocol = load([root / "config.yaml", root / "workflow" / f"{name}.yaml"])
+    run = protocol.model_copy(
+        update={
+            "results_dir": str(root / protocol.results_dir),
+            "multiverse": protocol.multiverse and str(root / protocol.multiverse),
+        }
+    )
+    return written(run)
+
+
+def _table(study: Study) -> Iterator[str]:
+    datasets = study.protocol.run.datasets
+    yield f"| final validation loss of CPMLHO minus that of | {' | '.join(map(study.folder, datasets))} |"
+    yield f"|{'---|' * (1 + len(datasets))}"
+    yield f"| *the paper: Δ-STN* | {' | '.join(paper_row(study))} |"
+    for words, (method, other) in ROWS.items():
+        rows = differences(study, method, other).set_index("dataset", drop=False)
+        cells = [value(rows.loc[name]) + f", n = {rows.loc[name, 'difference_n_seeds']}" for name in datasets]
+        yield f"| {words} | {' | '.join(cells)} |"
+    matched = study.table("matched")
+    rows = matched[matched["method"] == "cpmlho_uncentred"].set_index("dataset", drop=False)
+    cells = [value(rows.loc[name]) + f", n = {rows.loc[name, 'difference_n_seeds']}" for name in datasets]
+    yield f"| Δ-STN at equal training loss, added to STN | {' | '.join(cells)} |"
+
+
+def _second_question(root: Path) -> Iterator[str]:
+    """Where tuning matters, once the runs on little data have been made."""
+    if not (root / "results" / "small_data" / "tables").is_dir():
+        return
+    study = _study(root, "small_data")
+    rows = differences(study, "cpmlho", PAPERS)
+    said = [f"{value(row, 'test')} on {study.folder(row.dataset)}" for row in rows.itertuples()]
+    yield ""
+    yield f"**Where tuning matters**, on little data, CPMLHO's final test loss minus Δ-STN's is {' and '.join(said)}."
+
+
+def main() -> None:
+    """Write the block into README.md."""
+    path = Path("README.md")
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    write_text(path, f"{before}{BEGIN}\n{block(Path())}{end}{after}")
+
+
+if __name__ == "__main__":
+    main()
