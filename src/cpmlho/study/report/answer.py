@@ -23,6 +23,7 @@ from cpmlho.study.results import ResultError
 
 CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
+ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
 PLURAL = {DEPENDS: "depend on a choice"}
 FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
 
@@ -89,8 +90,8 @@ def _centred(study: Study) -> str:
         return ""
     halves, folders = rows["paper_difference"].abs() / 2, _and(map(study.folder, rows["dataset"]))
     level = (rows["difference_ci_low"] > -halves) & (rows["difference_ci_high"] < halves)
-    said = "they leave the final validation loss unchanged" if level.all() else "they change the final validation loss"
-    text = f"Added to Δ-STN, the method that the paper compares with, {said} on {folders}"
+    said = "leave the final validation loss unchanged" if level.all() else "change the final validation loss"
+    text = f"Added to Δ-STN, the method that the paper compares with, the additions {said} on {folders}"
     ruled_out = (rows["difference_ci_low"] > -halves).all()
     return f"{text}; gains half as large as the paper's are ruled out." if ruled_out else f"{text}."
 
@@ -114,9 +115,13 @@ def _uncentred(study: Study) -> str:
     if matched.empty or (matched["difference_ci_high"] < 0).any():
         return f"{text}, but so does STN without the additions."
     return (
-        f"{text}, but so does STN without the additions: that network takes larger steps, and at equal training loss the"
-        " lead is gone."
+        f"{text}, but so does STN without the additions: that network takes larger steps, and at equal training loss"
+        " the lead is gone."
     )
+
+
+def _name(method: str) -> str:
+    return ON.get(method, label_of(method))
 
 
 def _of(rows: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -139,8 +144,8 @@ def _setting(study: Study) -> str:
         return ""
     most = max(abs(mnist["difference_ci_low"].iloc[0]), abs(mnist["difference_ci_high"].iloc[0]))
     return (
-        f"Nor could this setting show much: after {int(own['epochs'].iloc[0])} epochs the network still underfits, and on"
-        f" MNIST tuning Δ-STN's network with CPMLHO changes the loss by less than {ceil(1000 * most) / 1000:g}."
+        f"Nor could this setting show much: after {int(own['epochs'].iloc[0])} epochs the network still underfits, and"
+        f" on MNIST tuning Δ-STN's network with CPMLHO changes the loss by less than {ceil(1000 * most) / 1000:g}."
     )
 
 
@@ -152,18 +157,17 @@ def _verdicts(study: Study) -> str:
     registered, robust = claims["registered"].value_counts(), claims["robust"].value_counts()
 
     def said(counts: pd.Series[int], names: list[str]) -> str:
-        return ", ".join(f"{counts[name]} {PLURAL.get(name, name)}" for name in names if counts.get(name))
+        return ", ".join(f"{counts.get(name, 0)} {PLURAL.get(name, name)}" for name in names)
 
     held = ["reproduced", "not reproduced", "inconclusive"]
     text = (
-        f"The paper's {len(rules().claims)} claims in {len(claims)} cases, by how the method is read, what it is compared"
-        f" with, and the split. By the registered rules: {said(registered, held)}. By stricter rules, made after the results were"
-        f" known, that can only take claims away: {said(robust, [held[0], DEPENDS, *held[1:], UNFAIR])}."
+        f"{len(rules().claims)} claims in {len(claims)} cases, by how the method is read, what it is compared with, and"
+        f" the split. Registered rules: {said(registered, held)}. Stricter rules, made after the results were known:"
+        f" {said(robust, [held[0], DEPENDS, *held[1:], UNFAIR])}."
     )
-    lost = claims[(claims["registered"] == "reproduced") & (claims["robust"] == DEPENDS)]
-    if len(lost) and "reproduced" not in set(claims["robust"]):
-        text += f" Each of the {len(lost)} reproduced ones depends on a choice, such as leaving diverged runs out."
-    return text + (f" Values and ranking together: {_and(dict.fromkeys(joint['robust']))}." if len(joint) else "")
+    if len(joint):
+        text += f" The paper's values and ranking together: {_and(dict.fromkeys(joint['robust']))}."
+    return text
 
 
 def _power(study: Study) -> str:
@@ -171,20 +175,29 @@ def _power(study: Study) -> str:
     if not _decided(rows):
         return ""
     shares = rows["detectable"] / rows["paper_difference"].abs()
-    found = (f"{number(row.detectable, 5)} on {study.folder(row.dataset)}" for row in rows.itertuples())
-    return (
-        f"CPMLHO's loss minus Δ-STN's, in Δ-STN's network, is {_each(study, rows)}. With"
-        f" {int(rows['difference_n_seeds'].min())} seeds the smallest detectable difference is {_and(found)},"
-        f" {_and(FRACTIONS.get(round(1 / share), f'{share:.0%}') for share in shares)} of the paper's."
+    found = (
+        f"{number(least, 5)} on {study.folder(name)}"
+        for name, least in rows.set_index("dataset")["detectable"].items()
     )
+    return (
+        f"The loss of CPMLHO on Δ-STN minus Δ-STN's is {_each(study, rows)}. With"
+        f" {int(rows['difference_n_seeds'].min())} seeds the smallest detectable difference is {_and(found)},"
+        f" {_and(map(_fraction, shares))} of the paper's."
+    )
+
+
+def _fraction(share: float) -> str:
+    return (share and FRACTIONS.get(round(1 / share))) or f"{share:.0%}"
 
 
 def _step_size(study: Study) -> str:
     rows = study.table("matched")
-    said = [f"{label_of(name)} {_each(study, own)}" for name in (UNCENTRED, STN) if len(own := _of(rows, name))]
+    said = [f"{_name(name)} {_each(study, own)}" for name in (UNCENTRED, STN) if len(own := _of(rows, name))]
     if not said:
         return ""
-    return f"Validation loss minus Δ-STN's at equal training loss, interpolated between learning rates: {'; '.join(said)}."
+    return (
+        f"Validation loss minus Δ-STN's at equal training loss, interpolated between learning rates: {'; '.join(said)}."
+    )
 
 
 def divergence(study: Study) -> pd.DataFrame:
@@ -202,11 +215,11 @@ def _divergence(study: Study) -> str:
         own = rows[(rows["dataset"] == dataset) & rows["method"].isin(methods)]
         if own["diverged"].sum():
             each = (
-                f"{label_of(method)} in "
+                f"{_name(str(method))} in "
                 + _and(f"{row.diverged} of {row.runs} runs on {row.processor}" for row in part.itertuples())
                 for method, part in own.groupby("method", sort=False)
             )
-            said.append(f"On {study.folder(dataset)} training diverges: {', '.join(each)}.")
+            said.append(f"On {study.folder(dataset)} some seeds diverge: {', '.join(each)}.")
     return " ".join(said)
 
 
@@ -233,12 +246,13 @@ def _starts(study: Study) -> str:
         return ""
     losses = study.finished.groupby("method")[LOSS].mean()
     said = []
+    methods = {reading.name: reading.method for reading in rules().readings}
     for reading, own in tests.groupby("reading", sort=False):
         ends = "/".join(f"{estimate:.1g}" if estimate < 0.01 else f"{estimate:.3f}" for estimate in own["estimate"])
         first, last = (number(losses[name], 3) for name in own["method"].iloc[[0, -1]])
-        said.append(f"{ends} ({reading}; loss {first} from the first, {last} from the last)")
+        said.append(f"{_name(methods[str(reading)])} ends at {ends} (loss {first} to {last})")
     starts = "/".join(dict.fromkeys(tests["method"].str.rpartition("_")[2]))
-    return f"From dropout0 = {starts} the paper ends at about 0.05 each time. Here it ends at {' and '.join(said)}."
+    return f"From dropout0 = {starts} the paper always ends near 0.05; here {_and(said)}."
 
 
 def _splits(study: Study) -> str:
@@ -247,7 +261,7 @@ def _splits(study: Study) -> str:
         return ""
     tuned = rows[rows["method"].isin([CENTRED, PAPERS]) & (rows["other"] == "fixed")]
     said = [
-        f"{label_of(str(method))} {_each(study, better, 'random_difference')}"
+        f"{_name(str(method))} {_each(study, better, 'random_difference')}"
         for method, own in tuned.groupby("method", sort=False)
         if len(better := own[own["random_difference_ci_high"] < 0])
     ]
@@ -301,4 +315,3 @@ def paper_row(study: Study) -> list[str]:
     """The difference between CPMLHO and Δ-STN that the paper prints, for each dataset."""
     effects = (paper_effect(dataset, "cpmlho", PAPERS, "val_loss") for dataset in study.protocol.run.datasets)
     return ["–" if effect is None else number(effect, 3, "+") for effect in effects]
-

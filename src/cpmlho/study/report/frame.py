@@ -30,8 +30,8 @@ _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric i
 _NAMED = {"dataset", "method", "seed", "changes"}  # what a specification is called, which decides no number
 # Columns that look like numbers in a csv file but are text, or are whole numbers with gaps.
 _TYPES = {
-    **dict.fromkeys(("paper", "against", "comparator", "git_commit", "data_digest", "versions_digest"), "str"),
-    **dict.fromkeys(("config_digest", "settings_digest"), "str"),
+    **dict.fromkeys(("paper", "against", "comparator", "choices", "git_commit"), "str"),
+    **dict.fromkeys(("data_digest", "versions_digest", "config_digest", "settings_digest"), "str"),
     **dict.fromkeys(("steps", "trials"), "Int64"),
 }
 
@@ -115,8 +115,7 @@ def framed(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def read_csv(source: Path) -> pd.DataFrame:
     """A table that `tables` has written, with the types of its columns."""
     rows = pd.read_csv(source, dtype=_TYPES)
-    words = ("paper", "comparator", "choices", "changes")
-    return rows.fillna({name: "" for name in words if name in rows})
+    return rows.fillna({name: "" for name in ("paper", "comparator", "choices") if name in rows})
 
 
 def _keys(runs: pd.DataFrame) -> list[RunKey]:

@@ -15,7 +15,7 @@ from cpmlho.study.results import HISTORY, HYPERPARAMETERS
 STEPS = 200  # by which the paper has CPMLHO's hyperparameters at their best
 # How "200 steps" and the distance between rates can be read; the first is the registered one.
 COUNTED = {"": "update", "_iterations": "step"}  # by the column of hyperparameters.csv that counts
-SCALES: dict[str, Callable[[Array], Array]] = {"": lambda rates: rates, "_logit": logit}
+SCALES: dict[str, Callable[[Array], Array]] = {"": np.asarray, "_logit": logit}
 WAYS = [f"{what}_by_200{scale}{counted}" for what in ("share", "moved") for scale in SCALES for counted in COUNTED]
 MEASURED = (*WAYS, "retreat", "course_val_loss")
 
@@ -63,7 +63,7 @@ def measured(study: Study, methods: set[str]) -> pd.DataFrame:
 def _moves(path: pd.DataFrame) -> tuple[float, ...]:
     rates = path.filter(regex="^dropout").dropna(axis=1)  # of this dataset
     ways = [
-        way(rates.apply(lambda rate: scale(rate.to_numpy(dtype=float))), int((path[column] < STEPS).sum()))
+        way(pd.DataFrame(scale(rates.to_numpy(dtype=float)), columns=rates.columns), int((path[column] < STEPS).sum()))
         for scale in SCALES.values()
         for column in COUNTED.values()
     ]

@@ -1,6 +1,6 @@
-"""The answer in the README: the block between its markers, made from the tables of the published protocol.
+"""The answer in the README, made from the tables of the published protocol.
 
-    python -m cpmlho.study.report.readme          write the block into README.md
+`python -m cpmlho.study.report.readme` writes it between its markers in README.md.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from cpmlho.study.report.write import written
 
 BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
 SHOWN = ("Verdicts", "Divergence", "For tuning", "Against CPMLHO")
-ROWS = {  # CPMLHO's loss minus that of
-    "Δ-STN, added to Δ-STN": ("cpmlho", PAPERS),
-    "no tuning, added to Δ-STN": ("cpmlho", "fixed"),
-    "Δ-STN, added to STN": ("cpmlho_uncentred", PAPERS),
-    "STN, added to STN": ("cpmlho_uncentred", "stn"),
+ROWS = {
+    "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
+    "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
+    "CPMLHO on STN, minus Δ-STN": ("cpmlho_uncentred", PAPERS),
+    "CPMLHO on STN, minus STN": ("cpmlho_uncentred", "stn"),
 }
+MATCHED = "CPMLHO on STN, minus Δ-STN, at equal training loss"
 
 
 def block(root: Path) -> str:
@@ -49,18 +50,16 @@ def _study(root: Path, name: str) -> Study:
 
 
 def _table(study: Study) -> Iterator[str]:
-    datasets = study.protocol.run.datasets
-    yield f"| final validation loss of CPMLHO minus that of | {' | '.join(map(study.folder, datasets))} |"
+    datasets, matched = study.protocol.run.datasets, study.table("matched")
+    found = {words: differences(study, *pair) for words, pair in ROWS.items()}
+    found[MATCHED] = matched[matched["method"] == "cpmlho_uncentred"]
+    yield f"| difference in final validation loss, 95 % interval, seeds | {' | '.join(map(study.folder, datasets))} |"
     yield f"|{'---|' * (1 + len(datasets))}"
-    yield f"| *the paper: Δ-STN* | {' | '.join(paper_row(study))} |"
-    for words, (method, other) in ROWS.items():
-        rows = differences(study, method, other).set_index("dataset", drop=False)
-        cells = [value(rows.loc[name]) + f", n = {rows.loc[name, 'difference_n_seeds']}" for name in datasets]
+    yield f"| *the paper: CPMLHO minus Δ-STN* | {' | '.join(paper_row(study))} |"
+    for words, rows in found.items():
+        by_dataset = rows.set_index("dataset")
+        cells = [f"{value(row)}, n = {row.difference_n_seeds}" for row in by_dataset.loc[datasets].itertuples()]
         yield f"| {words} | {' | '.join(cells)} |"
-    matched = study.table("matched")
-    rows = matched[matched["method"] == "cpmlho_uncentred"].set_index("dataset", drop=False)
-    cells = [value(rows.loc[name]) + f", n = {rows.loc[name, 'difference_n_seeds']}" for name in datasets]
-    yield f"| Δ-STN at equal training loss, added to STN | {' | '.join(cells)} |"
 
 
 def _second_question(root: Path) -> Iterator[str]:

@@ -123,4 +123,3 @@ def _measured_by(claim: Claim, suffix: str) -> Claim:
         for test in claim.tests
     ]
     return claim.model_copy(update={"tests": tests})
-

@@ -19,8 +19,8 @@ HEADER = ["Claim", "Case", "Dataset", "Test", "Estimate", "Interval", "Level", "
 CAPTION = (
     "Differences, and values compared with a bound: mean over seeds and Student-t interval. Numbers that the paper"
     " prints: our mean, and the interval in which one further seed would lie. Each interval has its level after Holm's"
-    " correction over the tests of its claim, and decides alone; p counts all flips of signs. Final rates are compared on"
-    " the logit scale. ±: the smallest effect of interest, half of the difference that the paper prints."
+    " correction over the tests of its claim, and decides alone; p counts all flips of signs. Final rates are compared"
+    " on the logit scale. ±: the smallest effect of interest, half of the difference that the paper prints."
 )
 
 

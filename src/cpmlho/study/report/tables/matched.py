@@ -16,10 +16,10 @@ from cpmlho.study.report.tables import Table
 from cpmlho.study.report.tables.step_size import at_rates
 
 CAPTION = (
-    "Larger steps make more progress in the same number of epochs, so methods are compared at equal training loss. Of the"
-    " learning rates that a method ran with, the two are used whose mean training losses lie on either side of Δ-STN's."
-    " For each seed the line through its two runs is read at Δ-STN's training loss of that seed, which a seed's own two"
-    " runs need not bracket. Exploratory: no claim is decided by these runs."
+    "Larger steps make more progress in the same number of epochs, so methods are compared at equal training loss. Of"
+    " the learning rates that a method ran with, the two are used whose mean training losses lie on either side of"
+    " Δ-STN's. For each seed the line through its two runs is read at Δ-STN's training loss of that seed, which a"
+    " seed's own two runs need not bracket. Exploratory: no claim is decided by these runs."
 )
 
 

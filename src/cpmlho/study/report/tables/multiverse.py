@@ -21,11 +21,11 @@ from cpmlho.study.spec import RunSpec
 FELL = 0.8  # of its first value: to where the cutting planes of an admissible reading have brought g
 ALIKE = set(RunSpec.model_fields) - {"method", "seed", "changes", "algorithm", "settings"}
 CAPTION = (
-    "Each row is CPMLHO with both of its parts, with another choice where the paper leaves one open: its final validation"
-    " loss minus Δ-STN's with the same training and split, and minus that of its own baseline, the same network without"
-    " the two parts; paired by seed, 95 % Student-t intervals, not corrected for multiple comparisons. Admissible: no"
-    " seed diverged, and g, which the cutting planes bound, fell by a fifth or more in every layer; not known after one"
-    " epoch, as g is recorded at the end of each."
+    "Each row is CPMLHO with both of its parts, with another choice where the paper leaves one open: its final"
+    " validation loss minus Δ-STN's with the same training and split, and minus that of its own baseline, the same"
+    " network without the two parts; paired by seed, 95 % Student-t intervals, not corrected for multiple comparisons."
+    " Admissible: no seed diverged, and g, which the cutting planes bound, fell by a fifth or more in every layer; not"
+    " known after one epoch, as g is recorded at the end of each."
 )
 
 
@@ -130,8 +130,8 @@ def sentence(dataset: str, rows: pd.DataFrame) -> str:
     """What the specifications show on one dataset."""
     counts = [int(each.sum()) for each in sides(rows)]
     return (
-        f"{dataset}: of {len(rows)} specifications, {counts[0]} end below Δ-STN, {counts[1]} below their own baseline and"
-        f" {counts[2]} above it; in {int((rows['diverged'] > 0).sum())} a seed diverged, and"
+        f"{dataset}: of {len(rows)} specifications, {counts[0]} end below Δ-STN, {counts[1]} below their own baseline"
+        f" and {counts[2]} above it; in {int((rows['diverged'] > 0).sum())} a seed diverged, and"
         f" {int(rows['admissible'].sum())} are admissible."
     )
 

@@ -26,10 +26,10 @@ DEPENDS, UNFAIR, UNASKED = "depends on a choice", "not counted", "not registered
 COLUMNS = ["claim", *CASE, "registered", "robust", "choices", "evidence"]
 JOINT_STATEMENT = "One way to read the method gives the values of Table 1 and their ranking (C1 and C2 together)."
 CAPTION = (
-    "The robust rules were made after the results were known and can only take claims away: cases that are unfair to the"
-    " paper are not counted, a diverged run is the worst outcome, every difference has a smallest effect, and a claim"
-    " that holds only with one choice where the paper leaves one open is marked with that choice. J: values and ranking"
-    " together."
+    "The robust rules were made after the results were known and can only take claims away: cases that are unfair to"
+    " the paper are not counted, a diverged run is the worst outcome, every difference has a smallest effect, and a"
+    " claim that holds only with one choice where the paper leaves one open is marked with that choice. J: values and"
+    " ranking together."
 )
 
 
@@ -61,7 +61,8 @@ def _robust(
     if reason := unfair(claim, case):
         return {"robust": UNFAIR, "choices": "", "evidence": reason}
     strict = next(parts for choice, parts in made if choice.name == SMALL)
-    verdict, choice, evidence = verdict_of(strict), "", in_words(study, strict)
+    verdict: str = verdict_of(strict)
+    choice, evidence = "", in_words(study, strict)
     if registered == "not reproduced":
         verdict = "not reproduced"
     elif registered == "inconclusive" and verdict != "not reproduced":
@@ -81,7 +82,8 @@ def in_words(study: Study, parts: pd.DataFrame) -> str:
     quantity = str(row["quantity"]).partition("_by_200")
     dataset, test, effect, bounds = words(study, {**row, "quantity": "".join(quantity[:2])})
     if isnan(row["ci_low"]) and row["n_seeds"]:
-        return f"{dataset}, {test.words}: in {row['estimate']:.0f} of {row['n_seeds']} seeds, sign test p = {row['p']:.2f}"
+        wins = f"in {row['estimate']:.0f} of {row['n_seeds']} seeds"
+        return f"{dataset}, {test.words}: {wins}, sign test p = {row['p']:.2f}"
     return f"{dataset}, {test.words}: {effect} {bounds}, n={row['n_seeds']}"
 
 

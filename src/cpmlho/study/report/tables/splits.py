@@ -15,10 +15,10 @@ from cpmlho.study.report.stats import pairs, summarise
 from cpmlho.study.report.tables import Table
 
 CAPTION = (
-    "Final validation loss minus that of another method, paired by seed, with 95 % Student-t intervals: on the last part"
-    " of the training file, which is the same for every seed, and on random parts, one per seed. SD: standard deviation"
-    " of the other method's loss over seeds (over splits and seeds for random parts). Test: the same difference in test"
-    " loss."
+    "Final validation loss minus that of another method, paired by seed, with 95 % Student-t intervals: on the last"
+    " part of the training file, which is the same for every seed, and on random parts, one per seed. SD: standard"
+    " deviation of the other method's loss over seeds (over splits and seeds for random parts). Test: the same"
+    " difference in test loss."
 )
 
 

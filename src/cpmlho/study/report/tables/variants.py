@@ -64,9 +64,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "Difference": lambda row: number(row["difference"], sign="+"),
         "95 % interval": lambda row: interval(row["ci_low"], row["ci_high"]),
         "Equivalent": equivalent,
-        "n": lambda row: (
-            statuses[row["dataset"], row["variant"]].removeprefix("n=") or str(row["n_seeds"])
-        ),
+        "n": lambda row: statuses[row["dataset"], row["variant"]].removeprefix("n=") or str(row["n_seeds"]),
     }
     return listed(study, "Variants", columns, frame, CAPTION, study.runs)
 

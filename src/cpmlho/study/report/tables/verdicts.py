@@ -20,9 +20,9 @@ DECISIONS = ("fails", "undecided", "holds", "calibrated")  # a verdict rests on 
 CASE = ["reading", "comparator", "split"]
 HEADER = ["Claim", "Reading", "Against", "Split", "Registered verdict", "Its tests", "Deciding test"]
 CAPTION = (
-    "A claim is reproduced if all its tests hold, not reproduced if one fails, else inconclusive; also inconclusive if it"
-    " depends on a threshold. Cells that the budget was calibrated on decide nothing. We show the failing test with the"
-    " most seeds; if all hold, the one with the fewest. Exploratory: it has fewer than ten seeds."
+    "A claim is reproduced if all its tests hold, not reproduced if one fails, else inconclusive; also inconclusive if"
+    " it depends on a threshold. Cells that the budget was calibrated on decide nothing. We show the failing test with"
+    " the most seeds; if all hold, the one with the fewest. Exploratory: it has fewer than ten seeds."
 )
 
 
