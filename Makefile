@@ -20,6 +20,7 @@ quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on
 paper: .venv/.ready         ## tables, figures and pages from the published runs, without training, in a minute
 	$(call OUTPUTS,multiverse)
 	$(call OUTPUTS,published)
+	$(BIN)/python -m cpmlho.study.report.readme
 
 published: .venv/.ready results/published/data/fashionmnist.json   ## the whole published protocol: hours, resumable
 	$(SNAKEMAKE) all --config overlay=workflow/published.yaml

@@ -92,7 +92,7 @@ def test_a_difference(monkeypatch: pytest.MonkeyPatch, gap: float, seeds: int, s
 def test_a_rival_that_the_protocol_does_not_run_is_said_to_be_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     test = {**DIFFERENCE, "side": "below", "than": ["COMPARATOR", "random_search"]}
     (words,) = claimed(monkeypatch, apart(-0.5, 10), test).table("verdicts")["decisive"]
-    assert words == "undecided: mnist, CPMLHO: loss below RS (not in this protocol): – –, n=0"
+    assert words == "undecided: mnist, CPMLHO: loss below RS (not in this protocol): not run"
 
 
 def test_within_half_of_the_printed_difference_a_test_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,13 @@ def headline(study: Study) -> str:
     """The answer in one sentence."""
     rows = differences(study, CENTRED, PAPERS)
     if not are_judged(study.protocol):
-        specifications = len(study.table("multiverse"))
+        curve = study.table("multiverse")
+        if curve.empty:
+            return "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
+        first, below, above = (int(each.sum()) for each in sides(curve))
         return (
-            f"{specifications} specifications of CPMLHO: what it does under other readings of the paper."
-            if specifications
-            else "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
+            f"Of {len(curve)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the same"
+            f" network without CPMLHO's two additions; {above} end above it."
         )
     if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
         return f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
@@ -176,8 +178,7 @@ def _power(study: Study) -> str:
         return ""
     shares = rows["detectable"] / rows["paper_difference"].abs()
     found = (
-        f"{number(least, 5)} on {study.folder(name)}"
-        for name, least in rows.set_index("dataset")["detectable"].items()
+        f"{number(least, 5)} on {study.folder(name)}" for name, least in rows.set_index("dataset")["detectable"].items()
     )
     return (
         f"The loss of CPMLHO on Δ-STN minus Δ-STN's is {_each(study, rows)}. With"

@@ -81,7 +81,9 @@ def in_words(study: Study, parts: pd.DataFrame) -> str:
     row = decisive(parts)
     quantity = str(row["quantity"]).partition("_by_200")
     dataset, test, effect, bounds = words(study, {**row, "quantity": "".join(quantity[:2])})
-    if isnan(row["ci_low"]) and row["n_seeds"]:
+    if not row["n_seeds"]:
+        return f"{dataset}, {test.words}: not run"
+    if isnan(row["ci_low"]):
         wins = f"in {row['estimate']:.0f} of {row['n_seeds']} seeds"
         return f"{dataset}, {test.words}: {wins}, sign test p = {row['p']:.2f}"
     return f"{dataset}, {test.words}: {effect} {bounds}, n={row['n_seeds']}"

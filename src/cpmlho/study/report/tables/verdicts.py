@@ -79,8 +79,8 @@ def test_in_words(study: Study, row: Mapping[Any, Any]) -> Linked:
     threshold = (
         f" at threshold {row['threshold']:g}" if row["threshold"] > 0 and not row["against"][0].isdigit() else ""
     )
-    decision = f"{row['decision']}: {dataset}, {test.words}{threshold}: {effect} {bounds}, n={row['n_seeds']}"
-    return Linked(decision, test.runs)
+    found = f"{effect} {bounds}, n={row['n_seeds']}" if row["n_seeds"] else "not run"
+    return Linked(f"{row['decision']}: {dataset}, {test.words}{threshold}: {found}", test.runs)
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
