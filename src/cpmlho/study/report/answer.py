@@ -37,8 +37,8 @@ def headline(study: Study) -> str:
             return "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
         first, below, above = (int(each.sum()) for each in sides(curve))
         return (
-            f"Of {len(curve)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the same"
-            f" network without CPMLHO's two additions; {above} end above it."
+            f"Of {len(curve)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the"
+            f" same network without CPMLHO's two additions; {above} end above it."
         )
     if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
         return f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
