@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from itertools import groupby
@@ -227,49 +228,22 @@ def _groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
         yield Group(f"{dataset}/{method}", title, loss, incomplete(group), rows)
 
 
-def _records(protocol: Protocol, runs: pd.DataFrame) -> dict[str, Any]:
-    """Each run's result.json where the files themselves are in an archive; else nothing.
-
-    What the runs of a group have in common is there once, under the group's folder, with no path of a machine.
-    """
-    root, groups = Path(protocol.results_dir), {}
+def _records(protocol: Protocol, runs: pd.DataFrame) -> str:
+    """Each run's result.json by its folder, compressed, if the files themselves are in an archive; else nothing."""
+    root = Path(protocol.results_dir)
     if not (root / ARCHIVE).exists():
-        return {}
-    for dataset, method, group in by_method(runs[runs["status"] != MISSING]):
-        folders = [run_dir("", RunKey(dataset, method, seed)) for seed in group["seed"]]
-        own = {each.as_posix(): _read(root / each / RESULT) for each in folders}
-        groups[folders[0].parent.as_posix()] = _factored(own)
-    return groups
+        return ""
+    made = runs[runs["status"] != MISSING][["dataset", "method", "seed"]]
+    folders = [run_dir("", RunKey(*row)) for row in made.itertuples(index=False)]
+    records = {folder.as_posix(): _read(root / folder / RESULT) for folder in folders}
+    return base64.b64encode(zlib.compress(json.dumps(records).encode(), 9)).decode()
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A result without the paths of the machine that made it; JavaScript's JSON has no NaN."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)
     record["spec"] = {name: value for name, value in record["spec"].items() if name not in PLACE}
     return record
-
-
-def _factored(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Records with their common entries once (`shared`), two levels deep, and the rest of each (`own`)."""
-    first = next(iter(records.values()))
-    shared: dict[str, Any] = {}
-    for name, value in first.items():
-        same = all(record.get(name) == value for record in records.values())
-        if same:
-            shared[name] = value
-        elif isinstance(value, dict):
-            shared[name] = {
-                key: inner
-                for key, inner in value.items()
-                if all(record[name].get(key) == inner for record in records.values())
-            }
-    own = {}
-    for folder, record in records.items():
-        rest = {name: value for name, value in record.items() if shared.get(name) != value}
-        for name, value in rest.items():
-            if isinstance(value, dict) and name in shared:
-                rest[name] = {key: inner for key, inner in value.items() if shared[name].get(key) != inner}
-        own[folder] = rest
-    return {"shared": shared, "own": own}
 
 
 def _readings(compared: pd.DataFrame) -> Iterator[dict[str, Any]]:
