@@ -54,7 +54,8 @@ def claimed(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, o
         monkeypatch.setattr(each, "rules", lambda: made)
     monkeypatch.setattr(module, "measured", lambda study, methods: pd.DataFrame(rows))
     run = SimpleNamespace(methods=[], variants=list(values))
-    return study_of(Protocol.model_construct(datasets={}, run=run, results_dir=""))
+    data = SimpleNamespace(split="last")
+    return study_of(Protocol.model_construct(datasets={}, run=run, data=data, results_dir=""))
 
 
 def verdict_of(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, object], **claim: object) -> str:

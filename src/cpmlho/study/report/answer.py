@@ -13,7 +13,7 @@ import pandas as pd
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
-from cpmlho.study.report.rules import PAPERS, are_judged, rules
+from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rules
 from cpmlho.study.report.stats import FEWEST_SEEDS, paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables.divergence import joined
@@ -24,6 +24,7 @@ from cpmlho.study.results import ResultError
 CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
 ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
+TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
 PLURAL = {DEPENDS: "depend on a choice"}
 FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
 
@@ -31,6 +32,10 @@ FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an ei
 def headline(study: Study) -> str:
     """The answer in one sentence."""
     rows = differences(study, CENTRED, PAPERS)
+    if not is_papers_setting(study.protocol):
+        enough = rows[rows["test_n_seeds"] >= FEWEST_SEEDS] if len(rows) else rows
+        said = [_tested(study, row) for row in enough.itertuples()]
+        return f"Where tuning matters, CPMLHO {_and(said)}." if said else TOO_FEW
     if not are_judged(study.protocol):
         curve = study.table("multiverse")
         if curve.empty:
@@ -41,7 +46,7 @@ def headline(study: Study) -> str:
             f" same network without CPMLHO's two additions; {above} end above it."
         )
     if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
-        return f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
+        return TOO_FEW
     if (rows["difference_ci_low"] > rows["paper_difference"] / 2).all():
         return "In the paper's own setting we find no gain from CPMLHO's two additions."
     if (rows["difference_ci_high"] < 0).all():
@@ -49,9 +54,17 @@ def headline(study: Study) -> str:
     return "In the paper's own setting it is undecided whether CPMLHO's two additions help."
 
 
+def _tested(study: Study, row: Any) -> str:
+    side = "does not differ significantly from Δ-STN"
+    if row.test_ci_high < 0 or row.test_ci_low > 0:
+        side = f"ends {'below' if row.test_ci_high < 0 else 'above'} Δ-STN"
+    return f"{side} on {study.folder(row.dataset)} (test loss {value(row, 'test')})"
+
+
 def answer(study: Study) -> Iterator[str]:
     """The sentences below the headline; only those that the protocol's runs support."""
-    yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
+    if is_papers_setting(study.protocol):
+        yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
 
 
 def findings(study: Study) -> Iterator[tuple[str, str]]:

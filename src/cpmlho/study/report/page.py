@@ -22,7 +22,7 @@ from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.figures import FIGURES
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import NOTHING, Grid, interval, number
-from cpmlho.study.report.rules import PAPERS, are_judged, rules
+from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rules
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, quantity_name
 from cpmlho.study.report.tables import TABLES, load
@@ -44,6 +44,9 @@ SHORT = {
     DEPENDS: "depends",
     UNFAIR: "not counted",
 }
+
+
+CURVE = "the specification curve"
 
 
 class Section(NamedTuple):
@@ -75,7 +78,7 @@ def page(study: Study) -> str:
     """
     protocol, runs, judged = study.protocol, study.runs, are_judged(study.protocol)
     pictures, grids = dict(_pictures(protocol)), _grids(study)
-    first = "forest" if judged else "specification_curve"
+    first = "specification_curve" if _kind(protocol) == CURVE else "forest"
     placed = {name for section in SECTIONS for name in section.figures}
     further = tuple(name for name in pictures if name not in {first, *placed})
     sections = [*SECTIONS, Section("further", "Further figures", further, ())]
@@ -89,7 +92,7 @@ def page(study: Study) -> str:
     text = environment.get_template("report.html.j2").render(
         protocol=protocol,
         name=Path(protocol.results_dir).name,
-        kind="the replication" if judged else "the specification curve",
+        kind=_kind(protocol),
         headline=headline(study),
         answer=list(answer(study)),
         findings=list(findings(study)),
@@ -122,6 +125,13 @@ def page(study: Study) -> str:
         short=SHORT,
     )
     return text + "\n"
+
+
+def _kind(protocol: Protocol) -> str:
+    """Which question a protocol answers."""
+    if not is_papers_setting(protocol):
+        return "where tuning matters"
+    return "the replication" if are_judged(protocol) else CURVE
 
 
 def _pictures(protocol: Protocol) -> Iterator[tuple[str, tuple[Any, str]]]:
