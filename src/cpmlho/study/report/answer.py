@@ -37,14 +37,7 @@ def headline(study: Study) -> str:
         said = [_tested(study, row) for row in enough.itertuples()]
         return f"Where tuning matters, CPMLHO {_and(said)}." if said else TOO_FEW
     if not are_judged(study.protocol):
-        curve = study.table("multiverse")
-        if curve.empty:
-            return "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
-        first, below, above = (int(each.sum()) for each in sides(curve))
-        return (
-            f"Of {len(curve)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the"
-            f" same network without CPMLHO's two additions; {above} end above it."
-        )
+        return _curve(study.table("multiverse"))
     if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
         return TOO_FEW
     if (rows["difference_ci_low"] > rows["paper_difference"] / 2).all():
@@ -52,6 +45,16 @@ def headline(study: Study) -> str:
     if (rows["difference_ci_high"] < 0).all():
         return "In the paper's own setting we find a gain from CPMLHO's two additions."
     return "In the paper's own setting it is undecided whether CPMLHO's two additions help."
+
+
+def _curve(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
+    first, below, above = (int(each.sum()) for each in sides(rows))
+    return (
+        f"Of {len(rows)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the same"
+        f" network without CPMLHO's two additions; {above} end above it."
+    )
 
 
 def _tested(study: Study, row: Any) -> str:
