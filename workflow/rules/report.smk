@@ -76,7 +76,11 @@ rule report:
     input:
         rules.tables.output,
         rules.figures.output,
-        beside=[path for path in [Path(protocol.multiverse or "", "tables", "multiverse.csv")] if path.is_file()],
+        beside=[
+            path
+            for name in ("multiverse", "divergence")
+            if (path := Path(protocol.multiverse or "", "tables", f"{name}.csv")).is_file()
+        ],
         sources=REPORTING,
     output:
         report(
