@@ -82,7 +82,7 @@ class Reference:
         if self.steps % o.train_steps == 0:
             for _ in range(o.valid_steps):
                 self.tune(next(valid), next(upper) if getattr(o, "mixed_level", False) else None)
-            for i, plane in enumerate(self.planes):
+            for plane in self.planes:
                 if o.multiplier == "dual_ascent":
                     plane["mu"] = max(0.0, plane["mu"] + o.dual_step * float(self.phi(plane, self.R, self.H)))
         if getattr(o, "cutting_planes", False) and self.steps % o.cut_steps == 0:
@@ -95,22 +95,24 @@ class Reference:
 
         def objective(lam, rho):
             total = -o.entropy_weight * F.softplus(rho).log().sum()
-            for part, draw, weight in zip((valid, upper), draws, (getattr(o, "theta", 1.0) if upper else 1.0, 1.0)):
+            weights = (o.theta, 1.0) if upper else (1.0,)
+            for part, draw, weight in zip((valid, upper), draws, weights, strict=False):
                 moved = lam + draw * F.softplus(rho)
                 total = total + weight * self.loss(self.W, self.R, self.H, part, moved - at if self.centred else moved)
             return total
 
-        for p, g, square in zip((self.lam, self.rho), grad(objective, (0, 1))(self.lam, self.rho), self.square):
+        gradients = grad(objective, (0, 1))(self.lam, self.rho)
+        for p, g, square in zip((self.lam, self.rho), gradients, self.square, strict=True):
             square.mul_(0.99).add_(0.01 * g * g)
-            p -= o.hyper_learning_rate * g / (square.sqrt() + 1e-8)
+            p.sub_(o.hyper_learning_rate * g / (square.sqrt() + 1e-8))
 
     def gap(self, R, H):
         """v = w_e - w_h of the weights (not the biases), w_h = (H_w c) R at the coordinates c, or R itself (R3)."""
         c = {"raw": self.lam, "value": self.space.value(self.lam), "displaced": self.delta}.get(self.options.constraint)
         scale = {n: torch.ones(len(W)) if c is None else H[n] @ c for n, W in self.W.items()}
-        return torch.cat([
-            (W - scale[n].view(-1, *(1,) * (W.dim() - 1)) * R[n]).flatten() for n, W in self.W.items() if W.dim() > 1
-        ])
+        return torch.cat(
+            [(W - scale[n].view(-1, *(1,) * (W.dim() - 1)) * R[n]).flatten() for n, W in self.W.items() if W.dim() > 1]
+        )
 
     def cut(self):
         """Eqs. 10 and 11 at the current iterate."""
@@ -132,4 +134,4 @@ class Reference:
     @staticmethod
     def descend(parameters, gradients, rate):
         for name, p in parameters.items():
-            p -= rate * gradients[name]
+            p.sub_(rate * gradients[name])

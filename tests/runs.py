@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cpmlho.study import plugins
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, unpack
-from cpmlho.study.harness.provenance import code_digest, modules
-from cpmlho.study.report.equality import TIMES
+from cpmlho.study.compare import TIMES
 from cpmlho.study.results import RESULT, read_rows
 
 
@@ -38,8 +37,6 @@ def forget(before):
     for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
         each.clear()
         each.update(earlier)
-    for cached in (modules, code_digest):
-        cached.cache_clear()
 
 
 def unpacked(edition, folder):

@@ -159,7 +159,7 @@ def serve_page(arguments: argparse.Namespace) -> None:
 
 def compare_runs(arguments: argparse.Namespace) -> None:
     """Verb `compare`; exit status 1 where a run differs, by more than the tolerance if there is one."""
-    from cpmlho.study.report.equality import compare
+    from cpmlho.study.compare import compare
 
     if not compare(arguments.ours, arguments.theirs, say, arguments.tolerance):
         sys.exit(1)

@@ -8,11 +8,11 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_results import ROOT, result
+from test_results import ROOT, history, result
 
 from cpmlho.study.archive import ARCHIVE, CHECKSUM, pack, unpack
 from cpmlho.study.protocol import load
-from cpmlho.study.results import ResultError
+from cpmlho.study.results import ResultError, to_csv
 from cpmlho.study.spec import RunKey
 
 
@@ -20,7 +20,7 @@ def finished(dataset="mnist", seed=0):
     """A run's files by name."""
     spec = load([ROOT / "config.yaml"]).resolve(RunKey(dataset, "cpmlho", seed))
     outcome = result(spec=spec, hyperparameters=dict.fromkeys(spec.data.hyperparameters, 0.1), tables=["history.csv"])
-    return {"result.json": outcome.model_dump_json().encode(), "history.csv": b"epoch\n1\n"}
+    return {"result.json": outcome.model_dump_json().encode(), "history.csv": to_csv(history(0.1)).encode()}
 
 
 RUN = "runs/mnist/cpmlho/seed0"
@@ -94,7 +94,7 @@ def test_a_run_that_is_there_stays_and_a_half_written_one_is_completed(tmp_path)
     unpack(str(here), lines.append)
     assert (here / RUN / "result.json").read_text() == "newer"
     assert (here / "runs/mnist/cpmlho/seed1/history.csv").read_bytes() == FILES["history.csv"]
-    assert lines == [f"{here / 'runs'}: 2 runs in {ARCHIVE}, 1 unpacked, 1 were there"]
+    assert lines == [f"{here / 'runs'}: 2 runs in {ARCHIVE}: 1 unpacked, 1 already there"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from test_reporting import load, write
 
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import write_text
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol, RunKey
@@ -20,19 +22,11 @@ from cpmlho.study.results import HISTORY, run_dir, to_csv
 def trained(protocol: Protocol, method: str, seed: int, losses: list[float], steps: int = 10) -> None:
     """A run of MNIST with these validation losses, so many steps apart."""
     key = RunKey("mnist", method, seed)
-    write(protocol, key, losses[-1])
-    rows = [
-        {
-            "epoch": i,
-            "step": steps * i,
-            "seconds": float(i),
-            "val_loss": loss,
-            "val_acc": 0.5,
-            "test_loss": 1.0,
-            "test_acc": 0.5,
-        }
-        for i, loss in enumerate(losses, 1)
-    ]
+    metrics = [Metrics(loss, 1 - loss, loss + 0.1, 0.9 - loss) for loss in losses]
+    best = min(metrics, key=lambda each: each.val_loss)
+    final = best if protocol.resolve(key).trials else metrics[-1]
+    write(protocol, key, losses[-1], final=final, best=best, steps=steps * len(losses))
+    rows = [{"epoch": i, "step": steps * i, "seconds": float(i), **asdict(each)} for i, each in enumerate(metrics, 1)]
     write_text(run_dir(protocol.results_dir, key) / HISTORY, to_csv(rows))
 
 

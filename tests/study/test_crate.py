@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +56,7 @@ def types(entity: object) -> list[str]:
     return kind if isinstance(kind, list) else [kind]
 
 
-def test_it_has_what_the_profile_requires(export: Callable[[str], Path], published: Protocol) -> None:
+def test_it_has_what_the_profile_requires(export: Callable[[str], Path]) -> None:
     crate = ROCrate(export("crate"))
     root, workflow = crate.root_dataset, crate.mainEntity
     assert {each.id for each in root["conformsTo"]} == {
@@ -70,7 +69,6 @@ def test_it_has_what_the_profile_requires(export: Callable[[str], Path], publish
     assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} == set(types(workflow))
     assert workflow.id == "Snakefile"
     assert workflow["programmingLanguage"]["name"] == "Snakemake"
-    assert [each["softwareVersion"] for each in workflow["softwareRequirements"]] == ["2.14.1"]
     (action,) = root["mentions"]
     assert types(action) == ["CreateAction"]
     assert action["instrument"] is workflow
@@ -79,19 +77,16 @@ def test_it_has_what_the_profile_requires(export: Callable[[str], Path], publish
     objects, results = ({each.id for each in action[name]} for name in ("object", "result"))
     assert {"config.yaml", "workflow/published.yaml", "requirements.lock"} <= objects
     assert {"mine/report.html", "mine/runs.tar.xz", "mine/tables/table1.csv", "mine/figures/figure1.svg"} <= results
-    data = {each["sha256"] for each in action["object"] if types(each) == ["CreativeWork"]}
-    assert data == set(published.datasets["mnist"].sha256.values())
 
 
-def test_each_file_is_there_with_its_checksum_and_no_other(export: Callable[[str], Path]) -> None:
+def test_each_file_is_there_with_its_size_and_no_other(export: Callable[[str], Path]) -> None:
     folder = export("crate")
     files = {each.id: each for each in ROCrate(folder).data_entities}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {*files, "ro-crate-metadata.json"}
     for name, entity in files.items():
-        content = (folder / name).read_bytes()
-        assert entity["sha256"] == hashlib.sha256(content).hexdigest()
-        assert entity.get("contentSize", str(len(content))) == str(len(content))
+        size = str((folder / name).stat().st_size)
+        assert entity.get("contentSize", size) == size
 
 
 def test_it_is_the_same_twice_and_names_no_place(export: Callable[[str], Path], tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from test_tracking import GRADIENT, MADE, PROCESSES, artifacts, live, make_table
 from cpmlho.study import tracking
 from cpmlho.study.archive import archived, pack, unpack
 from cpmlho.study.arrays import DataError
+from cpmlho.study.compare import compare
 from cpmlho.study.crate import write_crate
 from cpmlho.study.data import load as load_data
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.provision import provide
-from cpmlho.study.report.equality import compare
 from cpmlho.study.results import RESULT, ResultError, data_file, run_dir, write_run
 from cpmlho.study.settings import IDX_FILES
 

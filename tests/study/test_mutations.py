@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ import yaml
 from test_tracking import GRADIENT, SEARCH
 
 import cpmlho.__main__ as command
-from cpmlho.core.events import Metrics
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import LOCK, write_text
-from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import load
 from cpmlho.study.results import (
+    HISTORY,
     HYPERPARAMETERS,
     RESULT,
     TRIALS,
@@ -78,12 +80,13 @@ def write(results: Path, key: RunKey, protocol: Any) -> None:
         name: [
             {**{k: v for k, v in row.items() if k in known}, **dict.fromkeys(tuned, 0.5 / (1 + i))}
             if name in (HYPERPARAMETERS, TRIALS)
-            else row
+            else dict(row)
             for i, row in enumerate(rows[:40])
         ]
         for name, rows in tables.items()
     }
-    metrics = Metrics(val_loss=0.2 + key.seed / 8, val_acc=0.9, test_loss=0.3, test_acc=0.8)
+    metrics = Metrics(val_loss=0.1 + key.seed / 64, val_acc=0.9, test_loss=0.3, test_acc=0.8)
+    tables[HISTORY][-1] |= asdict(metrics)
     outcome = RunResult(
         spec=spec,
         status="done",
@@ -100,7 +103,7 @@ def write(results: Path, key: RunKey, protocol: Any) -> None:
         precision="float32",
         versions={},
         git_commit="c0ffee",
-        code=code_digest(spec.algorithm),
+        numerics=NUMERICS,
         data_sha256=spec.data.sha256,
     )
     write_run(run_dir(results, key), outcome, tables)
@@ -208,6 +211,8 @@ WRONG_RESULTS: dict[str, Callable[[Path, Path], str]] = {
     "of a future version": lambda path, other: path.read_text().replace('"status"', '"energy": 1.5,\n "status"'),
     "of another dataset": lambda path, other: other.read_text(),
     "of another seed": lambda path, other: (path.parents[1] / "seed1" / RESULT).read_text(),
+    "with a loss that its history does not have": lambda path, other: path.read_text().replace(": 0.1,", ": 0.0001,"),
+    "done without a loss": lambda path, other: path.read_text().replace(": 0.1,", ": NaN,"),
     "with a number as text": lambda path, other: path.read_text().replace('"steps": 2786', '"steps": "many"'),
 }
 

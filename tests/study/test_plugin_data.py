@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.grids import merge
-from cpmlho.study.harness.provenance import code_digest, plugged
+from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import as_run, provide
@@ -275,32 +276,18 @@ def test_a_damaged_record_is_one_line():
         provide(read, "mine", print)
 
 
-def test_files_are_in_the_digest_of_the_runs_that_use_them_and_of_no_other():
-    before = [dict(each) for each in plugins.REGISTRIES]
-
-    def codes(data, network):
-        forget(before)
-        Path("data.py").write_text(data)
-        Path("net.py").write_text(network)
-        mine = settings(["data.py", "net.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
-        of_mlp = {**mine["datasets"]["mine"], "network": {"kind": "mlp", "hidden_units": 4}}
-        of_line = {"network": {"kind": "line", "output_units": 10}, "hyperparameters": {"dropout0": DROPOUT}}
-        read = load([ROOT / "config.yaml"], mine | {"datasets": {"mine": mine["datasets"]["mine"], "mixed": of_mlp}})
-        line = json.loads(read.model_dump_json())["datasets"]["mnist"]
-        line["network"], line["hyperparameters"] = of_line["network"], of_line["hyperparameters"]
-        read = load([ROOT / "config.yaml"], mine | {"datasets": {**mine["datasets"], "mixed": of_mlp, "grey": line}})
-        datas = {name: read.datasets[name] for name in ("mine", "mixed", "grey", "mnist")}
-        return [code_digest("cpmlho", plugged(data)) for data in datas.values()]
-
-    first = codes(DIGITS, NETWORK)
-    assert len(set(first)) == 4
-    assert first[3] == code_digest("cpmlho")
-    assert codes(DIGITS.replace("Mine", "Other") + "# more", NETWORK.replace('"Line"', '"Row"')) == first
-    changed = [a != b for a, b in zip(first, codes(DIGITS.replace("rng(0)", "rng(1)"), NETWORK), strict=True)]
-    assert changed == [True, True, False, False]
-    other = NETWORK.replace('Dropout("dropout0"), ', "")
-    changed = [a != b for a, b in zip(first, codes(DIGITS, other), strict=True)]
-    assert changed == [True, False, True, False]
+def test_files_are_part_of_the_provenance_of_the_runs_that_use_them():
+    Path("data.py").write_text(DIGITS)
+    Path("net.py").write_text(NETWORK)
+    mine = settings(["data.py", "net.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
+    of_mlp = {**mine["datasets"]["mine"], "network": {"kind": "mlp", "hidden_units": 4}}
+    datasets = load(
+        [ROOT / "config.yaml"], mine | {"datasets": {"mine": mine["datasets"]["mine"], "mixed": of_mlp}}
+    ).datasets
+    reader, network = (hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("data.py", "net.py"))
+    assert plugin_sha256(datasets["mine"], "cpmlho") == {"network": network, "reader": reader}
+    assert plugin_sha256(datasets["mixed"], "cpmlho") == {"reader": reader}
+    assert plugin_sha256(datasets["mnist"], "cpmlho") == {}
 
 
 def test_the_plan_reads_a_dataset_anew_when_its_file_changes():

@@ -1,141 +1,131 @@
-"""The digest of the code: what leaves it as it is, and what cannot."""
+"""The commit that a run records: the checkout's own, or `unknown`."""
 
-import ast
+from __future__ import annotations
+
+import os
+import shutil
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cpmlho.study.harness import provenance, syntax
-from cpmlho.study.harness.provenance import HERE, code_digest, git_commit, modules
-from cpmlho.study.harness.syntax import digest_of, imported
+from cpmlho.study.harness import provenance
+from cpmlho.study.harness.provenance import git_commit
 
-METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho"]
-SOURCES = [path.read_text() for path in modules("cpmlho")]
-DIGEST = digest_of(SOURCES)
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters='"\\\r'), max_size=40)
+Git = Callable[..., str]
 
 
-def edited(index, edit):
-    tree = ast.parse(SOURCES[index])
-    edit(tree)
-    return [*SOURCES[:index], ast.unparse(ast.fix_missing_locations(tree)), *SOURCES[index + 1 :]]
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """Run git in a folder, with no configuration of this machine's."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+    def run(folder: Path, *arguments: str) -> str:
+        name = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always"]
+        command = ["git", *name, "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
 
 
-@settings(max_examples=25)
-@given(st.integers(0, len(SOURCES) - 1), TEXT, st.data())
-def test_a_docstring_a_comment_or_an_annotation_changes_nothing(index, text, data):
-    def edit(tree):
-        documented = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.FunctionDef) and ast.get_docstring(n)]
-        data.draw(st.sampled_from(documented)).body[0].value.value = text
-        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
-            for argument in function.args.args:
-                argument.annotation = ast.Constant(text)
-
-    assert digest_of([*edited(index, edit), f"# {text!r}\n"]) == DIGEST
+def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend that the package lies in a folder, with one module."""
+    package = folder / "src" / "cpmlho"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(provenance, "HERE", package)
+    return package
 
 
-@settings(max_examples=25)
-@given(st.integers(0, len(SOURCES) - 1), st.integers(-10, 10), st.data())
-def test_another_constant_always_changes_it(index, number, data):
-    def constants(tree):
-        return [
-            n
-            for function in ast.walk(tree)
-            if isinstance(function, ast.FunctionDef)
-            for statement in function.body[1:]
-            for n in ast.walk(statement)
-            if isinstance(n, ast.Constant) and isinstance(n.value, int | float) and not isinstance(n.value, bool)
-        ]
-
-    tree = ast.parse(SOURCES[index])
-    if not constants(tree):
-        return
-    which = data.draw(st.integers(0, len(constants(tree)) - 1))
-
-    def edit(tree):
-        constants(tree)[which].value += number
-
-    assert (digest_of(edited(index, edit)) == DIGEST) == (number == 0)
+@pytest.fixture
+def checkout(tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of the package with one commit."""
+    folder = tmp_path / "checkout"
+    copied(folder, monkeypatch)
+    git(tmp_path, "init", "-q", "checkout")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    return folder
 
 
-@settings(max_examples=25)
-@given(st.integers(0, len(SOURCES) - 1), st.data())
-def test_another_operator_always_changes_it(index, data):
-    def operations(tree):
-        arithmetic = ast.Add | ast.Sub | ast.Mult
-        return [n for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, arithmetic)]
-
-    count = len(operations(ast.parse(SOURCES[index])))
-    if count == 0:
-        return
-    which = data.draw(st.integers(0, count - 1))
-
-    def edit(tree):
-        operations(tree)[which].op = ast.Div()
-
-    assert digest_of(edited(index, edit)) != DIGEST
+def test_a_checkout_gives_its_commit_and_says_if_the_package_differs(checkout: Path, git: Git) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    (checkout / "notes.txt").write_text("not in the package")
+    assert git_commit() == commit
+    (checkout / "src" / "cpmlho" / "__init__.py").write_text("x = 1\n")
+    assert git_commit() == f"{commit}-dirty"
 
 
-def test_modules_and_definitions_may_move_and_be_renamed():
-    a = "from cpmlho.core.x import g\n\nC = 1\n\n\ndef f(x: int) -> int:\n    return g(x) + C\n"
-    b = "def g(x):\n    return x * 2\n"
-    both = digest_of([a, b])
-    assert digest_of([b, a.replace("cpmlho.core.x", "cpmlho.core.y")]) == both
-    assert digest_of([a.replace("from cpmlho.core.x import g\n", "") + b]) == both
-    assert digest_of([a.replace("+ C", "- C"), b]) != both
-    assert digest_of([a, b.replace("g(x)", "h(x)")]) != both
-    assert digest_of([a, b, "D = 2\n"]) != both
+def test_a_shallow_clone_gives_its_commit(
+    checkout: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "second")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{checkout}", "shallow")
+    monkeypatch.setattr(provenance, "HERE", tmp_path / "shallow" / "src" / "cpmlho")
+    assert git_commit() == git(checkout, "rev-parse", "HEAD")
 
 
-def test_what_a_method_is_called_and_how_it_is_drawn_changes_nothing():
-    code = '@method(Settings, label="A", colour="#000000")\ndef f(x):\n    return x\n'
-    assert digest_of([code]) == digest_of([code.replace("A", "B").replace("#0", "#1")])
-    assert digest_of([code]) != digest_of([code.replace("@method(", "@torch.no_grad(")])
+def test_a_submodule_gives_its_own_commit(
+    checkout: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q", "outer")
+    git(tmp_path / "outer", "submodule", "--quiet", "add", str(checkout), "inner")
+    git(tmp_path / "outer", "commit", "-q", "-m", "outer")
+    monkeypatch.setattr(provenance, "HERE", tmp_path / "outer" / "inner" / "src" / "cpmlho")
+    assert git_commit() == git(checkout, "rev-parse", "HEAD") != git(tmp_path / "outer", "rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("name", ["method", "dataset", "network"])
-@pytest.mark.parametrize("module", ["", "cpmlho.", "registry.", "cpmlho.study.methods."])
-def test_a_registration_is_known_by_whatever_name_its_module_has(module, name):
-    code = f'@{module}{name}(label="A")\ndef f(x):\n    return x\n'
-    assert digest_of([code]) == digest_of([code.replace('"A"', '"B"')]) == digest_of([code.partition("\n")[2]])
-    assert digest_of([code]) != digest_of([code.replace(f"{name}(", f"{name}s(")])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_copy_in_another_repository_has_no_commit(
+    checkout: Path, git: Git, monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    copied(checkout / "vendor" / "copy", monkeypatch)
+    if ignored:  # as the environment that the package is installed into
+        (checkout / ".gitignore").write_text("vendor\n")
+        git(checkout, "add", ".gitignore")
+        git(checkout, "commit", "-q", "-m", "second")
+    assert git_commit() == "unknown"
 
 
-def test_what_a_file_imports_from_elsewhere():
-    code = "import os, numpy.linalg as la\nfrom cpmlho.core.x import A\nfrom .own import B\n"
-    code += "def f():\n    from sklearn.svm import SVC\n"
-    assert syntax.foreign(ast.parse(code)) == {"numpy", "sklearn"}
+def test_a_copy_that_another_repository_tracks_has_its_commit(
+    checkout: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(checkout / "vendor" / "copy", monkeypatch)
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "second")
+    assert git_commit() == git(checkout, "rev-parse", "HEAD")
 
 
-def test_imports_for_the_type_checker_are_none():
-    code = "if TYPE_CHECKING:\n    from cpmlho.core.x import A\nfrom cpmlho.core.y import B\nimport torch\n"
-    assert list(imported(ast.parse(code))) == ["core.y", "core.y.B"]
+def test_the_repository_that_a_hook_exports_is_not_taken_for_the_checkout(
+    checkout: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    git(tmp_path, "init", "-q", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / ".git" / "index"))
+    assert git_commit() == commit
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_method_has_its_own_file_and_no_other_methods(method):
-    own = [path.stem for path in modules(method) if path.parent.name == "methods"]
-    assert own == [method]
-    assert HERE / "study/data.py" in modules(method)
+def test_without_git_or_without_a_repository_there_is_no_commit(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        assert git_commit() == "unknown"
+    shutil.rmtree(checkout / ".git")
+    assert git_commit() == "unknown"
 
 
-def test_the_digest_does_not_depend_on_reporting_tracking_or_files():
-    names = {path.relative_to(HERE).as_posix() for method in METHODS for path in modules(method)}
-    assert not [name for name in names if name.startswith(("study/report", "study/tracking", "study/harness/files"))]
-    assert len({code_digest(method) for method in METHODS}) == len(METHODS)
-
-
-def test_every_module_named_exists():
-    for name in provenance.SHARED:
-        assert (HERE / f"{name.replace('.', '/')}.py").is_file()
-    assert syntax.PACKAGE == "cpmlho"
-
-
-def test_the_commit_is_the_codes_own_whatever_repository_was_exported(tmp_path, monkeypatch):
-    """As in a hook or a CI job of another repository."""
-    expected = git_commit()
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
-    assert git_commit() == expected
+@pytest.mark.skipif(os.getuid() != 0, reason="gives the checkout to another user")
+def test_a_checkout_of_another_user_is_refused_by_git_unless_it_is_declared_safe(
+    checkout: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    for path in (checkout, checkout / ".git"):
+        os.chown(path, 12345, 12345)
+    assert git_commit() == "unknown"
+    for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": "*"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    assert git_commit() == commit

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cpmlho.study import protocol as config
 from cpmlho.study.events import Metrics
-from cpmlho.study.harness.provenance import code_digest
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats
 from cpmlho.study.report.cautions import cautions
@@ -112,7 +112,7 @@ def write(
             "precision": "float32",
             "versions": {},
             "git_commit": "c0ffee",
-            "code": code_digest(resolved.algorithm),
+            "numerics": NUMERICS,
             "data_sha256": resolved.data.sha256,
         },
     }

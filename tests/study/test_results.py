@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.core.events import Metrics
 from cpmlho.core.options import Fixed
+from cpmlho.core.planes import PlaneState
 from cpmlho.study import results
+from cpmlho.study.events import Metrics, Snapshot
 from cpmlho.study.files import locked, write_text
+from cpmlho.study.harness.record import Record
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
     HISTORY,
+    PLANES,
     RESULT,
     ResultError,
     RunResult,
@@ -52,25 +55,126 @@ def result(**changes):
         "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "abc",
-        "code": "c0de",
+        "numerics": 2,
         "data_sha256": spec.data.sha256,
     }
     return RunResult(**(content | changes))
 
 
+def history(*losses, step=10):
+    """A row for each validation loss; all else is as in `result`."""
+    others = {"val_acc": 0.9, "test_loss": 0.2, "test_acc": 0.8}
+    return [
+        {"epoch": i, "step": step * i // len(losses), "seconds": float(i), "val_loss": loss, **others}
+        for i, loss in enumerate(losses, 1)
+    ]
+
+
+def write(folder, written, rows=None, **tables):
+    """A run's files; history.csv agrees with result.json unless its rows are given."""
+    rows = history(0.1) if rows is None else rows
+    write_run(folder, written, {HISTORY: rows, **tables})
+    return folder / RESULT
+
+
 def test_a_result_comes_back_as_it_was(tmp_path):
-    written = result()
-    write_run(tmp_path, written, {HISTORY: [{"epoch": 1, "val_loss": 0.1}]})
-    assert read_result(tmp_path / RESULT) == written
+    written = result(g_ratio={"1": 0.5, "2": 1.25}, plugins={"method": "ab"}, tables=[HISTORY])
+    assert read_result(write(tmp_path, written)) == written
     assert written.key == RunKey("mnist", "cpmlho", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [HISTORY, RESULT]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e9])
 def test_a_diverged_result_comes_back(tmp_path, value):
-    bad = Metrics(val_loss=value, val_acc=0.1, test_loss=value, test_acc=0.1)
-    write_run(tmp_path, result(status="diverged", final=bad), {})
-    assert repr(read_result(tmp_path / RESULT).final.val_loss) == repr(value)
+    bad = Metrics(val_loss=value, val_acc=0.9, test_loss=0.2, test_acc=0.8)
+    written = result(status="diverged", diverged_by="loss", final=bad, g_ratio={"all": value})
+    read = read_result(write(tmp_path, written, history(0.1, value)))
+    assert repr(read) == repr(written)
+
+
+def test_history_may_have_the_training_loss_of_each_evaluation(tmp_path):
+    rows = [row | {"train_loss": loss} for row, loss in zip(history(0.2, 0.1), [math.nan, 0.3], strict=True)]
+    read_result(write(tmp_path, result(), rows))
+    assert [repr(row["train_loss"]) for row in read_rows(tmp_path / HISTORY)] == ["nan", "0.3"]
+
+
+def changed(path, change):
+    """Edit a result.json as a person might, whatever the model would say."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+DAMAGED = "damaged, remove its folder and run again"
+INCONSISTENT = {
+    "final loss": (lambda it: it["final"].update(val_loss=0.0001), "final.val_loss is 0.0001, but history.csv has 0.1"),
+    "final accuracy": (lambda it: it["final"].update(test_acc=0.99), "final.test_acc is 0.99, but history.csv has 0.8"),
+    "best loss": (lambda it: it["best"].update(val_loss=0.2), "best.val_loss is 0.2, but history.csv has 0.05"),
+    "steps": (lambda it: it.update(steps=11), f"{HISTORY}: {DAMAGED}: it ends at step 10, but {RESULT} at 11"),
+    "nan and done": (
+        lambda it: it["final"].update(val_loss=math.nan),
+        "status is done, but the run has diverged by loss",
+    ),
+    "reason and done": (lambda it: it.update(diverged_by="g"), "status is done, but the run has diverged by g"),
+    "table": (
+        lambda it: it.update(tables=[HISTORY, PLANES]),
+        "planes.csv: damaged, remove its folder and run again: it is not there",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), INCONSISTENT.values(), ids=INCONSISTENT)
+def test_a_result_that_contradicts_itself_or_its_tables_is_one_line_that_names_it(tmp_path, change, says):
+    written = result(best=Metrics(val_loss=0.05, val_acc=0.9, test_loss=0.2, test_acc=0.8))
+    path = write(tmp_path, written, history(0.3, 0.05, 0.1))
+    assert read_result(path) == written
+    changed(path, change)
+    with pytest.raises(ResultError) as error:
+        read_result(path)
+    assert str(error.value).startswith(f"{tmp_path}/")
+    assert str(error.value).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("gs", "ratios", "by"),
+    [
+        ([(4.0, 2.0)], {}, None),  # after one epoch there is nothing to compare with
+        ([(4.0, 2.0), (3.0, 1.0), (3.5, 2.5)], {"1": 0.875, "2": 1.25}, None),
+        ([(4.0, 2.0), (4.0, 3.5)], {"1": 1.0, "2": 1.75}, "g of layer 2"),
+        ([(4.0, math.nan)], {"2": math.nan}, "g of layer 2"),
+        ([(0.0, 2.0), (0.0, 2.0)], {"1": 0.0, "2": 1.0}, None),
+    ],
+)
+def test_g_is_compared_with_its_first_value_layer_by_layer(gs, ratios, by):
+    record = Record(search=False)
+    for epoch, values in enumerate(gs, 1):
+        planes = [
+            PlaneState(epoch, epoch, plane, g, g, 1.0, 0.1, layer)
+            for layer, g in enumerate(values, 1)
+            for plane in (1, 2)  # planes on one layer share its g
+        ]
+        snapshot = Snapshot(epoch, epoch, lambda x: x, {"dropout0": 0.1}, planes=planes)
+        record.add(snapshot, Metrics(0.2, 0.9, 0.2, 0.9))
+    assert {layer: repr(ratio) for layer, ratio in record.g_ratio.items()} == {k: repr(v) for k, v in ratios.items()}
+    assert record.diverged_by == by
+
+
+def test_a_search_is_judged_by_its_best_trial(tmp_path):
+    written = result(spec=spec_of("random_search"))
+    path = write(tmp_path, written, history(0.3, 0.1, math.nan, 0.2))
+    assert read_result(path) == written
+    changed(path, lambda it: it["final"].update(val_loss=0.2))
+    with pytest.raises(ResultError, match=r"final\.val_loss is 0\.2, but history\.csv has 0\.1"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(("rows", "says"), [([], "no epoch, "), (None, "cannot be read: No such file")])
+def test_a_result_without_its_history_is_refused(tmp_path, rows, says):
+    write(tmp_path, result(), rows or [])
+    if rows is None:
+        (tmp_path / HISTORY).unlink()
+    with pytest.raises(ResultError, match=rf"history\.csv: .*{says}"):
+        read_result(tmp_path / RESULT)
 
 
 number = st.one_of(st.integers(-(2**40), 2**40), st.floats())
@@ -158,7 +262,7 @@ def fixed(values_of):
 def test_values_of_another_run_become_the_start(tmp_path):
     ended = {"dropout0": 0.25, "dropout1": 0.0625, "dropout2": 0.5}
     source = result(spec=spec_of("cpmlho"), hyperparameters=ended)
-    write_run(run_dir(tmp_path, source.key), source, {})
+    write(run_dir(tmp_path, source.key), source)
     spec = with_values(fixed("cpmlho"), tmp_path)
     assert {name: each.start for name, each in spec.data.hyperparameters.items()} == ended
     assert with_values(fixed(None), tmp_path) == fixed(None)
@@ -169,64 +273,6 @@ def test_values_that_are_not_there_or_out_of_range_are_named(tmp_path):
         with_values(fixed("cpmlho"), tmp_path)
     ended = {"dropout0": 0.25, "dropout1": 0.0, "dropout2": 0.5}
     source = result(spec=spec_of("cpmlho"), hyperparameters=ended)
-    write_run(run_dir(tmp_path, source.key), source, {})
+    write(run_dir(tmp_path, source.key), source)
     with pytest.raises(ConfigError, match=r"result\.json: data\..*dropout1\.start: .* greater than 0, got 0\.0"):
         with_values(fixed("cpmlho"), tmp_path)
-
-
-# The first edition
-
-
-NEWER = {  # settings that the first edition did not have
-    *("constraint", "force", "per_layer", "cut_steps", "upper_regularised", "warm_up", "response_learning_rate"),
-}
-
-
-def first_edition(method, algorithm, path, **settings):
-    """A result as the first edition wrote it."""
-    content = json.loads(result(spec=spec_of(algorithm)).model_dump_json())
-    spec = content["spec"]
-    spec["method"] = method
-    spec["settings"] = {k: v for k, v in spec["settings"].items() if k not in NEWER} | settings
-    spec["training"].pop("momentum")
-    spec.pop("split")
-    for name in ("started", "ended", "environment"):
-        content.pop(name)
-    path.write_text(json.dumps(content))
-    return path
-
-
-@pytest.mark.parametrize("constraint", ["raw", "value"])
-def test_planes_of_the_first_edition_pulled_always(tmp_path, constraint):
-    path = first_edition(
-        "cpmlho", "cpmlho", tmp_path / RESULT, wh_at=constraint, multiplier="dual_ascent", max_planes=3
-    )
-    read = read_result(path).spec
-    settings = read.settings
-    assert (settings.constraint, settings.force) == (constraint, "always")
-    assert (settings.multiplier, settings.max_planes) == ("dual_ascent", 3)
-    assert (settings.warm_up, settings.cut_steps, settings.response_learning_rate) == (0, None, None)
-    assert (settings.per_layer, settings.upper_regularised) == (False, False)
-    assert (read.training.momentum, read.split) == (0.0, "last")
-
-
-def test_the_stn_of_the_first_edition_is_not_todays_method(tmp_path):
-    path = first_edition("stn", "delta_stn", tmp_path / RESULT, response="stn")
-    read = read_result(path).spec
-    assert (read.method, read.algorithm, read.settings.response) == ("stn_two_steps", "delta_stn", "stn")
-    mine = first_edition("delta_stn", "delta_stn", tmp_path / RESULT)
-    assert read_result(mine).spec.method == "delta_stn"
-
-
-@pytest.mark.parametrize("edition", ["published"])
-def test_published_results_are_read(request, edition):
-    paths = sorted(request.getfixturevalue(edition).glob("runs/*/*/seed0/result.json"))
-    assert len(paths) > 5
-    for path in paths:
-        written, read = json.loads(path.read_text())["spec"], read_result(path)
-        settings, epochs = written["settings"], written["data"]["epochs"]
-        assert read.key == RunKey(*path.parts[-4:-2], 0)
-        assert (read.spec.algorithm, read.spec.data.epochs) == (settings["algorithm"], epochs)
-        if "wh_at" in settings:
-            assert read.spec.settings.constraint == settings["wh_at"]
-            assert (read.spec.settings.force, read.spec.settings.cut_steps) == ("always", None)

@@ -153,16 +153,20 @@ def test_a_damaged_checkpoint_is_said_and_not_used(small, whole, tmp_path, damag
     assert content(tmp_path) == whole("mnist", "cpmlho")
 
 
-@pytest.mark.parametrize("other", ["settings", "code", "versions", "device or precision"])
+@pytest.mark.parametrize("other", ["settings", "numerics", "plug-in files", "versions", "device or precision"])
 def test_a_checkpoint_of_another_run_is_said_and_not_used(small, whole, tmp_path, other, monkeypatch):
     spec = spec_of(small, "mnist", "cpmlho")
     with monkeypatch.context() as patch:
         if other == "settings":
             run(spec.model_copy(update={"seed": 1}), tmp_path, after=1)
         else:
-            name = {"code": "code_digest", "versions": "versions", "device or precision": "device_name"}[other]
-            found = {"torch": "another"} if other == "versions" else "another"
-            patch.setattr(f"cpmlho.study.harness.run.{name}", lambda *_: found)
+            name, found = {
+                "numerics": ("NUMERICS", 0),
+                "plug-in files": ("plugin_sha256", lambda *_: {"method": "another"}),
+                "versions": ("versions", lambda: {"torch": "another"}),
+                "device or precision": ("device_name", lambda _: "another"),
+            }[other]
+            patch.setattr(f"cpmlho.study.harness.run.{name}", found)
             run(spec, tmp_path, after=1)
     lines, _ = run(spec, tmp_path)
     assert lines == [f"{tmp_path / CHECKPOINT}: ignoring this checkpoint, restarting: it was made under other {other}"]

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -30,9 +30,9 @@ from alembic.runtime.migration import HeadMaintainer
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
+from cpmlho.study.events import Metrics
 from cpmlho.study.files import locked, seal, write_text
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
@@ -61,18 +61,17 @@ Tables = dict[str, list[Row]]
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "cpmlho.study.tracking"])
 
+LAST = Metrics(val_loss=0.25, val_acc=0.9, test_loss=0.5, test_acc=0.8)
+BEST = Metrics(val_loss=0.125, val_acc=0.95, test_loss=0.375, test_acc=0.85)
 GRADIENT: Tables = {
     HISTORY: [
         {
             "epoch": epoch,
             "step": 398 * epoch,
             "seconds": 1.5 * epoch,
-            "val_loss": 1 / epoch,
-            "val_acc": 0.9,
-            "test_loss": 1.1 / epoch,
-            "test_acc": 0.8,
+            **asdict(metrics),
         }
-        for epoch in range(1, EPOCHS + 1)
+        for epoch, metrics in enumerate([*[Metrics(0.75, 0.7, 0.875, 0.6)] * (EPOCHS - 2), BEST, LAST], 1)
     ],
     HYPERPARAMETERS: [
         {"update": update, "step": 5 * update, "dropout0": update / 1000, "dropout1": 0.1, "dropout2": 0.2}
@@ -125,8 +124,8 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
     values = {
         "spec": spec,
         "status": "done",
-        "final": Metrics(val_loss=0.25, val_acc=0.9, test_loss=0.5, test_acc=0.8),
-        "best": Metrics(val_loss=0.125, val_acc=0.95, test_loss=0.375, test_acc=0.85),
+        "final": BEST if spec.trials else LAST,
+        "best": BEST,
         "hyperparameters": {"dropout0": 0.557, "dropout1": 0.1, "dropout2": 0.2},
         "steps": 398 * EPOCHS,
         "train_seconds": 10.5,
@@ -138,7 +137,7 @@ def result(method: str = "cpmlho", seed: int = 0, **changes: Any) -> RunResult:
         "precision": "float32",
         "versions": {"torch": "2"},
         "git_commit": "c0ffee-dirty",
-        "code": "c0de",
+        "numerics": 2,
         "data_sha256": spec.data.sha256,
     }
     return RunResult(**(values | changes))

@@ -18,11 +18,11 @@ import psutil
 import pytest
 import yaml
 
+from cpmlho.study.compare import numbers
 from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
-from cpmlho.study.report.equality import numbers
 from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import IDX_FILES
 from runs import content

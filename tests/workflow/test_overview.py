@@ -213,7 +213,9 @@ def damage(folder, how):
 def test_published_tables_that_cannot_be_read_are_one_line_at_the_end(plan, root, how):
     damage(root / "results" / "published" / "tables", how)
     [line] = beside_the_published(plan, root)
-    assert line.startswith(f"Nothing is compared with the published runs: {root}/results/published/tables: missing, damaged")
+    assert line.startswith(
+        f"Nothing is compared with the published runs: {root}/results/published/tables: missing, damaged"
+    )
     assert "git checkout" in line
 
 

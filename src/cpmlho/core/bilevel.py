@@ -208,10 +208,10 @@ class Bilevel:
         optimizer.zero_grad()
 
     @torch.no_grad()
-    def _constrained(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    def _constrained(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """The gradients of eq. 14: those of the loss plus those of the planes (eq. 12)."""
         assert self.planes is not None
-        return self.planes.constrained(gradients, self.layers.general, self.layers.response, self.coordinates())
+        return (*self.planes.constrained(gradients, self.layers.general, self.layers.response, self.coordinates()),)
 
     def gradient_share(self) -> float:
         """Norm of the planes' gradient over that of the loss's gradient at the last response step."""
@@ -317,7 +317,7 @@ def _groups(layers: Layers, optimizer: Optimizer) -> dict[int, list[Tensor]]:
     """The response parameters by the optimizer's group that holds their weights; those of no group are in the first."""
     index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
     found: dict[int, list[Tensor]] = {}
-    weights = layers.weights or [None]  # one response of no single weight (`temperature`)
+    weights: list[Tensor | None] = [*layers.weights] or [None]  # `temperature` responds for no single weight
     for weight, parameters in zip(weights, layers.trained, strict=True):
         for parameter in parameters:
             parameter.requires_grad_()

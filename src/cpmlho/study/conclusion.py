@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from cpmlho.study.compare import TOLERANCE, agreement
 from cpmlho.study.files import unsealed
 from cpmlho.study.protocol import Protocol, load
-from cpmlho.study.report.equality import TOLERANCE, agreement
 from cpmlho.study.results import METRICS, ResultError, read_result
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError

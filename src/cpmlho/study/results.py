@@ -1,8 +1,12 @@
-"""The result files: the one place where the tuning half and the reporting half meet."""
+"""The files of a run: what they are, how they are written, and how they are read and checked.
+
+Training writes them; tables, figures, report and MLflow are made from nothing else.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,76 +18,71 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cpmlho.study.events import Metrics
 from cpmlho.study.files import write_text
 from cpmlho.study.spec import RunKey, RunSpec
-from cpmlho.study.strict import parse
+from cpmlho.study.strict import one_line, parse
 
 RESULT = "result.json"
 HISTORY = "history.csv"
 HYPERPARAMETERS = "hyperparameters.csv"
 PLANES = "planes.csv"
 TRIALS = "trials.csv"
-NETWORK = "network.pt"  # where it is kept
+NETWORK = "network.pt"  # written only if the configuration asks for it
 
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
-COLUMNS = {  # that a table along a run has at least
-    HISTORY: {"epoch", "step", "seconds", *METRICS},
+COLUMNS = {  # that each table must have; hyperparameters.csv and trials.csv have one more for each hyperparameter
+    HISTORY: {"epoch", "step", "seconds", *METRICS},  # and train_loss, which archived runs do not have
     HYPERPARAMETERS: {"update", "step"},
-    PLANES: {"epoch", "step", "plane", "g", "phi", "mu", "gradient_share"},
+    PLANES: {"epoch", "step", "plane", "g", "phi", "mu", "gradient_share"},  # and layer, if planes are on single layers
     TRIALS: {"trial", "seconds", "status", *METRICS},
 }
-WHOLE = {"epoch", "step", "update", "plane", "trial"}  # columns of whole numbers; `status` is a word, all else a number
-DIGITS = 16  # of a whole number that JSON and MLflow keep
+WHOLE = {"epoch", "step", "update", "plane", "trial", "layer"}  # columns of integers; `status` is text, the rest floats
+DIGITS = 16  # integers with fewer digits survive JSON and MLflow
 Row = Mapping[str, float | int | str]
 Weights = Callable[[], dict[str, Any]]  # a network's state_dict
 
 
 class RunResult(BaseModel):
-    """One run, complete in itself."""
+    """The content of result.json: one run, complete in itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     spec: RunSpec
     status: Literal["done", "diverged"]
+    diverged_by: str | None = None  # "loss", "g" of a plane on all layers, or "g of layer 2"
     final: Metrics  # gradient methods: at the last step; searches: the trial with the best validation loss
     best: Metrics  # the evaluation with the best validation loss
-    train_loss: float | None = None  # after the budget, dropout and cutout off; None: a search, diverged, first edition
+    train_loss: float | None = None  # at the end, without dropout and cutout; None: a search, diverged, not recorded
     hyperparameters: dict[str, float]  # final values, in their own units
+    g_ratio: dict[str, float] = {}  # largest later g over the first g, by layer ("all": a plane on all layers)
     steps: int  # training iterations, over all trials
-    train_seconds: float  # wall time of training apart from evaluation
+    train_seconds: float  # wall time of training without evaluation
     train_cpu_seconds: float
     evaluation_seconds: float
     total_seconds: float  # wall time from the start of the process to this file
     peak_memory_mb: float
     device: str
-    precision: Literal["float32", "bfloat16"]  # that `auto` stood for
+    precision: Literal["float32", "bfloat16"]  # the one that `auto` chose
     versions: dict[str, str]
     git_commit: str
-    code: str  # digest of the modules that decide the numbers
+    numerics: int  # `cpmlho.study.numerics.NUMERICS` of the code that made the run
+    plugins: dict[str, str] = {}  # SHA-256 of the users' own files that define network, reader and method
     data_sha256: dict[str, str]
-    started: str | None = None  # UTC; the first edition did not record it, nor the environment
+    started: str | None = None  # UTC; None: not recorded
     ended: str | None = None
-    environment: dict[str, str] = {}  # processor, instructions of the products, threads, system, further versions
-    tables: list[str] = []  # that the run wrote beside this; earlier results do not say
+    environment: dict[str, str] = {}  # processor, instructions, threads, system, further versions
+    tables: list[str] = []  # the names of the CSV files next to this file
 
     @model_validator(mode="after")
-    def _has_values_of_what_is_tuned(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.hyperparameters.keys() != self.spec.data.hyperparameters.keys():
             raise ValueError(f"hyperparameters must be {', '.join(self.spec.data.hyperparameters)}")
+        if self.status == "done" and (self.diverged_by or self.final.diverged):
+            raise ValueError(f"status is done, but the run has diverged by {self.diverged_by or 'loss'}")
         return self
 
     @property
     def key(self) -> RunKey:
-        """The run's name."""
+        """The dataset, method and seed that name the run."""
         return RunKey(self.spec.dataset, self.spec.method, self.spec.seed)
-
-
-def schema() -> str:
-    """The JSON Schema of a run's result, as it is written."""
-    content = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Result of one run",
-        **{name: part for name, part in RunResult.model_json_schema(mode="serialization").items() if name != "title"},
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 class ResultError(Exception):
@@ -91,55 +90,63 @@ class ResultError(Exception):
 
 
 class Observer:
-    """What watches a run while it goes: a tracker, a progress display. By itself it does nothing."""
+    """Base class of what is told how a run proceeds: a tracker, a progress display."""
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
-        """The run is about to train, or to go on from the rows that it had when it was interrupted."""
+        """Called before training, with the rows that an interrupted run had already."""
 
     def ticked(self, epoch: int) -> None:
-        """So many epochs, over all trials, are complete."""
+        """Called with the number of completed epochs, over all trials."""
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
-        """New rows, by the file that they will stand in; the weights, if the run would be judged by this evaluation."""
+        """Called with the new rows of each table, and with the weights if this evaluation is the one that counts."""
 
     def finished(self, result: RunResult, folder: Path) -> None:
-        """The run's files are written under `folder`."""
+        """Called when the run's files are written under `folder`."""
 
     def failed(self, reason: str) -> None:
-        """The run ended without a result: an error, or a signal."""
+        """Called when the run ends without a result: an error, or a signal."""
 
 
 def run_dir(results_dir: str | Path, key: RunKey) -> Path:
-    """Folder of one run's files."""
+    """Return the folder of one run's files."""
     return Path(results_dir) / "runs" / key.dataset / key.method / f"seed{key.seed}"
 
 
-def own_tables(folder: Path) -> list[Path]:
-    """The tables of the run in a folder; not what else lies there, such as the `._history.csv` of a macOS share."""
-    return [folder / name for name in COLUMNS if (folder / name).exists()]
-
-
 def data_file(results_dir: str | Path, dataset: str) -> Path:
-    """The record that a dataset is in place and verified."""
+    """Return the file that records that a dataset is in place and verified."""
     return Path(results_dir) / "data" / f"{dataset}.json"
 
 
+def own_tables(folder: Path) -> list[Path]:
+    """Return the tables of the run in a folder, without other files such as the `._history.csv` of a macOS share."""
+    return [folder / name for name in COLUMNS if (folder / name).exists()]
+
+
+def schema() -> str:
+    """Return the JSON Schema of result.json."""
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunResult.model_json_schema(mode="serialization"),
+        "title": "Result of one run",
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+# Writing
+
+
 def to_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV, with the first row's keys as header; floats keep every digit."""
-    lines: list[str] = []
-
-    class _Lines:
-        def write(self, line: str) -> None:
-            lines.append(line)
-
-    writer = csv.DictWriter(_Lines(), fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    """Return rows as CSV with the first row's keys as header; floats keep every digit."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return "".join(lines)
+    return text.getvalue()
 
 
 def write_run(folder: Path, result: RunResult, tables: Mapping[str, Sequence[Row]]) -> None:
-    """Write a run's files; result.json comes last, so that its presence says that the run is complete.
+    """Write a run's files; result.json comes last, so that its presence means that the run is complete.
 
     Args:
         folder: the run's folder.
@@ -151,49 +158,50 @@ def write_run(folder: Path, result: RunResult, tables: Mapping[str, Sequence[Row
     write_text(folder / RESULT, result.model_dump_json(indent=1) + "\n")
 
 
+# Reading
+
+
 def read_result(path: Path) -> RunResult:
-    """Read one result.json.
+    """Read one result.json, and check that it agrees with its place and with the tables next to it.
 
     Raises:
-        ResultError: the file is missing, damaged, of another format, or of another run than its place says; or a table
-            of the run is missing.
+        ResultError: the file is missing, damaged, of another format, of another run than its place says, without one
+            of its tables, or with metrics that history.csv does not have.
     """
     try:
-        result = RunResult.model_validate(_present(json.loads(path.read_text(encoding="utf-8"))))
+        result = RunResult.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValidationError, ValueError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ResultError(f"{path}: not a result of this version, remove it and run again: {first}") from None
-    if gone := [name for name in result.tables if not path.with_name(name).exists()]:
-        raise damaged(path.with_name(gone[0]), "it is not there")
+    except ValidationError as error:
+        said = one_line(error)[:200]
+        raise ResultError(f"{path}: not a result of this version, remove it and run again: {said}") from None
     if path.parent.parts[-4:-3] == ("runs",) and Path(*path.parent.parts[-4:]) != run_dir("", result.key):
         raise ResultError(f"{path}: is the result of {result.key}; remove it and run again")
+    if missing := [name for name in result.tables if not path.with_name(name).exists()]:
+        raise damaged(path.with_name(missing[0]), "it is not there")
+    history = read_rows(path.with_name(HISTORY))
+    if (last := history[-1]["step"] if history else 0) != result.steps:
+        raise damaged(path.with_name(HISTORY), f"it ends at step {last}, but {RESULT} at {result.steps}")
+    if wrong := _unlike(result, history):
+        raise damaged(path, wrong)
     return result
 
 
-def _present(content: Any) -> Any:
-    """A result as it would be written now.
-
-    In the first edition planes also pulled where their constraint held and were cut after whole epochs, and `stn` was
-    a variant of Delta-STN.
-    """
-    match content:
-        case {"spec": {"settings": {"wh_at": _} as settings, "changes": changes} as spec}:
-            varied = {**changes, "settings": _renamed(changes["settings"])} if "settings" in changes else changes
-            settings = {**_renamed(settings), "force": "always", "cut_steps": None}
-            return {**content, "spec": {**spec, "settings": settings, "changes": varied}}
-        case {"spec": {"method": "stn", "settings": {"algorithm": "delta_stn"}} as spec}:
-            return {**content, "spec": {**spec, "method": "stn_two_steps"}}
-    return content
-
-
-def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"constraint" if name == "wh_at" else name: value for name, value in settings.items()}
+def _unlike(result: RunResult, history: Sequence[Mapping[str, Any]]) -> str:
+    """Return which metric of a result is not the one that history.csv has; empty if none."""
+    evaluations = [Metrics(**{name: row[name] for name in METRICS}) for row in history]
+    best = min(evaluations, key=lambda metrics: math.inf if metrics.diverged else metrics.val_loss)
+    final = evaluations[-1] if result.spec.trials is None else best
+    for which, ours, theirs in (("final", result.final, final), ("best", result.best, best)):
+        for name in METRICS:
+            a, b = getattr(ours, name), getattr(theirs, name)
+            if a != b and not (math.isnan(a) and math.isnan(b)):
+                return f"{which}.{name} is {a}, but {HISTORY} has {b}"
+    return ""
 
 
 def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
-    """The specification, with the values that another run ended at as its own where it names one.
+    """Return the specification with its start values replaced by another run's final ones, if it names such a run.
 
     Raises:
         ResultError: the other run's result is missing or damaged.
@@ -210,11 +218,11 @@ def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of one of a run's CSV files, numbers as numbers.
+    """Read the rows of one of a run's CSV files, numbers as numbers.
 
     Raises:
-        ResultError: the file is missing or damaged: not text, without a column, with a row of another length, or with
-            something else where a number must be.
+        ResultError: the file is missing or damaged: not text, a missing column, a row of another length than the
+            header, or text in place of a number.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -237,15 +245,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def damaged(path: Path, what: str) -> ResultError:
-    """The error of a file in a run's folder that is not as the run wrote it."""
+    """Return the error of a file in a run's folder that is not as the run wrote it."""
     return ResultError(f"{path}: damaged, remove its folder and run again: {' '.join(what.split())[:200]}")
 
 
 def _cell(text: str) -> float | int | str:
-    """A cell as the number that it is; the text of one that is none.
+    """Return a cell as an int or a float, or as text if it is neither.
 
     Raises:
-        AttributeError: there is no cell, or there are several, as the row has another length than the header.
+        AttributeError: `text` is no text but None or a list, because the row has another length than the header.
     """
     if text.lstrip("-").isdecimal() and text.isascii() and len(text) < DIGITS:
         return int(text)

@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from cpmlho.study.files import write_text
-from cpmlho.study.harness.provenance import code_digest, digest_of_files, plugged
+from cpmlho.study.harness.provenance import plugin_sha256
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import NETWORKS
 from cpmlho.study.results import RESULT, run_dir
@@ -172,14 +173,15 @@ class Plan:
         return digest(self.spec(key_of(wildcards)).model_dump_json(exclude=PLACE))
 
     def code(self, wildcards: Wildcards) -> str:
-        """A digest of the code that decides the run's numbers."""
+        """The version of the numbers, and a digest of the users' own files that the run uses."""
         spec = self.spec(key_of(wildcards))
-        return code_digest(spec.algorithm, plugged(spec.data))[:DIGITS]
+        plugins = plugin_sha256(spec.data, spec.algorithm)
+        return f"{NUMERICS} {digest(json.dumps(plugins))}" if plugins else str(NUMERICS)
 
     def wanted(self, wildcards: Wildcards) -> Sequence[object]:
         """What of a dataset must be there, not where: another place with the same files must repeat no run."""
         dataset = self.protocol.datasets[wildcards.dataset]
-        return (dataset.folder, dataset.sha256, *([digest_of_files(plugged(dataset))] if dataset.reader else []))
+        return (dataset.folder, dataset.sha256, *plugin_sha256(dataset).values())
 
     def values(self, wildcards: Wildcards) -> list[str]:
         """The result that the run takes its hyperparameter values from, if it takes any."""

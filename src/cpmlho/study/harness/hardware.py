@@ -1,12 +1,11 @@
-"""What a run computes on, and at which precision its training multiplies."""
+"""The device that a run computes on, and the precision of its products."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -21,52 +20,37 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_device(wanted: Device, say: Callable[[str], None]) -> torch.device:
-    """The device that the configuration names; `auto` is a GPU where there is one that torch has kernels for.
+    """Return the device that the configuration names; `auto` is a GPU if there is one that works, else the CPU.
 
     Args:
         wanted: as configured.
-        say: takes a line of text: why `auto` passes over a GPU.
+        say: prints a line: why `auto` does not use a GPU that is there.
 
     Raises:
-        ConfigError: a GPU is asked for where there is none to use.
+        ConfigError: a GPU is asked for, but none works.
     """
     if wanted == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        obstacle = "there is no GPU that torch can use"
-    else:
-        capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-        if has_kernels(capability, kernels):
-            reproduce()
+    obstacle = "torch finds none"
+    if torch.cuda.is_available():
+        reproduce()
+        try:
+            torch.ones(1, device="cuda").add_(1).item()
             return torch.device("cuda")
-        name = torch.cuda.get_device_name()
-        obstacle = f"this torch has no kernels for {name} (sm_{capability[0]}{capability[1]}), only {' '.join(kernels)}"
-        if wanted == "auto":
-            say(f"device: auto is the CPU, as {obstacle}")
+        except RuntimeError as error:  # such as "no kernel image is available", on a GPU older than this torch
+            obstacle = str(error).partition("\n")[0]
+            if wanted == "auto":
+                say(f"device: auto chooses the CPU, because the GPU does not work: {obstacle}")
     if wanted == "cuda":
-        raise ConfigError(f"device: cuda is asked for, but {obstacle}; choose auto or cpu")
+        raise ConfigError(f"device: cuda is asked for, but no GPU works: {obstacle}; choose auto or cpu")
     return torch.device("cpu")
 
 
-def has_kernels(capability: tuple[int, int], kernels: Sequence[str]) -> bool:
-    """Whether a GPU of this compute capability runs one of the `kernels`, such as `sm_86` and `compute_90`.
-
-    Machine code runs on later minor versions of the same major one, intermediate code on all later ones. A suffix, as
-    in `sm_90a`, binds to the very version, or with `f` to its family.
-    """
-    for kind, major, minor, suffix in re.findall(r"\b(sm|compute)_(\d+)(\d)([af]?)\b", " ".join(kernels)):
-        built = int(major), int(minor)
-        later = built <= capability and (kind == "compute" or built[0] == capability[0])
-        if built == capability if suffix == "a" else later and (not suffix or built[0] == capability[0]):
-            return True
-    return False
-
-
 def reproduce() -> None:
-    """Have a GPU give the same bits each time, and float32 mean float32; call it before anything is computed there.
+    """Make a GPU give the same bits each time, and keep float32 products exact; call it before the first operation.
 
-    Of what torch's own deterministic mode refuses, the networks use pooling alone, whose windows do not overlap: no
-    two threads add to one number. So the mode itself, which costs time and warns of these, is left off.
+    The only operation of the networks that torch's deterministic mode refuses is pooling, whose windows do not overlap
+    here, so that no two threads add to one number. The mode itself costs time and warns about it, so it stays off.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
     torch.backends.cudnn.deterministic = True
@@ -90,19 +74,19 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision that the configuration names; `auto` is bfloat16 where the device multiplies it natively."""
+    """Return the precision that the configuration names; `auto` is bfloat16 if the device multiplies it natively."""
     if wanted != "auto":
         return wanted
     return "bfloat16" if native_bfloat16(device) else "float32"
 
 
 def device_name(device: torch.device) -> str:
-    """The name under which a result records the device."""
+    """Return the name under which a result records the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use at once so far: of the GPU's memory, or of this process."""
+    """Return the largest number of bytes in use so far: of the GPU's memory, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if platform.system() == "Darwin" else 1024  # bytes on macOS, kilobytes elsewhere

@@ -1,4 +1,4 @@
-"""A run's final network, kept beside its result."""
+"""The final network of a run, as a file next to its result."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Network(Observer):
     """Writes `network.pt`: the network's state_dict at the final hyperparameters.
 
     Args:
-        folder: the run's.
-        kept: whether it is wanted; else one that an earlier run left goes.
+        folder: the run's folder.
+        kept: whether to write it; if not, the file of an earlier run is removed.
     """
 
     def __init__(self, folder: Path, kept: bool) -> None:
         self._path, self._kept = folder / NETWORK, kept
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
-        """A network of before is this run's only if the run goes on from there."""
+        """Remove an earlier network, unless this run continues the one that wrote it."""
         if not (self._kept and tables):
             self._path.unlink(missing_ok=True)
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
-        """Keep the network that the run would be judged by if it ended here."""
+        """Write the network, if this evaluation is the one that counts so far."""
         if self._kept and weights is not None:
             buffer = io.BytesIO()
             torch.save({name: tensor.cpu() for name, tensor in weights().items()}, buffer)

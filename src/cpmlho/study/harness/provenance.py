@@ -1,19 +1,18 @@
-"""Where a number was made: versions and code."""
+"""Where a run was made: commit, versions, machine, and the users' own files that it used. Imports torch when called."""
 
 from __future__ import annotations
 
-import ast
+import hashlib
+import inspect
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpmlho.study.harness.syntax import digest_of, foreign, imported
 from cpmlho.study.methods import METHODS
 from cpmlho.study.registry import NETWORKS, READERS
 
@@ -23,21 +22,17 @@ if TYPE_CHECKING:
     from cpmlho.study.settings import Dataset
 
 HERE = Path(__file__).resolve().parents[2]  # the package's folder
-SHARED = ("study.data", "study.networks", "study.problem", "study.harness.record")
-DECIDE_NOTHING = {  # beyond what each result itself records
-    *("study.settings", "study.spec", "study.strict", "study.results", "study.options", "core.options"),
-    *("study.registry", "study.methods.registry"),
-}
 PACKAGES = ("cpmlho", "torch", "numpy", "scikit-optimize")
+REPOSITORY = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """Return the versions of Python and of the packages that decide a run's numbers."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What else could have moved a last digit: processor, instructions, threads, system, versions of libraries."""
+    """Return what else can change the last digits: processor, instructions, threads, system, further versions."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -52,72 +47,36 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def libraries(algorithm: str, data: Dataset) -> dict[str, str]:
-    """Versions of the libraries that the files of a user's own behind a run import, beyond those in `versions`."""
-    own = [file for file in modules(algorithm, plugged(data)) if not file.is_relative_to(HERE)]
-    names = {name for file in own for name in foreign(ast.parse(file.read_text(encoding="utf-8")))}
-    found = packages_distributions() if names else {}
-    return {each: version(each) for name in sorted(names) for each in found.get(name, ()) if each not in PACKAGES}
-
-
 def utc(seconds: float) -> str:
-    """A time as ISO 8601 in UTC."""
+    """Return a time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def plugged(data: Dataset) -> tuple[Path, ...]:
-    """The files of a user's own that read a dataset and build its network."""
-    functions = [NETWORKS[data.network.kind].build, *([READERS[data.reader].read] if data.reader else [])]
-    files = {_file(function) for function in functions}
-    return tuple(sorted(file for file in files if not file.is_relative_to(HERE)))
+def plugin_sha256(data: Dataset, algorithm: str | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each plug-in file that a run uses, by what the file defines: network, reader, method.
 
-
-@cache
-def modules(algorithm: str, further: tuple[Path, ...] = ()) -> tuple[Path, ...]:
-    """The modules that a run of this method executes and that decide its numbers.
-
-    They are the method's own file, wherever it lies, the further ones, and what they, the reading of the data, the
-    networks and the record import of this package, and what that imports; settings are not among them, as each result
-    holds its own.
+    Args:
+        data: the dataset, which names its network and may name a reader.
+        algorithm: the method; None: the files of the dataset alone.
     """
-    own = {_file(METHODS[algorithm].train), *further}
-    left, found = [*SHARED, *(name for file in own for name in _imports(file))], set[str]()
-    while left:
-        name = left.pop()
-        if name not in found | DECIDE_NOTHING and _path(name).is_file():
-            found.add(name)
-            left.extend(_imports(_path(name)))
-    return tuple(sorted({*own, *map(_path, found)}))
-
-
-def _file(function: Any) -> Path:
-    return Path(function.__code__.co_filename).resolve()
-
-
-@cache
-def _imports(path: Path) -> tuple[str, ...]:
-    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
-
-
-def _path(module: str) -> Path:
-    return (HERE / module.replace(".", "/")).with_suffix(".py")
-
-
-@cache
-def code_digest(algorithm: str, further: tuple[Path, ...] = ()) -> str:
-    """SHA-256 of what decides the numbers of a method's runs, commit or no commit; arguments as `modules`."""
-    return digest_of_files(modules(algorithm, further))
-
-
-def digest_of_files(files: Iterable[Path]) -> str:
-    """SHA-256 of what the code in files does, as `digest_of` takes it."""
-    return digest_of([path.read_text(encoding="utf-8") for path in files])
+    functions: dict[str, Callable[..., Any]] = {"network": NETWORKS[data.network.kind].build}
+    if data.reader:
+        functions["reader"] = READERS[data.reader].read
+    if algorithm:
+        functions["method"] = METHODS[algorithm].train
+    files = {part: Path(inspect.getfile(inspect.unwrap(function))).resolve() for part, function in functions.items()}
+    own = {part: file for part, file in files.items() if not file.is_relative_to(HERE)}
+    return {part: hashlib.sha256(file.read_bytes()).hexdigest() for part, file in own.items()}
 
 
 def git_commit() -> str:
-    """The commit of the package's checkout, with `-dirty` if the package differs from it; `unknown` outside one."""
-    # A hook or a CI exports which repository it is about.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """Return the commit that this package is checked out from, with `-dirty` if the package differs from it.
+
+    `unknown` if there is none: no git, a repository that git refuses to read, or one that does not track the package,
+    as when the project was copied or installed into the folder of another project.
+    """
+    # A hook or a CI job exports the repository that it is about, which may be another one.
+    environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(HERE), *arguments]
@@ -125,6 +84,7 @@ def git_commit() -> str:
         return run.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", "__init__.py")
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

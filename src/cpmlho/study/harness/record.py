@@ -80,8 +80,8 @@ class Record(BaseModel):
 
     Attributes:
         search: whether each evaluation is a trial of a search.
-        first_gap: the first g of the planes, by layer.
-        runaway: whether a g was more than `RUNAWAY` times its first value, or no finite number.
+        first_g: the first g of the planes, by layer; `all` for a plane on all layers.
+        g_ratio: the largest later g over the first, by layer; NaN if a g was not a number.
         tables: rows by file name.
         evaluations: in order.
         train_loss: after the whole budget, dropout and cutout off; None before, and in a search.
@@ -92,8 +92,8 @@ class Record(BaseModel):
     model_config = EXACT
 
     search: bool
-    first_gap: dict[int, float] = {}
-    runaway: bool = False
+    first_g: dict[str, float] = {}
+    g_ratio: dict[str, float] = {}
     tables: dict[str, list[dict[str, int | float | str]]] = {}
     evaluations: list[Evaluation] = []
     train_loss: float | None = None
@@ -111,9 +111,7 @@ class Record(BaseModel):
             new[HYPERPARAMETERS] = [{"update": u, "step": step, **values} for u, step, values in snapshot.updates]
         if snapshot.planes:
             new[PLANES] = [_row(plane) for plane in snapshot.planes]
-        for plane in snapshot.planes:
-            first = self.first_gap.setdefault(plane.layer, plane.g)
-            self.runaway |= not plane.g <= RUNAWAY * first
+        self._watch(snapshot.planes)
         if self.search:
             new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
         for name, rows in new.items():
@@ -148,9 +146,27 @@ class Record(BaseModel):
         return not self.search and bool(self.evaluations) and self.diverged
 
     @property
+    def diverged_by(self) -> str | None:
+        """Why the run counts as diverged: `loss`, `g`, or `g of layer` and its number; None if it has not diverged."""
+        if self.final.metrics.diverged:
+            return "loss"
+        away = [layer for layer, ratio in self.g_ratio.items() if not ratio <= RUNAWAY]
+        return ("g" if away[0] == "all" else f"g of layer {away[0]}") if away else None
+
+    @property
     def diverged(self) -> bool:
-        """Whether the result is none: a loss that is no number or far too large, or planes that drove w_h away."""
-        return self.runaway or self.final.metrics.diverged
+        """Whether the run has diverged: its loss, or the g of a layer."""
+        return self.diverged_by is not None
+
+    def _watch(self, planes: Sequence[PlaneState]) -> None:
+        """Take in the g of each layer, which its planes share."""
+        for layer, g in {str(plane.layer or "all"): plane.g for plane in planes}.items():
+            if layer not in self.first_g and math.isfinite(g):
+                self.first_g[layer] = g
+            else:
+                ratio = g / max(self.first_g.get(layer, math.nan), 1e-30)  # a first g of 0 divides nothing
+                largest = self.g_ratio.get(layer, 0.0)
+                self.g_ratio[layer] = largest if ratio <= largest else ratio
 
 
 def _row(plane: PlaneState) -> dict[str, int | float | str]:

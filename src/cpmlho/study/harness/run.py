@@ -14,9 +14,10 @@ from cpmlho.study.events import Method, Metrics, Past, Tick
 from cpmlho.study.files import locked
 from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
-from cpmlho.study.harness.provenance import code_digest, environment, git_commit, libraries, plugged, utc, versions
+from cpmlho.study.harness.provenance import environment, git_commit, plugin_sha256, utc, versions
 from cpmlho.study.harness.record import Record
 from cpmlho.study.methods import METHODS
+from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.problem import Budget, Problem, budget_of, problem_of
 from cpmlho.study.results import Observer, RunResult, write_run
 from cpmlho.study.spec import PLACE, RunSpec
@@ -84,8 +85,9 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
     """What must be the same for an interrupted run to go on to the same bits."""
     return {
         "settings": spec.model_dump(mode="json", exclude=PLACE),
-        "code": code_digest(spec.algorithm, plugged(spec.data)),
-        "versions": versions() | libraries(spec.algorithm, spec.data),
+        "numerics": NUMERICS,
+        "plug-in files": plugin_sha256(spec.data, spec.algorithm),
+        "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
 
@@ -146,10 +148,12 @@ def result_of(
     return RunResult(
         spec=spec,
         status="diverged" if record.diverged else "done",
+        diverged_by=record.diverged_by,
         final=final.metrics,
         best=record.best.metrics,
         train_loss=record.train_loss,
         hyperparameters=final.hyperparameters,
+        g_ratio=record.g_ratio,
         steps=record.evaluations[-1].step,
         train_seconds=clock.seconds,
         train_cpu_seconds=clock.cpu_seconds,
@@ -160,10 +164,11 @@ def result_of(
         precision=precision,
         versions=versions(),
         git_commit=git_commit(),
-        code=code_digest(spec.algorithm, plugged(spec.data)),
+        numerics=NUMERICS,
+        plugins=plugin_sha256(spec.data, spec.algorithm),
         data_sha256=spec.data.sha256,
         started=utc(started),
         ended=utc(time.time()),
-        environment=environment(device) | libraries(spec.algorithm, spec.data),
+        environment=environment(device),
         tables=sorted(record.tables),
     )

@@ -23,7 +23,7 @@ MISSING = "missing"
 LOSS = "final_val_loss"
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
-    *("device", "git_commit", "precision", "train_loss"),
+    *("device", "git_commit", "numerics", "precision", "train_loss"),
 )
 _PAPERS = ("dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes")  # hyperparameters
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
@@ -32,7 +32,7 @@ _NAMED = {"dataset", "method", "seed", "changes"}  # what a specification is cal
 _TYPES = {
     **dict.fromkeys(("paper", "against", "comparator", "choices", "git_commit"), "str"),
     **dict.fromkeys(("data_digest", "versions_digest", "config_digest", "settings_digest"), "str"),
-    **dict.fromkeys(("steps", "trials"), "Int64"),
+    **dict.fromkeys(("steps", "trials", "numerics"), "Int64"),
 }
 
 
@@ -182,7 +182,9 @@ def read_runs(protocol: Protocol) -> pd.DataFrame:
     """
     rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
     runs = pd.DataFrame(rows, columns=columns(protocol))
-    runs = runs.astype({"steps": "Int64", "trials": "Int64", "train_loss": float, "g_ratio": float})
+    runs = runs.astype(
+        {"steps": "Int64", "trials": "Int64", "numerics": "Int64", "train_loss": float, "g_ratio": float}
+    )
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
     for planes in read_along(protocol.results_dir, with_planes, PLANES):
         for key, recorded in planes.groupby(KEY, sort=False):
