@@ -17,7 +17,7 @@ from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import MIXED, answer, beside, details, strip
 from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.equality import Change, changes_after, known_changes
-from cpmlho.study.report.figures import FIGURES
+from cpmlho.study.report.figures import FIGURES, caption, made_by
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import number
 from cpmlho.study.report.stats import summarise
@@ -122,7 +122,9 @@ def page(study: Study) -> str:
         strip=list(strip(study)),
         beside=beside(study),
         grids=grids,
-        figures={name: (words, source(protocol.results_dir, name)) for name, words in FIGURES.items()},
+        figures={
+            name: (FIGURES[name], caption(name), source(protocol.results_dir, name)) for name in made_by(protocol)
+        },
         readings=list(readings(study.table("variants"))),
         groups=list(groups(protocol, runs)),
         records=records(protocol, runs),

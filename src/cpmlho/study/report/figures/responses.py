@@ -1,0 +1,92 @@
+"""Test loss by the way the response is learned: Δ-STN, planes and other options, with the values that each found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cpmlho.study.report.figures.drawing import panels
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.selection import responses, specs, untuned_beside
+from cpmlho.study.report.stats import summarise
+from cpmlho.study.report.style import label_of, style_of
+
+TEST = "final_test_loss"
+WORDS = {  # of the settings that an option changes; others are named as in the configuration
+    ("cutting_planes", True): "cutting planes",
+    ("response", "temperature"): "temperature",
+    ("response_start", "weights"): "R starts at W",
+    ("response_weights", "frozen"): "R frozen",
+    ("response_weights", "mean"): "R is the mean of W",
+    ("response_weights", "tied"): "R tied to W",
+}
+
+
+def data(study: Study) -> pd.DataFrame:
+    """A row for each run: the test loss of tuning with each option, and of training at the values that it found."""
+    rows = []
+    untuned: dict[tuple[str, str], str] = {}
+    for option in responses(specs(study.protocol)):
+        label = option_label(option.spec.algorithm, option.changes)
+        rows += _losses(study, option.dataset, label, {"tuning": option.spec.method, "values found": option.found})
+        if beside := untuned_beside(specs(study.protocol), option.spec):
+            untuned[option.dataset, beside] = label_of("fixed")
+    for (dataset, method), label in untuned.items():
+        rows += _losses(study, dataset, label, {"no tuning": method})
+    return pd.DataFrame(rows)
+
+
+def _losses(study: Study, dataset: str, option: str, runs: dict[str, str]) -> list[dict[str, Any]]:
+    done = study.finished[study.finished["dataset"] == dataset]
+    return [
+        {"dataset": dataset, "option": option, "training": training, **record}
+        for training, method in runs.items()
+        for record in done.loc[done["method"] == method, ["method", "seed", TEST]].to_dict("records")
+    ]
+
+
+def option_label(algorithm: str, changes: dict[str, Any]) -> str:
+    """An option in words: what it changes of Δ-STN, or the label of a method of its own."""
+    if not changes:
+        return label_of(algorithm)
+    return ", ".join(WORDS.get((name, value), f"{name.replace('_', ' ')} {value}") for name, value in changes.items())
+
+
+def draw(study: Study, data: pd.DataFrame) -> Figure:
+    """A panel for each dataset, a line for each option: tuning above, training at the values found below it."""
+    datasets = list(data["dataset"].unique())
+    lines = int(data.groupby("dataset")["option"].nunique().max())
+    figure, row = panels([study.protocol.datasets[name].folder for name in datasets], 0.9 + 0.34 * lines)
+    for axes, dataset in zip(row, datasets, strict=True):
+        own = data[data["dataset"] == dataset]
+        options = list(own["option"].unique())
+        for height, option in enumerate(options):
+            _line(axes, height, own[own["option"] == option])
+        axes.set_yticks(range(len(options)), options)
+        axes.set_ylim(len(options) - 0.5, -0.5)
+        axes.set_xlabel("final test loss")
+    handles = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+LOOKS = {  # where a kind of training stands on the line of its option, and how
+    "tuning": (-0.16, style_of(PAPERS).colour, "tuning while training"),
+    "values found": (0.16, style_of("fixed").colour, "trained at the values found"),
+    "no tuning": (0.0, "#000000", "no tuning"),
+}
+
+
+def _line(axes: Axes, height: float, rows: pd.DataFrame) -> None:
+    """A faint dot for each seed, with mean and 95 % interval."""
+    for training, runs in rows.groupby("training", sort=False):
+        shift, colour, label = LOOKS[str(training)]
+        y, found = height + shift, summarise(runs[TEST])
+        axes.plot(runs[TEST], np.full(len(runs), y), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
+        axes.plot([found.ci_low, found.ci_high], [y, y], color=colour, linewidth=1.2)
+        axes.plot(found.mean, y, "|", color=colour, markersize=8, markeredgewidth=1.8, label=label)
