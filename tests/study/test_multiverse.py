@@ -10,8 +10,6 @@ from test_reporting import load, text, write
 
 from cpmlho.study.files import write_text
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.figures.specification_curve import shown
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.render import markdown
 from cpmlho.study.report.tables.multiverse import TABLE, sentence
@@ -82,28 +80,12 @@ def test_whether_planes_brought_g_down_is_not_known_after_one_epoch(tmp_path: Pa
     assert "| – | 0 | not known | 3 |" in markdown(TABLE.view(study, rows))
 
 
-def test_the_curve_is_sorted_and_shows_what_each_reading_chooses(tmp_path: Path) -> None:
+def test_the_table_says_how_far_the_protocol_is_and_which_runs_are_unlike(tmp_path: Path) -> None:
     protocol = of(tmp_path, seeds=[0, 1, 2, 3])
     made(protocol, "delta_stn", [0.30, 0.31, 0.32])
     made(protocol, "cpmlho", [0.29, 0.30, 0.31], [10.0, 7.0])
     made(protocol, "cpmlho_stn", [0.25, 0.26, 0.27], [10.0, 8.1])
     made(protocol, "cpmlho_theta_10", [0.1], [10.0, 15.1, 5.0])
-    study, picture = Study(protocol), load_figure("specification_curve")
-    data = picture.data(study)
-    assert list(data["specification"]) == ["cpmlho_stn", "cpmlho", "cpmlho_theta_10"]
-    assert set(data["paper"].round(6)) == {-0.002}
-    assert shown(data) == [("response", "delta_stn"), ("response", "stn"), ("theta", "1"), ("theta", "10")]
-    figure = picture.draw(study, data)
-    curve, grid = figure.axes
-    points = [line for line in curve.lines if line.get_marker() == "o"]
-    assert [line.get_ydata()[0] for line in points[:2]] == pytest.approx([-0.05, -0.01])
-    assert [line.get_markerfacecolor() == "white" for line in points] == [True, False, True]  # g fell by a fifth in one
-    assert [line.get_xdata()[0] for line in curve.lines if line.get_marker() == "x"] == [2]
-    squares = [list(line.get_xdata()) for line in grid.lines if line.get_marker() == "s"]
-    assert squares == [[1, 2], [0], [0, 1], [2]]
-    assert [label.get_text() for label in grid.get_yticklabels()] == ["network: centred", "uncentred", "θ: 1", "10"]
-    said = figure.get_supxlabel().replace("\n", " ")
-    assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in said
     write_tables(protocol)
     written = text(protocol, "tables/multiverse.md")
     assert "MNIST half done: 3 of 4 specifications, 7 of 16 runs of them." in written

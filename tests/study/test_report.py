@@ -10,7 +10,7 @@ import pytest
 from test_reporting import fill, load, write
 
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.figures import FIGURES
+from cpmlho.study.report.figures import made_by
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 
 
@@ -90,8 +90,8 @@ def test_every_run_is_linked(made: tuple[Protocol, Page]) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere_and_pictures_have_words(made: tuple[Protocol, Page]) -> None:
-    _, page = made
-    assert len(page.loaded) == len(FIGURES)
+    protocol, page = made
+    assert len(page.loaded) == len(made_by(protocol))
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.loaded)
     assert all(len(words) > 40 for words in page.alternatives)
 

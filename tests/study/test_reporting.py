@@ -19,7 +19,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
 from cpmlho.core.events import Metrics
 from cpmlho.study import protocol as config
@@ -27,10 +26,8 @@ from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.figures import FIGURES, drawing
-from cpmlho.study.report.figures import KINDS as PICTURES
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.paper import paper_numbers
-from cpmlho.study.report.style import style_of
 from cpmlho.study.report.tables import TABLES
 from cpmlho.study.report.write import write_figures, write_page, write_tables
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, RESULT, ResultError, RunResult, run_dir, write_run
@@ -413,14 +410,11 @@ def test_caption_tells_seeds_epochs_trials_and_interval(full: Protocol) -> None:
     assert "No intervals" in caption
 
 
-def test_note_stands_first_and_bold_on_every_table_and_on_the_figures(full: Protocol, holes: Protocol) -> None:
+def test_note_stands_first_and_bold_on_every_table(full: Protocol, holes: Protocol) -> None:
     for number in (1, 2, 3):
         assert text(full, f"tables/table{number}.md").startswith("**MADE UP: 50% of 1\\_000 & #1")
         assert r"\caption{\textbf{MADE UP: 50\% of 1\_000 \& \#1 \{a\}" in text(full, f"tables/table{number}.tex")
         assert text(holes, f"tables/table{number}.md").startswith(f"Table {number}.")
-    for number in (1, 2):
-        assert "MADE UP" in text(full, f"figures/figure{number}.svg")
-        assert "MADE UP" not in text(holes, f"figures/figure{number}.svg")
 
 
 def test_missing_and_diverged_runs_are_marked_and_left_out(holes: Protocol) -> None:
@@ -439,8 +433,6 @@ def test_missing_and_diverged_runs_are_marked_and_left_out(holes: Protocol) -> N
     assert "| MNIST | CPMLHO minus RS | – | – | 0 |" in text(holes, "tables/table1.md")
     assert "leaves out" not in text(holes, "tables/table2.md")  # FashionMNIST is whole
     assert "[n=2/3, 1 diverged]" in text(holes, "tables/table3.md")
-    assert "Δ-STN (n=2/3, 1 missing)" in text(holes, "figures/figure1.svg")
-    assert "CPMLHO (n=2/3, 1 diverged)" in text(holes, "figures/figure1.svg")
 
 
 @pytest.mark.slow
@@ -455,7 +447,6 @@ def test_one_seed_and_one_dataset(tmp_path: Path) -> None:
     assert "| -0.0100 | – | 1 |" in page
     assert len(text(protocol, "tables/table2.csv").splitlines()) == 1
     assert "runs no such dataset" in text(protocol, "tables/table2.md")
-    assert table(protocol, "figures/figure1.csv")[0]["ci_low"] == ""
 
 
 def test_latex_is_balanced_and_escaped(full: Protocol, holes: Protocol) -> None:
@@ -473,100 +464,6 @@ def test_latex_is_balanced_and_escaped(full: Protocol, holes: Protocol) -> None:
             body = [line for line in bare.splitlines() if line.endswith(r" \\")]
             assert len(body) == {1: 3, 2: 5, 3: 5}[number]
             assert {line.count("&") for line in body} == {len(columns) - 1}
-
-
-# --- figures --------------------------------------------------------------------------------------------------------
-
-
-def on_the_logit_scale(rates: list[float]) -> list[float]:
-    """Mean of rates on the logit scale, and both ends of the interval there."""
-    logits = [math.log(rate / (1 - rate)) for rate in rates]
-    mean, half = statistics.fmean(logits), T[len(rates)] * statistics.stdev(logits) / math.sqrt(len(rates))
-    return [1 / (1 + math.exp(-x)) for x in (mean, mean - half, mean + half)]
-
-
-def test_figure1_draws_mean_band_and_seeds(full: Protocol, holes: Protocol) -> None:
-    rows = table(full, "figures/figure1.csv")
-    assert len(rows) == 2 * 3 * 6
-    row = one(rows, method="delta_stn", hyperparameter="dropout1", update="3")
-    seeds = [2 * loss / 8 for loss in LOSSES["delta_stn"]]
-    assert [float(row[f"seed{seed}"]) for seed in range(3)] == pytest.approx(seeds, rel=1e-12)
-    columns = ("mean", "ci_low", "ci_high", "n_seeds")
-    assert [float(row[c]) for c in columns] == pytest.approx([*on_the_logit_scale(seeds), 3])
-    partial = one(table(holes, "figures/figure1.csv"), method="cpmlho", hyperparameter="dropout0", update="0")
-    assert (partial["seed2"], partial["n_seeds"]) == ("", "2")
-    assert [float(partial[c]) for c in columns] == pytest.approx([*on_the_logit_scale([0.33 / 2, 0.2801 / 2]), 2])
-    assert text(full, "figures/figure1.svg") != text(holes, "figures/figure1.svg")
-    for label in ("Δ-STN (n=3)", "CPMLHO (n=3)", "dropout rate", "hyperparameter updates"):
-        assert f"<!-- {label} -->" in text(full, "figures/figure1.svg")
-
-
-def test_what_is_drawn_is_what_the_csv_says(holes: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(drawing, "save", lambda figure, path: drawn.update({path.name: figure}))
-    write_figures(holes)
-    assert [tuple(drawn[name].get_size_inches()) for name in ("figure1", "figure2")] == [(6.9, 2.5), (3.3, 3.0)]
-    axes = drawn["figure1"].axes
-    assert [panel.get_title() for panel in axes] == [f"MNIST, dropout{i}" for i in range(3)]
-    for panel, parameter in zip(axes, ("dropout0", "dropout1", "dropout2"), strict=True):
-        bands = list(panel.collections)
-        for method, label in zip(("delta_stn", "cpmlho"), ("Δ-STN", "CPMLHO"), strict=True):
-            rows = [row for row in table(holes, "figures/figure1.csv") if row["method"] == method]
-            rows = [row for row in rows if row["hyperparameter"] == parameter]
-            style = style_of(method)
-            (mean,) = [line for line in panel.lines if str(line.get_label()).startswith(label)]
-            faint = [line for line in panel.lines if line.get_alpha() and line.get_color() == style.colour]
-            assert (mean.get_color(), mean.get_linestyle()) == (style.colour, style.line)
-            assert list(mean.get_ydata()) == pytest.approx([float(row["mean"]) for row in rows])
-            seeds = [name for name in ("seed0", "seed1", "seed2") if rows[0][name]]
-            shown = [list(line.get_ydata()) for line in faint if not math.isnan(line.get_ydata()[0])]
-            assert shown == [pytest.approx([float(row[name]) for row in rows]) for name in seeds]
-            if len(seeds) >= 3:  # a band of fewer shows nothing
-                edges = bands.pop(0).get_paths()[0].vertices[:, 1]
-                assert min(edges) == pytest.approx(min(float(row["ci_low"]) for row in rows))
-                assert max(edges) == pytest.approx(max(float(row["ci_high"]) for row in rows))
-            assert panel.get_ylim()[0] == 0
-            assert panel.get_ylim()[1] >= max(max(line) for line in shown)
-        assert bands == []
-
-
-@pytest.mark.slow
-def test_figure2_takes_the_runs_that_change_only_dropout0s_start(tmp_path: Path) -> None:
-    variants = {
-        "late": {"base": "cpmlho", "datasets": ["mnist"], "start": {"dropout0": 0.4}},
-        "other_parameter": {"base": "cpmlho", "start": {"dropout1": 0.4}},
-        "two_parameters": {"base": "cpmlho", "start": {"dropout0": 0.3, "dropout1": 0.4}},
-        "other_setting": {"base": "cpmlho", "start": {"dropout0": 0.6}, "settings": {"theta": 2.0}},
-        "other_method": {"base": "delta_stn", "start": {"dropout0": 0.7}},
-        "uncentred": {"base": "cpmlho_uncentred", "start": {"dropout0": 0.2}},
-    }
-    run = {"variants": [*variants, "cpmlho_dropout0_0.1"], "seeds": [0]}
-    protocol = fill(load(tmp_path, variants=variants, run=run))
-    write_tables(protocol)
-    write_figures(protocol)
-    rows = table(protocol, "figures/figure2.csv")
-    assert [row["method"] for row in rows] == ["cpmlho_dropout0_0.1"] * 6 + ["late"] * 6 + ["uncentred"] * 6
-    svg = text(protocol, "figures/figure2.svg")
-    for label in ("start 0.1 (n=1)", "start 0.4 (n=1)", "start 0.2 (n=1)", "MNIST, dropout0, uncentred"):
-        assert f"<!-- {label} -->" in svg
-    assert svg.count("<!-- claim: 0.025 to 0.075 -->") == 2
-
-
-@pytest.mark.slow
-def test_figures_without_runs_say_what_they_lack(tmp_path: Path) -> None:
-    unasked = load(tmp_path / "unasked", run={"datasets": ["fashionmnist"], "variants": []})
-    unstarted = load(tmp_path / "unstarted", run={"variants": ["cpmlho_dropout0_0.1"]})
-    for protocol in (unasked, unstarted):
-        write(protocol, RunKey("fashionmnist", "random_search", 0), 0.5)
-        write_tables(protocol)
-        write_figures(protocol)
-        for number in (1, 2):
-            svg = text(protocol, f"figures/figure{number}.svg")
-            assert f"Figure {number} has nothing to draw" in svg
-            assert ("The protocol asks for no such run" in svg) == (protocol is unasked)
-            assert len(table(protocol, f"figures/figure{number}.csv")) == 0
-    assert "no finished run of mnist/delta_stn" in text(unstarted, "figures/figure1.svg")
-    assert "no finished run of mnist/cpmlho_dropout0_0.1" in text(unstarted, "figures/figure2.svg")
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -593,7 +490,7 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     )
     folder = Path(full.results_dir)
     paths = written(folder)
-    assert len(paths) == sum(map(len, TABLES.values())) + len(FIGURES) * len(PICTURES) + 1 + 2  # and their checksums
+    assert len(paths) == sum(map(len, TABLES.values())) + len(made_by(full)) * len(KINDS) + 1 + 2  # and their checksums
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
@@ -660,12 +557,12 @@ def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, mak
 
 @pytest.mark.slow
 def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: Path) -> None:
-    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
-    assert write_tables(protocol).endswith("files from 6 of 6 runs")
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn", "cpmlho"], "variants": []}))
+    assert write_tables(protocol).endswith("files from 12 of 12 runs")
     with pytest.raises(ResultError, match=r"no forest.svg; make the figures first: python -m cpmlho figures"):
         write_page(protocol)
-    assert write_figures(protocol).startswith(f"{tmp_path}/figures: {3 * len(FIGURES)} files, forest,")
-    assert write_page(protocol) == f"{tmp_path}/report.html: 6 of 6 runs, {len(TABLES)} tables, {len(FIGURES)} figures"
+    assert write_figures(protocol) == f"{tmp_path}/figures: 6 files, forest, figure1"
+    assert write_page(protocol) == f"{tmp_path}/report.html: 12 of 12 runs, {len(TABLES)} tables, 2 figures"
 
 
 def test_a_table_along_a_run_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_reporting import load, text, write
 
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.write import write_tables
 
@@ -71,21 +69,6 @@ def test_a_rate_that_ran_on_another_processor_is_flagged_where_it_is_compared(pr
     assert "mnist: runs of different processors are compared: Z80 (1), not recorded (9)" in every
 
 
-def test_the_figure_draws_each_method_through_its_rates(protocol: Protocol) -> None:
-    made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
-    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
-    made(protocol, "rate_half_stn", [0.21, 0.22, 0.23], [0.31, 0.33, 0.32])
-    study, picture = Study(protocol), load_figure("step_size")
-    (axes,) = picture.draw(study, picture.data(study)).axes
-    (curve,) = (line for line in axes.lines if line.get_marker() == "o")
-    assert curve.get_label() == "STN"
-    assert curve.get_xydata() == pytest.approx(np.array([[0.01, 0.01], [-0.08, -0.10]]))
-    assert [text.get_text() for text in axes.texts] == ["1/2", "1"]
-    (intervals,) = axes.collections
-    low, high = intervals.get_segments()[0][:, 1]
-    assert [low, high] == pytest.approx([0.01 - 4.302653 * 0.01 / 3**0.5, 0.01 + 4.302653 * 0.01 / 3**0.5])
-
-
 @pytest.mark.slow
 def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
     made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
@@ -94,5 +77,3 @@ def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
     assert Study(protocol).table("step_size").empty
     write_tables(protocol)
     assert "No run of the protocol is there to be compared." in text(protocol, "tables/step_size.md")
-    study, picture = Study(protocol), load_figure("step_size")
-    assert "There is nothing to draw." in picture.draw(study, picture.data(study)).texts[0].get_text()

@@ -38,9 +38,9 @@ def comparisons(specs: Specs) -> list[tuple[str, Reading, list[str]]]:
     """Datasets and readings of CPMLHO with the methods to compare: its own baseline first, none of another reading."""
     found = []
     responsive = {name for reading in rules().readings for name in (reading.method, reading.own)}
-    for dataset in dict.fromkeys(spec.dataset for spec in specs):
-        run = unvaried(specs, dataset)
-        for reading in rules().readings:
+    for reading in rules().readings:
+        for dataset in dict.fromkeys(spec.dataset for spec in specs):
+            run = unvaried(specs, dataset)
             others = [name for name in run if name == reading.own]
             others += [name for name in run if name not in responsive]
             if reading.method in run and others:
@@ -49,13 +49,18 @@ def comparisons(specs: Specs) -> list[tuple[str, Reading, list[str]]]:
 
 
 def schedules(specs: Specs) -> dict[str, list[str]]:
-    """The methods with a hyperparameter schedule on MNIST: by reading, own baseline first, then all others."""
+    """The methods that tune while they train on MNIST: by reading of CPMLHO, own baseline first, then all others."""
     left = [name for name in unvaried(specs, FIGURE1) if METHODS[name].kind == "schedule"]
-    rows = {
-        reading.name: [name for name in (reading.own, reading.method) if name in left] for reading in rules().readings
-    }
-    rows["other"] = [name for name in left if not any(name in row for row in rows.values())]
-    return {name: row for name, row in rows.items() if row}
+    read = [reading for reading in rules().readings if reading.method in left]
+    rows = {reading.name: [name for name in (reading.own, reading.method) if name in left] for reading in read}
+    others = [name for name in left if not any(name in row for row in rows.values())]
+    return {**rows, "other": others} if rows and others else rows
+
+
+def searches(specs: Specs) -> list[str]:
+    """The searches that run, if another method does too."""
+    kinds = {spec.method: METHODS[spec.algorithm].kind for spec in specs if spec.method == spec.algorithm}
+    return [name for name, kind in kinds.items() if kind == "search"] if len(set(kinds.values())) > 1 else []
 
 
 def starts(specs: Specs) -> dict[str, dict[float, str]]:
@@ -86,13 +91,16 @@ def tuned_rates(specs: Specs) -> list[tuple[str, str]]:
 
 
 def is_specification(spec: RunSpec) -> bool:
-    """Whether a run is of CPMLHO with both parts, at the protocol's start, network and step size."""
+    """Whether a run is of CPMLHO with both parts in another reading of the paper, with all step sizes as they are."""
     settings, changes = asdict(spec.settings), spec.changes
     if spec.algorithm not in {each.method for each in rules().readings}:
         return False
-    other = {"start", "network", "precision"} & set(changes) or set(changes.get("training", {})) - {"momentum"}
+    other = changes.keys() - {"settings", "training", "split", "epochs"} or changes.get("training", {}).keys() - {
+        "momentum"
+    }
+    tuned = changes.get("settings", {}).keys() & {"response_learning_rate", "hyper_learning_rate", "mu_init"}
     longer = "epochs" in changes and "training" not in changes  # momentum needs a budget of its own
-    return bool(settings["cutting_planes"] and settings["mixed_level"] and not other and not longer)
+    return bool(settings["cutting_planes"] and settings["mixed_level"] and not (other or tuned or longer))
 
 
 def specifications(specs: Specs) -> list[str]:

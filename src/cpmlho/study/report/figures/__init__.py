@@ -53,7 +53,7 @@ FIGURES = {
         "Best validation loss so far against gradients",
         "For each dataset, the best validation loss so far against the number of batch gradients, for every method:"
         " median over seeds and the interquartile band.",
-        bool,
+        selection.searches,
     ),
     "step_size": About(
         "Each method at other learning rates",

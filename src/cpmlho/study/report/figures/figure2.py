@@ -27,9 +27,9 @@ def data(study: Study) -> pd.DataFrame:
         for start, method in own.items():
             runs = finished(study.runs[(study.runs["dataset"] == FIGURE1) & (study.runs["method"] == method)])
             if len(runs):
-                curve = by_seed(study, runs, FIGURE2).reset_index()
-                for place, (column, value) in enumerate({"reading": reading, "method": method, "start": start}.items()):
-                    curve.insert(place, column, value)
+                seeds = by_seed(study, runs, FIGURE2)
+                index = pd.DataFrame({"reading": reading, "method": method, "start": start}, index=seeds.index)
+                curve = index.join(seeds).reset_index()
                 curves.append(curve)
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 

@@ -6,6 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cpmlho.study.report.figures.drawing import GREY
 from cpmlho.study.report.frame import LOSS, Study
@@ -15,7 +16,7 @@ from cpmlho.study.report.selection import comparisons, specs
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of, style_of
 
-SIZE = (5.2, 1.9)  # inches, the height of one reading: narrow enough to be read on a telephone
+SIZE = (3.5, 1.4)  # inches, the height of one pair of panels: narrow enough to be read on a telephone
 
 
 def data(study: Study) -> pd.DataFrame:
@@ -46,26 +47,23 @@ def data(study: Study) -> pd.DataFrame:
 
 
 def draw(study: Study, data: pd.DataFrame) -> Figure:
-    """Rows of readings, columns of datasets; in each the own baseline on an axis of its own, above the others."""
-    readings, datasets = list(data["reading"].unique()), list(data["dataset"].unique())
-    figure = Figure(figsize=(SIZE[0], SIZE[1] * len(readings)), layout="constrained")
-    others = max(int((~data["own"]).groupby([data["dataset"], data["reading"]]).sum().max()), 1)
-    grid = figure.subplots(
-        2 * len(readings), len(datasets), squeeze=False, gridspec_kw={"height_ratios": [1.3, others] * len(readings)}
-    )
-    for i, reading in enumerate(readings):
-        for j, dataset in enumerate(datasets):
-            rows = data[(data["reading"] == reading) & (data["dataset"] == dataset)]
-            above, below = grid[2 * i][j], grid[2 * i + 1][j]
-            above.set_title(f"{study.protocol.datasets[dataset].folder}: {reading} CPMLHO", fontsize=9)
-            _panel(above, rows[rows["own"]], named=j == 0)
-            _panel(below, rows[~rows["own"]], named=j == 0)
-    for axes in grid[-1]:
-        axes.set_xlabel("difference of validation loss")
+    """For each reading and dataset the own baseline on an axis of its own, above the other methods."""
+    pairs = [rows for _, rows in data.groupby(["reading", "dataset"], sort=False)]
+    others = max(int((~rows["own"]).sum()) for rows in pairs)
+    layout = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.02)
+    figure = Figure(figsize=(SIZE[0], SIZE[1] * len(pairs)), layout=layout)
+    ratios = {"height_ratios": [1.3, max(others, 1)] * len(pairs)}
+    grid = figure.subplots(2 * len(pairs), 1, squeeze=False, gridspec_kw=ratios)[:, 0]
+    for above, below, rows in zip(grid[::2], grid[1::2], pairs, strict=True):
+        dataset, reading = rows[["dataset", "reading"]].iloc[0]
+        above.set_title(f"{study.protocol.datasets[dataset].folder}: {reading} CPMLHO", fontweight="bold")
+        _panel(above, rows[rows["own"]])
+        _panel(below, rows[~rows["own"]])
+    grid[-1].set_xlabel("difference of validation loss")
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, *, named: bool) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame) -> None:
     """A line for each comparison: band, interval, mean and the paper's difference."""
     if rows.empty:
         axes.set_axis_off()
@@ -81,7 +79,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, *, named: bool) -> None:
         n = row["n_seeds"] if row["n_seeds"] == row["n_asked"] else f"{row['n_seeds']} of {row['n_asked']}"
         axes.text(1.02, height, f"n={n}", transform=axes.get_yaxis_transform(), va="center", fontsize=7, color=GREY)
     names = [f"− {label_of(other)}" for other in rows["other"]]
-    axes.set_yticks(range(len(rows)), names if named else [], fontsize=8.5)
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(0, color="0.5", linewidth=0.8, zorder=0.5)
     axes.locator_params(axis="x", nbins=4)

@@ -17,6 +17,7 @@ from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, style_of
 
 TEST = "final_test_loss"
+RUN = ["method", "seed", TEST]
 WORDS = {  # of the settings that an option changes; others are named as in the configuration
     ("cutting_planes", True): "cutting planes",
     ("response", "temperature"): "temperature",
@@ -44,9 +45,9 @@ def data(study: Study) -> pd.DataFrame:
 def _losses(study: Study, dataset: str, option: str, runs: dict[str, str]) -> list[dict[str, Any]]:
     done = study.finished[study.finished["dataset"] == dataset]
     return [
-        {"dataset": dataset, "option": option, "training": training, **record}
+        {"dataset": dataset, "option": option, "training": training, **dict(zip(RUN, record, strict=True))}
         for training, method in runs.items()
-        for record in done.loc[done["method"] == method, ["method", "seed", TEST]].to_dict("records")
+        for record in done.loc[done["method"] == method, RUN].itertuples(index=False)
     ]
 
 

@@ -20,6 +20,7 @@ from cpmlho.study.report.style import label_of, style_of
 from cpmlho.study.spec import RunSpec
 
 NARROWEST = 9  # specifications that a column has room for
+FAR = 20  # times the median deviation and the paper's effect: a mean so far away would hide all others
 USUAL = 0.8  # of the specifications: a choice that more of them make is left out
 CENTRED = {True: ("centred", "cpmlho"), False: ("uncentred", "cpmlho_uncentred")}  # a network's name and colour
 CHOICES: dict[str, tuple[str, dict[str, str]]] = {  # what a setting and its values are called
@@ -99,22 +100,31 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
         above.set_title(f"{study.protocol.datasets[dataset].folder}\n{name}", fontsize=7)
         _choices(below, own, rows, named=below is grid[-1][0])
         below.set_xlabel(f"{len(own)} specifications", fontsize=7)
-    grid[0][0].set_ylabel("loss minus that of\nthe own baseline")
+    grid[0][0].set_ylabel("loss minus that of\nits own baseline")
     grid[1][0].set_ylabel(f"loss minus that of\n{label_of(PAPERS)}")
     return figure
 
 
 def _differences(axes: Axes, rows: pd.DataFrame, against: str, colour: str) -> None:
-    """A point with its interval for each specification."""
+    """A point with its interval for each specification; one far from all others as an arrow with its mean."""
     axes.axhline(0, color="0.5", linewidth=0.8)
     if rows["paper"].notna().any():
         axes.axhline(rows["paper"].iloc[0], color="0.3", linewidth=0.8, linestyle=":")
+    means, upper = rows[f"{against}_mean"], axes.get_xaxis_transform()
+    distance = (means - means.median()).abs().median() + abs(rows["paper"].fillna(0).iloc[0])
     for x, row in enumerate(rows.to_dict("records")):
-        axes.plot([x, x], [row[f"{against}_ci_low"], row[f"{against}_ci_high"]], color=colour, linewidth=1)
-        face = colour if row["admissible"] else "white"
-        axes.plot(x, row[f"{against}_mean"], "o", color=colour, markerfacecolor=face, markersize=3, markeredgewidth=0.8)
+        mean, face = row[f"{against}_mean"], colour if row["admissible"] else "white"
+        away = mean - means.median()
+        if abs(away) > FAR * distance:
+            y, arrow = (0.97, "^") if away > 0 else (0.12, "v")
+            axes.plot(x, y, arrow, color=colour, markerfacecolor=face, markersize=4, transform=upper)
+            axes.text(x - 0.5, y, f"{mean:+.2f}", ha="right", va="center", fontsize=6, transform=upper)
+        else:
+            axes.plot([x, x], [row[f"{against}_ci_low"], row[f"{against}_ci_high"]], color=colour, linewidth=1)
+            axes.plot(x, mean, "o", color=colour, markerfacecolor=face, markersize=3, markeredgewidth=0.8)
         if row["diverged"]:
-            axes.plot(x, 0.03, "x", color="#D55E00", markersize=3.5, transform=axes.get_xaxis_transform())
+            axes.plot(x, 0.03, "x", color="#D55E00", markersize=3.5, transform=upper)
+    axes.margins(y=0.12)
     axes.locator_params(axis="y", nbins=5)
     axes.tick_params(axis="y", labelsize=6, pad=1)
     axes.tick_params(axis="x", length=0)

@@ -37,10 +37,9 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
             line(0, color="0.7", linewidth=0.6, zorder=0.5)
         missing = [name for of, name in asked if of == dataset and name not in set(own["method"])]
         if missing:
-            text = f"Not shown, as fewer than two rates have finished: {', '.join(map(label_of, missing))}"
-            axes.text(
-                0.98, 0.02, text, transform=axes.transAxes, ha="right", fontsize=6, color=GREY, backgroundcolor="white"
-            )
+            names = ", ".join(map(label_of, missing))
+            text = f"Not shown: {names}\n(fewer than two rates have finished)"
+            axes.text(0.02, 0.98, text, va="top", transform=axes.transAxes, fontsize=6, color=GREY)
         axes.set(xlabel=f"training loss minus that of {label_of(PAPERS)}")
         axes.margins(0.08)
         axes.locator_params(axis="x", nbins=6)

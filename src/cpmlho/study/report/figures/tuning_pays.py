@@ -47,7 +47,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     figure, row = panels([study.protocol.datasets[name].folder for name in datasets], 3.2)
     for axes, dataset in zip(row, datasets, strict=True):
         own = data[data["dataset"] == dataset]
-        ticks = sorted(own["examples"].unique())  # NaN, for all, is the last
+        ticks = own["examples"].sort_values().unique()  # NaN, for all, is the last
         places = {_label(value): place for place, value in enumerate(ticks)}
         lines = list(own.groupby("line", sort=False))
         for i, (line, found) in enumerate(lines):
