@@ -72,7 +72,7 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         colour = style_of(row["method"]).colour
         if pd.notna(row["paper"]):
             half = abs(row["paper"]) / 2
-            axes.fill_betweenx([height - 0.4, height + 0.4], -half, half, color="0.85", linewidth=0)
+            axes.fill_betweenx([height - 0.4, height + 0.4], -half, half, color="0.85", linewidth=0, zorder=0.4)
             axes.plot(row["paper"], height, "D", markerfacecolor="white", markeredgecolor=GREY, markersize=4.5)
         axes.plot([row["ci_low"], row["ci_high"]], [height, height], color=colour, linewidth=1.4)
         axes.plot(row["mean"], height, "o", color=colour, markersize=4)
