@@ -351,7 +351,7 @@ def test_without_tuning_beside_them_sizes_are_no_figure(small: Protocol) -> None
 
 OPTIONS: dict[str, Any] = {
     "planes": {"base": "cpmlho", "settings": {"mixed_level": False}},
-    "late": {"base": "delta_stn", "settings": {"warm_up": 5}},
+    "late": {"base": "delta_stn", "settings": {"response_weights": "frozen", "warm_up": 5}},
     "faster": {"base": "delta_stn", "settings": {"response_learning_rate": 0.1}},  # a number, no option
     "uncentred": {"base": "stn"},
     "mixed": {"base": "cpmlho"},
@@ -371,7 +371,7 @@ def test_responses_show_each_option_with_the_values_that_it_found(tmp_path: Path
         ["Δ-STN", "tuning", "delta_stn"],
         ["cutting planes", "tuning", "planes"],
         ["cutting planes", "values found", "planes_values"],
-        ["warm up 5", "tuning", "late"],
+        ["R frozen, tuning after 5 epochs", "tuning", "late"],
         ["No tuning", "no tuning", "fixed"],
     ]
     (axes,) = figure.axes
@@ -383,7 +383,9 @@ def test_responses_show_each_option_with_the_values_that_it_found(tmp_path: Path
 
 def test_an_option_is_named_after_what_it_changes() -> None:
     assert option_label("delta_stn", {}) == "Δ-STN"
-    assert option_label("delta_stn", {"response_weights": "tied", "warm_up": 5}) == "R tied to W, warm up 5"
+    late = {"response_start": "weights", "response_weights": "tied", "warm_up_steps": 300}
+    assert option_label("delta_stn", late) == "R starts at W, R tied to W, tuning after 300 iterations"
+    assert option_label("delta_stn", {"valid_steps": 2}) == "valid steps 2"
 
 
 def test_two_options_are_no_figure_of_responses(tmp_path: Path) -> None:

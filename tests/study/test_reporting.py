@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.core.events import Metrics
+from cpmlho.study.events import Metrics
 from cpmlho.study import protocol as config
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey

@@ -187,7 +187,7 @@ def _size(spec: RunSpec) -> Size:
 def _conditions(spec: RunSpec, *, any_size: bool = False) -> str:
     """What decides a run's numbers besides its method, as text; with `any_size`, without examples and epochs."""
     content = spec.model_dump(mode="json", exclude=_NAMES | {"settings"})
-    for name in ("examples", "epochs") if any_size else ():
+    for name in ("examples", "epochs", "evaluate_every") if any_size else ():
         del content["data"][name]
     if any_size:
         del content["valid_fraction"]

@@ -18,7 +18,7 @@ from cpmlho.study.report.style import label_of, style_of
 
 TEST = "final_test_loss"
 RUN = ["method", "seed", TEST]
-WORDS = {  # of the settings that an option changes; others are named as in the configuration
+WORDS = {  # of what an option changes; other settings are named as in the configuration
     ("cutting_planes", True): "cutting planes",
     ("response", "temperature"): "temperature",
     ("response_start", "weights"): "R starts at W",
@@ -26,6 +26,7 @@ WORDS = {  # of the settings that an option changes; others are named as in the 
     ("response_weights", "mean"): "R is the mean of W",
     ("response_weights", "tied"): "R tied to W",
 }
+LATE = {"warm_up": "tuning after {} epochs", "warm_up_steps": "tuning after {} iterations"}
 
 
 def data(study: Study) -> pd.DataFrame:
@@ -55,7 +56,8 @@ def option_label(algorithm: str, changes: dict[str, Any]) -> str:
     """An option in words: what it changes of Δ-STN, or the label of a method of its own."""
     if not changes:
         return label_of(algorithm)
-    return ", ".join(WORDS.get((name, value), f"{name.replace('_', ' ')} {value}") for name, value in changes.items())
+    usual = {name: LATE.get(name, f"{name.replace('_', ' ')} {{}}").format(value) for name, value in changes.items()}
+    return ", ".join(WORDS.get((name, value), usual[name]) for name, value in changes.items())
 
 
 def draw(study: Study, data: pd.DataFrame) -> Figure:
