@@ -365,6 +365,7 @@ def test_responses_show_each_option_with_the_values_that_it_found(tmp_path: Path
     assert "responses" in made_by(protocol)
     for i, method in enumerate(["fixed", "delta_stn", *OPTIONS]):
         made(protocol, method, [0.1 * i, 0.1 * i + 0.01])  # the test loss is 0.1 more
+    write(protocol, RunKey("mnist", "late", 2), math.nan, status="diverged")
     data, figure = drawn(protocol, "responses")
     rows = data.drop_duplicates(["option", "training"])[["option", "training", "method"]].values.tolist()
     assert rows == [
@@ -379,6 +380,7 @@ def test_responses_show_each_option_with_the_values_that_it_found(tmp_path: Path
     assert dots[1] == pytest.approx([0.3, 0.31])
     means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
     assert means == pytest.approx([0.205, 0.305, 0.905, 0.405, 0.105])
+    assert axes.get_yticklabels()[2].get_text() == "R frozen, tuning after 5 epochs\n(1 diverged)"
 
 
 def test_an_option_is_named_after_what_it_changes() -> None:

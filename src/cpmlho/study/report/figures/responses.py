@@ -10,14 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cpmlho.study.report.figures.drawing import panels
-from cpmlho.study.report.frame import Study
+from cpmlho.study.report.frame import MISSING, Study
 from cpmlho.study.report.rules import PAPERS
 from cpmlho.study.report.selection import responses, specs, untuned_beside
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import label_of, style_of
 
-TEST = "final_test_loss"
-RUN = ["method", "seed", TEST]
+RUN = ["method", "seed", "test_loss"]
 WORDS = {  # of what an option changes; other settings are named as in the configuration
     ("cutting_planes", True): "cutting planes",
     ("response", "temperature"): "temperature",
@@ -30,25 +29,27 @@ LATE = {"warm_up": "tuning after {} epochs", "warm_up_steps": "tuning after {} i
 
 
 def data(study: Study) -> pd.DataFrame:
-    """A row for each run: the test loss of tuning with each option, and of training at the values that it found."""
-    rows = []
-    untuned: dict[tuple[str, str], str] = {}
-    for option in responses(specs(study.protocol)):
+    """A row for each run: the test loss of tuning with each option, and of training at the values that it found.
+
+    A run that diverged has no test loss.
+    """
+    every, rows, untuned = specs(study.protocol), [], {}
+    for option in responses(every):
         label = option_label(option.spec.algorithm, option.changes)
         rows += _losses(study, option.dataset, label, {"tuning": option.spec.method, "values found": option.found})
-        if beside := untuned_beside(specs(study.protocol), option.spec):
-            untuned[option.dataset, beside] = label_of("fixed")
+        untuned[option.dataset, untuned_beside(every, option.spec)] = label_of("fixed")
     for (dataset, method), label in untuned.items():
         rows += _losses(study, dataset, label, {"no tuning": method})
     return pd.DataFrame(rows)
 
 
 def _losses(study: Study, dataset: str, option: str, runs: dict[str, str]) -> list[dict[str, Any]]:
-    done = study.finished[study.finished["dataset"] == dataset]
+    ended = study.runs[(study.runs["dataset"] == dataset) & (study.runs["status"] != MISSING)]
+    losses = ended.assign(test_loss=ended["final_test_loss"].where(ended["status"] == "done"))
     return [
         {"dataset": dataset, "option": option, "training": training, **dict(zip(RUN, record, strict=True))}
         for training, method in runs.items()
-        for record in done.loc[done["method"] == method, RUN].itertuples(index=False)
+        for record in losses.loc[losses["method"] == method, RUN].itertuples(index=False)
     ]
 
 
@@ -70,7 +71,9 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
         options = list(own["option"].unique())
         for height, option in enumerate(options):
             _line(axes, height, own[own["option"] == option])
-        axes.set_yticks(range(len(options)), options)
+        diverged = own["test_loss"].isna().groupby(own["option"]).sum()
+        labels = [f"{option}\n({diverged[option]} diverged)" if diverged[option] else option for option in options]
+        axes.set_yticks(range(len(options)), labels)
         axes.set_ylim(len(options) - 0.5, -0.5)
         axes.set_xlabel("final test loss")
     handles = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -89,7 +92,8 @@ def _line(axes: Axes, height: float, rows: pd.DataFrame) -> None:
     """A faint dot for each seed, with mean and 95 % interval."""
     for training, runs in rows.groupby("training", sort=False):
         shift, colour, label = LOOKS[str(training)]
-        y, found = height + shift, summarise(runs[TEST])
-        axes.plot(runs[TEST], np.full(len(runs), y), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
+        y, losses = height + shift, runs["test_loss"].dropna()
+        found = summarise(losses)
+        axes.plot(losses, np.full(len(losses), y), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
         axes.plot([found.ci_low, found.ci_high], [y, y], color=colour, linewidth=1.2)
         axes.plot(found.mean, y, "|", color=colour, markersize=8, markeredgewidth=1.8, label=label)
