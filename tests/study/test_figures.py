@@ -91,6 +91,12 @@ def tables_of(protocol: Protocol) -> Protocol:
     return protocol
 
 
+def test_a_protocol_that_no_figure_shows_makes_none_and_says_so(tmp_path: Path) -> None:
+    protocol = fill(of(tmp_path, ["delta_stn"]))
+    write_tables(protocol)
+    assert write_figures(protocol).endswith("0 files, because the protocol has no runs that a figure shows")
+
+
 def test_a_figure_whose_runs_have_not_finished_says_so(tmp_path: Path) -> None:
     protocol = load(tmp_path, run={"variants": []})
     write(protocol, RunKey("fashionmnist", "random_search", 0), 0.5)

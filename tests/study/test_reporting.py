@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpmlho.study.events import Metrics
 from cpmlho.study import protocol as config
+from cpmlho.study.events import Metrics
 from cpmlho.study.harness.provenance import code_digest
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats

@@ -69,7 +69,7 @@ def write_figures(protocol: Protocol) -> str:
     for left in {*sealed(folder)} - {*files}:
         (folder / left).unlink(missing_ok=True)
     seal(folder, files)
-    return f"{folder}: {len(files)} files, {', '.join(names)}"
+    return f"{folder}: {len(files)} files, {', '.join(names) or 'because the protocol has no runs that a figure shows'}"
 
 
 def write_page(protocol: Protocol) -> str:

@@ -104,9 +104,12 @@ def save(figure: Figure, path: Path, note: str) -> None:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Lay out once, as for SVG, what each format would draw an extra time for."""
+    """Lay out once for both formats, and round positions: the solver's last digits differ between processes."""
     FigureCanvasSVG(figure)
     figure.set_dpi(72)
     if figure.axes and (engine := figure.get_layout_engine()):
         engine.execute(figure)
     figure.set_layout_engine(None)
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 5) for value in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
