@@ -167,6 +167,14 @@ def test_the_forest_compares_each_reading_with_its_own_baseline_first_and_with_n
     assert [each.get_text() for each in own.texts] == ["n=2 of 3"]
 
 
+def test_runs_on_a_part_of_the_examples_are_not_compared_with_the_paper(tmp_path: Path) -> None:
+    run = {"datasets": ["mnist"], "methods": ["delta_stn", "cpmlho"], "variants": []}
+    protocol = fill(load(tmp_path, run=run, datasets={"mnist": {"examples": 4000}}))
+    data, figure = drawn(protocol, "forest")
+    assert data["paper"].isna().all()
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+
+
 # --- the paper's figures --------------------------------------------------------------------------------------------
 
 

@@ -22,11 +22,13 @@ SIZE = (3.5, 1.4)  # inches, the height of one pair of panels: narrow enough to 
 def data(study: Study) -> pd.DataFrame:
     """A row for each dataset, reading and other method; `own` marks the reading's own baseline.
 
-    The paper compares CPMLHO with Δ-STN, so that difference is the paper's for the own baseline of either reading.
+    The paper compares CPMLHO with Δ-STN, so that difference is the paper's for the own baseline of either reading. Runs
+    on a part of the training file have no number of the paper beside them.
     """
     rows = []
     for dataset, reading, others in comparisons(specs(study.protocol)):
         runs = study.runs[study.runs["dataset"] == dataset]
+        whole = study.spec(dataset, reading.method).data.examples is None
         done = study.finished[study.finished["dataset"] == dataset]
         for other in others:
             found, own = paired(done, reading.method, other, LOSS), other == reading.own
@@ -41,7 +43,7 @@ def data(study: Study) -> pd.DataFrame:
                     "other": other,
                     "own": own,
                 }
-                printed = paper_effect(dataset, "cpmlho", PAPERS if own else other, "val_loss")
+                printed = paper_effect(dataset, "cpmlho", PAPERS if own else other, "val_loss") if whole else None
                 rows.append({**row, **found._asdict(), "n_asked": len(asked), "paper": printed})
     return pd.DataFrame(rows)
 
