@@ -26,8 +26,7 @@ from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import frame, stats
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.figures import FIGURES
-from cpmlho.study.report.figures import KINDS as PICTURES
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.paper import paper_numbers
 from cpmlho.study.report.render import interval
 from cpmlho.study.report.render import number as printed
@@ -488,7 +487,7 @@ def test_regenerated_files_have_the_same_bytes(full: Protocol, tmp_path: Path) -
     )
     folder = Path(full.results_dir)
     paths = outputs(folder)
-    assert len(paths) == sum(map(len, TABLES.values())) + len(FIGURES) * len(PICTURES) + 1 + 2  # and their checksums
+    assert len(paths) == sum(map(len, TABLES.values())) + len(made_by(full)) * len(KINDS) + 1 + 2  # and their checksums
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
@@ -547,14 +546,18 @@ def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, mak
 
 @pytest.mark.slow
 def test_the_page_needs_the_figures_and_each_verb_says_what_it_wrote(tmp_path: Path) -> None:
-    protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
-    assert write_tables(protocol).endswith("files from 6 of 6 runs")
+    protocol = fill(load(tmp_path, run={"methods": ["delta_stn", "cpmlho"], "variants": []}))
+    assert write_tables(protocol).endswith("files from 12 of 12 runs")
     with pytest.raises(
         ResultError, match=r"no forest.svg, forest.csv; make the figures first: python -m cpmlho figures"
     ):
         write_page(protocol)
-    assert write_figures(protocol).startswith(f"{tmp_path}/figures: {3 * len(FIGURES)} files, forest,")
-    assert write_page(protocol) == f"{tmp_path}/report.html: 6 of 6 runs, {len(TABLES)} tables, {len(FIGURES)} figures"
+    figures = made_by(protocol)
+    written = f"{tmp_path}/figures: {len(KINDS) * len(figures)} files, {', '.join(figures)}"
+    assert write_figures(protocol) == written
+    assert (
+        write_page(protocol) == f"{tmp_path}/report.html: 12 of 12 runs, {len(TABLES)} tables, {len(figures)} figures"
+    )
 
 
 def test_a_table_along_a_run_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.answer import answer, curve, divergence, findings, headline
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.figures import FIGURES
+from cpmlho.study.report.figures import FIGURES, caption, made_by
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, incomplete
 from cpmlho.study.report.render import NOTHING, Grid, interval, number
 from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rules
@@ -66,7 +66,7 @@ SECTIONS = [
     Section("splits", "Random splits", (), ("splits",)),
     Section("step-size", "Step size", ("step_size",), ("matched", "step_size")),
     Section("divergence", "Divergence", (), ("divergence",)),
-    Section("budgets", "Budgets", ("figure3", "figure4"), ("equal_compute", "budget_study", "transfer")),
+    Section("budgets", "Budgets", ("figure3",), ("equal_compute", "budget_study", "transfer")),
 ]
 
 
@@ -134,18 +134,28 @@ def _kind(protocol: Protocol) -> str:
     return "the replication" if are_judged(protocol) else CURVE
 
 
-def _pictures(protocol: Protocol) -> Iterator[tuple[str, tuple[Any, str]]]:
-    """The figures that show something: their words, and the SVG as a data URI, so that the page is one file.
+class Shown(NamedTuple):
+    """A figure: its words, and the SVG as a data URI, so that the page is one file."""
+
+    title: str
+    alt: str
+    caption: str
+    source: str
+
+
+def _pictures(protocol: Protocol) -> Iterator[tuple[str, Shown]]:
+    """The figures that show something.
 
     Raises:
         ResultError: a figure is missing, or not as the others were written.
     """
     folder = Path(protocol.results_dir) / "figures"
-    for name, words in FIGURES.items():
+    for name in made_by(protocol):
         intact(folder, [f"{name}.svg", f"{name}.csv"], "figures")
         if (folder / f"{name}.csv").read_text(encoding="utf-8").count("\n") > 1:
             source = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-            yield name, (words, f"data:image/svg+xml;base64,{source}")
+            about = FIGURES[name]
+            yield name, Shown(about.title, about.alt, caption(name), f"data:image/svg+xml;base64,{source}")
 
 
 def _grids(study: Study) -> dict[str, list[Grid]]:

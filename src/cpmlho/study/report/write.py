@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cpmlho.study.files import seal, write_text
+from cpmlho.study.files import seal, sealed, write_text
 from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.along import KEY
-from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.frame import MISSING, Study, read_csv
 from cpmlho.study.report.render import latex, markdown
@@ -72,22 +72,27 @@ def _files(study: Study, name: str) -> list[tuple[str, str]]:
 
 
 def write_figures(protocol: Protocol) -> str:
-    """Write every figure of the registry, and its data, to `figures` under the results; return a line that says so.
+    """Write the figures that the protocol has runs for, with what each draws; return a line that says so.
+
+    Files of figures that an earlier protocol made are removed.
 
     Raises:
         ResultError: a table is missing, or one along a run.
     """
-    from cpmlho.study.report.figures.drawing import look, save
+    from cpmlho.study.report.figures.drawing import blank, look, save
 
-    study, folder = written(protocol), Path(protocol.results_dir) / "figures"
+    study, folder, names = written(protocol), Path(protocol.results_dir) / "figures", made_by(protocol)
     with look():
-        for name in FIGURES:
+        for name in names:
             picture = load_figure(name)
             data = picture.data(study)
             write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
-            save(picture.draw(study, data), folder / name)
-    seal(folder, [f"{name}.{kind}" for name in FIGURES for kind in KINDS])
-    return f"{folder}: {len(KINDS) * len(FIGURES)} files, {', '.join(FIGURES)}"
+            save(blank() if data.empty else picture.draw(study, data), folder / name, protocol.note)
+    files = [f"{name}.{kind}" for name in names for kind in KINDS]
+    for left in {*sealed(folder)} - {*files}:
+        (folder / left).unlink(missing_ok=True)
+    seal(folder, files)
+    return f"{folder}: {len(files)} files, {', '.join(names) or 'because the protocol has no runs that a figure shows'}"
 
 
 def write_page(protocol: Protocol) -> str:
@@ -100,7 +105,8 @@ def write_page(protocol: Protocol) -> str:
 
     study, path = written(protocol), Path(protocol.results_dir) / "report.html"
     write_text(path, page(study))
-    return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {len(TABLES)} tables, {len(FIGURES)} figures"
+    made = f"{len(TABLES)} tables, {len(made_by(protocol))} figures"
+    return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {made}"
 
 
 def to_csv(frame: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, framed
 from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
 from cpmlho.study.report.rules import PAPERS, rules
+from cpmlho.study.report.selection import is_specification
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
@@ -43,7 +44,7 @@ def specifications(study: Study) -> Iterator[tuple[RunSpec, pd.DataFrame]]:
     """Each reading that the protocol asks for, with its runs."""
     for dataset, name, runs in by_method(study.runs):
         spec = study.spec(dataset, name)
-        if _is_reading(spec):
+        if is_specification(spec):
             yield spec, runs
 
 
@@ -76,16 +77,6 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             **{"g_ratio": ratio, "diverged": len(ended) - len(finished(ended))},
             "admissible": bool(len(ended) == len(finished(ended)) and ratio <= FELL),
         }
-
-
-def _is_reading(spec: RunSpec) -> bool:
-    """Whether a run is of CPMLHO with both parts, at the protocol's start, network and step size."""
-    settings, changes = asdict(spec.settings), spec.changes
-    if spec.algorithm not in {each.method for each in rules().readings}:
-        return False
-    other = {"start", "network", "precision"} & set(changes) or set(changes.get("training", {})) - {"momentum"}
-    longer = "epochs" in changes and "training" not in changes  # momentum needs a budget of its own
-    return bool(settings["cutting_planes"] and settings["mixed_level"] and not other and not longer)
 
 
 def _counterpart(study: Study, spec: RunSpec, settings: dict[str, Any]) -> str:
