@@ -14,8 +14,8 @@ from cpmlho.study.events import Metrics
 from cpmlho.study.files import write_text
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.frame import Study
 from cpmlho.study.report.work import anytime, evaluations
+from cpmlho.study.report.write import study_of
 from cpmlho.study.results import HISTORY, run_dir, to_csv
 
 
@@ -35,7 +35,7 @@ def of(tmp_path: Path, **run: Any) -> Protocol:
 
 
 def rows_of(protocol: Protocol, name: str) -> list[dict[Any, Any]]:
-    return Study(protocol).table(name).to_dict("records")
+    return study_of(protocol).table(name).to_dict("records")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,6 @@ def test_optimism_is_test_minus_validation(tmp_path: Path) -> None:
 
 def test_without_runs_there_is_nothing(tmp_path: Path) -> None:
     protocol = of(tmp_path)
-    assert evaluations(Study(protocol)).empty
+    assert evaluations(study_of(protocol)).empty
     for name in ("equal_compute", "budget_study", "transfer", "optimism"):
         assert rows_of(protocol, name) == []

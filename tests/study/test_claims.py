@@ -22,6 +22,7 @@ from cpmlho.study.report.measures import MEASURED, retreat, way
 from cpmlho.study.report.rules import Bound, Difference, Printed, Rules, rules
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.tables import verdicts
+from cpmlho.study.report.write import study_of
 
 READINGS = [
     {"name": "centred", "method": "cpmlho", "own": "delta_stn"},
@@ -38,7 +39,7 @@ BOUND = {"kind": "bound", "quantity": "loss", "method": "CPMLHO", "side": "below
 Values = dict[str, list[float]]
 
 
-def study_of(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, object], **claim: object) -> Study:
+def claimed(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, object], **claim: object) -> Study:
     """One claim on runs where each method has these values, a seed each, of `loss` and all else on MNIST."""
     names = ("loss", "final_val_loss", "hyperparameter_dropout0")
     rows = [
@@ -53,11 +54,12 @@ def study_of(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, 
         monkeypatch.setattr(each, "rules", lambda: made)
     monkeypatch.setattr(module, "measured", lambda study, methods: pd.DataFrame(rows))
     run = SimpleNamespace(methods=[], variants=list(values))
-    return Study(Protocol.model_construct(datasets={}, run=run))
+    data = SimpleNamespace(split="last")
+    return study_of(Protocol.model_construct(datasets={}, run=run, data=data, results_dir=""))
 
 
 def verdict_of(monkeypatch: pytest.MonkeyPatch, values: Values, *tests: dict[str, object], **claim: object) -> str:
-    (verdict,) = study_of(monkeypatch, values, *tests, **claim).table("verdicts")["verdict"]
+    (verdict,) = claimed(monkeypatch, values, *tests, **claim).table("verdicts")["verdict"]
     return str(verdict)
 
 
@@ -82,7 +84,7 @@ def apart(gap: float, seeds: int, spread: float = 0.1) -> Values:
     ],
 )
 def test_a_difference(monkeypatch: pytest.MonkeyPatch, gap: float, seeds: int, side: str, expected: str) -> None:
-    study = study_of(monkeypatch, apart(gap, seeds), {**DIFFERENCE, "side": side})
+    study = claimed(monkeypatch, apart(gap, seeds), {**DIFFERENCE, "side": side})
     (row,) = study.table("verdicts").itertuples()
     assert row.verdict == expected
     assert row.exploratory == (seeds < 10)
@@ -90,8 +92,8 @@ def test_a_difference(monkeypatch: pytest.MonkeyPatch, gap: float, seeds: int, s
 
 def test_a_rival_that_the_protocol_does_not_run_is_said_to_be_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     test = {**DIFFERENCE, "side": "below", "than": ["COMPARATOR", "random_search"]}
-    (words,) = study_of(monkeypatch, apart(-0.5, 10), test).table("verdicts")["decisive"]
-    assert words == "undecided: mnist, CPMLHO: loss below RS (not in this protocol): – (–), n=0"
+    (words,) = claimed(monkeypatch, apart(-0.5, 10), test).table("verdicts")["decisive"]
+    assert words == "undecided: mnist, CPMLHO: loss below RS (not in this protocol): not run"
 
 
 def test_within_half_of_the_printed_difference_a_test_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +119,7 @@ def test_a_margin_must_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("quantity", ["loss", "hyperparameter_dropout0"])
 def test_a_bound(monkeypatch: pytest.MonkeyPatch, bound: float, expected: str, quantity: str) -> None:
     values = {"cpmlho": [0.5 + 0.01 * (i % 4) + (0.1 if i > 5 else 0) for i in range(10)]}
-    study = study_of(monkeypatch, values, {**BOUND, "bound": bound, "quantity": quantity})
+    study = claimed(monkeypatch, values, {**BOUND, "bound": bound, "quantity": quantity})
     assert list(study.table("verdicts")["verdict"]) == [expected]
     (part,) = study.table("claims").itertuples()
     assert 0.5 < part.ci_low < part.estimate < part.ci_high < 0.63  # on its own scale
@@ -130,14 +132,14 @@ def test_a_verdict_that_depends_on_the_threshold_is_inconclusive(
     monkeypatch: pytest.MonkeyPatch, value: float, expected: str
 ) -> None:
     values = {"cpmlho": [value * (1 + 0.01 * (i % 4)) for i in range(10)]}
-    study = study_of(monkeypatch, values, BOUND, thresholds=[0.005, 0.02])
+    study = claimed(monkeypatch, values, BOUND, thresholds=[0.005, 0.02])
     assert list(study.table("verdicts")["verdict"]) == [expected]
     assert list(study.table("claims")["against"]) == ["0.005", "0.02"]
 
 
 def test_one_failing_test_is_enough_and_the_verdict_rests_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = ({**DIFFERENCE, "side": "below"}, {**DIFFERENCE, "side": "above"})
-    study = study_of(monkeypatch, apart(-0.5, 10), *tests)
+    study = claimed(monkeypatch, apart(-0.5, 10), *tests)
     assert list(study.table("claims")["decision"]) == ["holds", "fails"]
     (row,) = study.table("verdicts").itertuples()
     assert row.verdict == "not reproduced"
@@ -148,7 +150,7 @@ def test_a_claim_reproduced_rests_on_the_test_of_the_fewest_seeds(monkeypatch: p
     test = {**DIFFERENCE, "side": "below", "than": ["COMPARATOR", "random_search"]}
     values = apart(-0.5, 10)
     for few, expected in ((10, False), (8, True)):
-        (row,) = study_of(monkeypatch, {**values, "random_search": [5.0] * few}, test).table("verdicts").itertuples()
+        (row,) = claimed(monkeypatch, {**values, "random_search": [5.0] * few}, test).table("verdicts").itertuples()
         assert (row.verdict, row.exploratory) == ("reproduced", expected)
         assert row.decisive.endswith(f"n={few}")
 
@@ -167,7 +169,7 @@ def test_a_claim_is_decided_for_each_reading_against_each_comparator_on_each_spl
     values["cpmlho_uncentred"] = [x - 0.01 * (i % 2) for i, x in enumerate(values["cpmlho"])]
     for name in ("cpmlho", "delta_stn"):
         values[f"split_random_{name}"] = list(reversed(values[name]))
-    study = study_of(monkeypatch, values, {**DIFFERENCE, "side": "below"})
+    study = claimed(monkeypatch, values, {**DIFFERENCE, "side": "below"})
     found = study.table("verdicts").set_index(["reading", "comparator", "split"])["verdict"].to_dict()
     assert found == {
         ("centred", "delta_stn", "last"): "reproduced",
@@ -183,7 +185,7 @@ def test_a_claim_is_decided_for_each_reading_against_each_comparator_on_each_spl
 )
 def test_printed_numbers(monkeypatch: pytest.MonkeyPatch, ours: float, seeds: int, expected: str) -> None:
     values = {"cpmlho": [ours + 0.001 * (seed % 3 - 1) for seed in range(seeds)]}
-    study = study_of(monkeypatch, values, {"kind": "printed", "table": 1})
+    study = claimed(monkeypatch, values, {"kind": "printed", "table": 1})
     (part,) = (part for part in study.table("claims").itertuples() if part.n_seeds)
     assert (part.against, part.decision) == ("0.180", expected)
     (verdict,) = study.table("verdicts")["verdict"]
@@ -194,7 +196,7 @@ def test_calibrated_cells_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     values = {"cpmlho": [0.181] * 6, "delta_stn": [0.9] * 6}
     for calibrated, fails in (([], 1), (["delta_stn"], 0)):
         test = {"kind": "printed", "table": 1, "calibrated": calibrated}
-        tests = study_of(monkeypatch, values, test).table("claims")
+        tests = claimed(monkeypatch, values, test).table("claims")
         assert (tests["decision"] == "fails").sum() - (tests["against"] == "0.180").sum() == fails
         assert (tests["decision"] == "calibrated").sum() == 2 * (1 - fails)
 
@@ -236,7 +238,7 @@ def test_how_often_the_rules_decide() -> None:
 
 def test_three_seeds_decide_no_claim(tmp_path: Path) -> None:
     protocol = fill(load(tmp_path))
-    decided = Study(protocol).table("verdicts")
+    decided = study_of(protocol).table("verdicts")
     assert list(decided["claim"]) == [f"C{i}" for i in range(1, 9)]
     assert set(decided["verdict"]) == {"inconclusive"}
     assert set(decided["reading"]) == {"centred"}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_reporting import load, text, write
 
 from cpmlho.study.protocol import Protocol, RunKey
-from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.frame import Study
-from cpmlho.study.report.write import write_tables
+from cpmlho.study.report.write import study_of, write_tables
 
 GRID = {
     "axes": {
@@ -32,67 +29,30 @@ def protocol(tmp_path: Path) -> Protocol:
     return load(tmp_path, run=RUN, grids={"rate": GRID})
 
 
-def test_each_method_counts_at_the_rate_of_the_nearest_training_loss(protocol: Protocol) -> None:
+def test_losses_are_interpolated_by_seed_to_equal_training_loss(protocol: Protocol) -> None:
     made(protocol, "fixed", [0.1, 0.1, 0.1], [0.1, 0.1, 0.1])
     made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
-    made(protocol, "rate_half_delta_stn", [0.40, 0.41, 0.42], [0.50, 0.51, 0.52])
     made(protocol, "rate_twice_delta_stn", [0.10, 0.11, 0.12], [0.20, 0.21, 0.22])
-    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
-    made(protocol, "rate_half_stn", [0.21, 0.22, 0.23], [0.31, 0.33, 0.32])  # nearest, on the other side, and level
-    made(protocol, "cpmlho", [0.30, 0.31, 0.32], [0.35, 0.36, 0.37])
-    made(protocol, "rate_twice_cpmlho", [0.21, 0.22, 0.23], [0.29, 0.30, 0.31])  # nearest, and not near enough
-    rows = Study(protocol).table("step_size").set_index("runs")
-    assert list(rows.index[rows["nearest"]]) == ["delta_stn", "rate_half_stn", "rate_twice_cpmlho"]
-    assert list(rows.index[rows["last"]]) == ["rate_twice_cpmlho"]
-    assert list(rows["rate"]) == [0.005, 0.01, 0.02, 0.005, 0.01, 0.01, 0.02]
+    made(protocol, "rate_half_stn", [0.24, 0.25, 0.21], [0.36, 0.37, 0.33])  # the last does not bracket 0.22
+    made(protocol, "stn", [0.16, 0.17, 0.13], [0.28, 0.29, 0.25])
+    made(protocol, "rate_twice_stn", [0.05, 0.05, 0.05], [0.1, 0.1, 0.1])
+    made(protocol, "cpmlho", [0.30, 0.31, 0.32], [0.35, 0.36, 0.37])  # both above Δ-STN's
+    made(protocol, "rate_twice_cpmlho", [0.21, 0.22, 0.23], [0.29, 0.30, 0.31])
+    rows = study_of(protocol).table("step_size").set_index("runs")
+    assert list(rows["rate"]) == [0.01, 0.02, 0.005, 0.01, 0.02, 0.01, 0.02]
     assert rows.loc["rate_twice_cpmlho", "train_difference"] == pytest.approx(0.01)
-    assert rows.loc["rate_half_stn", "difference_mean"] == pytest.approx(0.01)
-    assert rows.loc["rate_half_stn", "difference_ci_low"] == pytest.approx(0.01 - 4.302653 * 0.01 / 3**0.5)
-    assert rows.loc["rate_half_stn", "test_mean"] == pytest.approx(0.01)
-    write_tables(protocol)
-    first, every = text(protocol, "tables/step_size.md").split("Every rate that was run")
-    assert "MNIST: at the learning rate of the nearest training loss, 1 of 2 comparisons end below Δ-STN's" in first
-    assert "validation loss and 0 above it; for 1 of them a nearer rate may lie beyond" in first
-    assert first.count("| MNIST |") == 2
-    assert every.count("| MNIST |") == 7
-    assert "Caution" not in first + every
+    (row,) = study_of(protocol).table("matched").itertuples()
+    assert (row.method, row.low_rate, row.high_rate, row.difference_n_seeds) == ("stn", 0.005, 0.01, 3)
+    assert row.difference_mean == pytest.approx((0.32 - 0.30 + 0.33 - 0.31 + 0.34 - 0.32) / 3)
+    assert row.test_mean == pytest.approx(row.difference_mean)
 
 
 @pytest.mark.slow
-def test_a_rate_that_ran_on_another_processor_is_flagged_where_it_is_compared(protocol: Protocol) -> None:
+def test_without_training_losses_there_is_nothing_to_compare(protocol: Protocol) -> None:
     made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
-    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
-    made(protocol, "rate_half_stn", [0.21, 0.22, 0.23], [0.31, 0.33, 0.32])
-    elsewhere = {"train_loss": 0.1, "environment": {"processor": "Z80"}}
-    write(protocol, RunKey("mnist", "rate_twice_stn", 0), 0.3, **elsewhere)
-    write_tables(protocol)
-    first, every = text(protocol, "tables/step_size.md").split("Every rate that was run")
-    assert "Caution" not in first  # the nearest rate is half, and ran where the others did
-    assert "mnist: runs of different processors are compared: Z80 (1), not recorded (9)" in every
-
-
-def test_the_figure_draws_each_method_through_its_rates(protocol: Protocol) -> None:
-    made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
-    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
-    made(protocol, "rate_half_stn", [0.21, 0.22, 0.23], [0.31, 0.33, 0.32])
-    study, picture = Study(protocol), load_figure("step_size")
-    (axes,) = picture.draw(study, picture.data(study)).axes
-    (curve,) = (line for line in axes.lines if line.get_marker() == "o")
-    assert curve.get_label() == "STN"
-    assert curve.get_xydata() == pytest.approx(np.array([[0.01, 0.01], [-0.08, -0.10]]))
-    assert [text.get_text() for text in axes.texts] == ["1/2", "1"]
-    (intervals,) = axes.collections
-    low, high = intervals.get_segments()[0][:, 1]
-    assert [low, high] == pytest.approx([0.01 - 4.302653 * 0.01 / 3**0.5, 0.01 + 4.302653 * 0.01 / 3**0.5])
-
-
-@pytest.mark.slow
-def test_without_such_runs_it_says_so(protocol: Protocol) -> None:
-    made(protocol, "delta_stn", [0.20, 0.21, 0.22], [0.30, 0.31, 0.32])
-    made(protocol, "stn", [0.12, 0.13, 0.14], [0.20, 0.21, 0.22])
     write(protocol, RunKey("mnist", "rate_half_stn", 0), 0.3)  # of the first edition, without its training loss
-    assert Study(protocol).table("step_size").empty
+    study = study_of(protocol)
+    assert study.table("step_size").empty
+    assert study.table("matched").empty
     write_tables(protocol)
-    assert "No run of the protocol is there to be compared." in text(protocol, "tables/step_size.md")
-    study, picture = Study(protocol), load_figure("step_size")
-    assert "There is nothing to draw." in picture.draw(study, picture.data(study)).texts[0].get_text()
+    assert text(protocol, "tables/matched.csv") == "dataset\n"

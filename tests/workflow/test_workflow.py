@@ -158,11 +158,13 @@ import json, os, signal, sys
 from pathlib import Path
 
 from cpmlho.study.files import SUMS
-from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.protocol import load
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.tables import TABLES
 
 verb, *arguments = sys.argv[1:]
-results = json.loads(Path(arguments[arguments.index("--config") + 1]).read_text())["results_dir"]
+protocol = load([Path(arguments[arguments.index("--config") + 1])])
+results = protocol.results_dir
 if verb == "run":
     dataset, method, seed = arguments[:3]
     folder = Path(results, "runs", dataset, method, f"seed{seed}")
@@ -176,7 +178,7 @@ if verb == "run":
 else:
     folder = Path(results, verb)
     tables = [SUMS, *(f"{name}.{kind}" for name, kinds in TABLES.items() for kind in kinds)]
-    figures = [SUMS, *(f"{name}.{kind}" for name in FIGURES for kind in KINDS)]
+    figures = [SUMS, *(f"{name}.{kind}" for name in made_by(protocol) for kind in KINDS)]
     names = {"report": ["../report.html"], "tables": tables, "figures": figures}
     names = {**names, "data": [f"{arguments[0]}.json"]}.get(verb, [])
 folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +278,7 @@ def test_tables_figures_and_page_are_made_of_all_runs(finished):
     for number in (1, 2, 3):
         assert results.read_rows(finished.results / "tables" / f"table{number}.csv")
         assert finished.protocol.note in (finished.results / "tables" / f"table{number}.md").read_text()
-    for number in (1, 2, 3, 4):
+    for number in (1, 2, 3):
         assert (finished.results / "figures" / f"figure{number}.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (finished.results / "report.html").read_text()
 

@@ -1,5 +1,5 @@
 from cpmlho.study.files import SUMS
-from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.tables import EVIDENCE, TABLES
 
 
@@ -49,7 +49,7 @@ rule tables:
 
 
 rule figures:
-    """Figures 1-4, and what they draw."""
+    """The figures that the protocol has runs for, and what they draw."""
     input:
         rules.tables.output,
         from_runs("figures"),
@@ -58,11 +58,11 @@ rule figures:
         *[
             report(
                 f"{RESULTS}/figures/{name}.{kind}",
-                caption=f"../report/{name}.rst",
+                caption=SOURCE / "cpmlho" / "study" / "report" / "figures" / f"{name}.rst",
                 category="Figures",
-                labels={"Figure": name.removeprefix("figure"), "File": kind},
+                labels={"Figure": name.replace("_", " "), "File": kind},
             )
-            for name in FIGURES
+            for name in made_by(protocol)
             for kind in KINDS
         ],
     log:
@@ -72,7 +72,7 @@ rule figures:
     params:
         made_from=made_from,
     message:
-        f"Figures 1-4 from {len(plan.keys)} runs"
+        f"Figures from {len(plan.keys)} runs"
     shell:
         "{PY:q} -m cpmlho figures --config {PROTOCOL:q} 2>&1 | tee -i {log:q}"
 

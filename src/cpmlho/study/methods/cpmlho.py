@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cpmlho.study.problem import Budget, Problem
 
 
-@method(CPMLHO, kind="schedule", label="CPMLHO", colour="#0072B2", gradients=gradients_of_response)
+@method(CPMLHO, kind="schedule", label="CPMLHO", colour="#005083", gradients=gradients_of_response)
 def cpmlho(problem: Problem, budget: Budget, options: CPMLHO, past: Past = FRESH) -> Method:
     """Train and tune; with both parts off, bit-identical to Delta-STN, or to STN."""
     from cpmlho.study.methods.response import train_and_tune

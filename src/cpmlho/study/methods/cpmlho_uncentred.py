@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cpmlho.study.problem import Budget, Problem
 
 
-@method(CPMLHOUncentred, kind="schedule", label="CPMLHO, uncentred", colour="#56B4E9", gradients=gradients_of_response)
+@method(CPMLHOUncentred, kind="schedule", label="CPMLHO, uncentred", colour="#2E96D6", gradients=gradients_of_response)
 def cpmlho_uncentred(problem: Problem, budget: Budget, options: CPMLHOUncentred, past: Past = FRESH) -> Method:
     """Train and tune."""
     from cpmlho.study.methods.response import train_and_tune

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cpmlho.study.problem import Budget, Problem
 
 
-@method(Fixed, kind="fixed", label="No tuning", colour="#999999")
+@method(Fixed, kind="fixed", label="No tuning", colour="#767676")
 def fixed(problem: Problem, budget: Budget, options: Fixed, past: Past = FRESH) -> Method:
     """Train at the start values, which `results.with_values` has set; a snapshot after each evaluated epoch."""
     import torch

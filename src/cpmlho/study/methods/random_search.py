@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cpmlho.study.problem import Budget, Problem
 
 
-@method(Search, kind="search", label="RS", colour="#E69F00", line=":")
+@method(Search, kind="search", label="RS", colour="#B57A00", line=":")
 def random_search(problem: Problem, budget: Budget, options: Search, past: Past = FRESH) -> Method:
     """Train `trials` independent points, side by side where there are workers."""
     from cpmlho.study.trials import fraction, search_all

@@ -1,178 +1,334 @@
-"""The answer at the top of the page: what came of the claims, by how much, and whether it is so in every reading."""
+"""The answer in plain words, with every number read from the tables; the page and the README print it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import starmap
+from collections.abc import Iterable, Iterator
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
-from cpmlho.study.report.rules import PAPERS, Reading, are_judged, rules
-from cpmlho.study.report.stats import FEWEST_SEEDS, Summary, paired
+from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rules
+from cpmlho.study.report.stats import FEWEST_SEEDS, paired
 from cpmlho.study.report.style import label_of
-from cpmlho.study.report.tables import multiverse, splits, step_size
+from cpmlho.study.report.tables.divergence import joined
+from cpmlho.study.report.tables.multiverse import sides
+from cpmlho.study.report.tables.robust import DEPENDS, JOINT, UNASKED, UNFAIR
 from cpmlho.study.results import ResultError
 
-MIXED = "depends on the case"
+CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
+STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
+ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
+TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
+PLURAL = {DEPENDS: "depend on a choice"}
+FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
+
+
+def headline(study: Study) -> str:
+    """The answer in one sentence."""
+    rows = differences(study, CENTRED, PAPERS)
+    if not is_papers_setting(study.protocol):
+        enough = rows[rows["test_n_seeds"] >= FEWEST_SEEDS] if len(rows) else rows
+        said = [_tested(study, row) for row in enough.itertuples()]
+        return f"Where tuning matters, CPMLHO {_and(said)}." if said else TOO_FEW
+    if not are_judged(study.protocol):
+        return _curve(study.table("multiverse"))
+    if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
+        return TOO_FEW
+    if (rows["difference_ci_low"] > rows["paper_difference"] / 2).all():
+        return "In the paper's own setting we find no gain from CPMLHO's two additions."
+    if (rows["difference_ci_high"] < 0).all():
+        return "In the paper's own setting we find a gain from CPMLHO's two additions."
+    return "In the paper's own setting it is undecided whether CPMLHO's two additions help."
+
+
+def _curve(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "This protocol runs no reading of CPMLHO, so no claim of the paper is judged."
+    first, below, above = (int(each.sum()) for each in sides(rows))
+    return (
+        f"Of {len(rows)} ways to fill what the paper leaves open, {first} end below Δ-STN, but {below} below the same"
+        f" network without CPMLHO's two additions; {above} end above it."
+    )
+
+
+def _tested(study: Study, row: Any) -> str:
+    side = "does not differ significantly from Δ-STN"
+    if row.test_ci_high < 0 or row.test_ci_low > 0:
+        side = f"ends {'below' if row.test_ci_high < 0 else 'above'} Δ-STN"
+    return f"{side} on {study.folder(row.dataset)} (test loss {value(row, 'test')})"
 
 
 def answer(study: Study) -> Iterator[str]:
-    """The answer in plain words: the claims, where each reading ends, and what other step sizes and readings show."""
-    yield _judgement(study)
-    yield from (
-        f"In the {reading} reading CPMLHO's final validation loss is {where}." for reading, where in standings(study)
-    )
-    kept = [say(" and ".join(own), pd.concat(own.values())) for say, own in _kept(study) if say is not splits.sentence]
-    if kept:
-        yield f"{' '.join(kept)} This is exploratory."
+    """The sentences below the headline; only those that the protocol's runs support."""
+    if is_papers_setting(study.protocol):
+        yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
 
 
-def details(study: Study) -> Iterator[str]:
-    """By how much: the differences with their intervals, and what is kept of the splits, step sizes and readings."""
-    for text, method, other in comparisons(study):
-        yield f"{text}: {'; '.join(_differences(study, method, other)) or 'no two seeds of both'}."
-    for say, own in _kept(study):
-        yield from starmap(say, own.items())
-
-
-def _judgement(study: Study) -> str:
-    claims = len(rules().claims)
-    if not are_judged(study.protocol):
-        methods = " or ".join(reading.method for reading in rules().readings)
-        return f"None of the paper's {claims} claims is judged here: that takes runs of {methods}."
-    verdicts = study.table("verdicts")
-    counts = verdicts["verdict"].value_counts()
-    parts = [f"{counts.get(name, 0)} {name}" for name in ("reproduced", "not reproduced", "inconclusive")]
-    cases = "" if len(verdicts) == claims else f" in {len(verdicts)} cases"
-    which = "".join(f" Reproduced {each}." for each in reproduced(verdicts))
-    return f"Of the paper's {claims} claims{cases}, on the runs below: {', '.join(parts)}.{which}"
-
-
-def reproduced(verdicts: pd.DataFrame) -> Iterator[str]:
-    """For each reading and comparator, the claims that are reproduced, and which of them rest on few seeds."""
-    found = verdicts[verdicts["verdict"] == "reproduced"]
-    for (reading, comparator), own in found.groupby(["reading", "comparator"], sort=False):
-        few = own.groupby("claim", sort=False)["exploratory"].all()
-        claims = ", ".join(f"{claim} (exploratory)" if each else str(claim) for claim, each in few.items())
-        against = f", against {label_of(str(comparator))}" if comparator else ""
-        yield f"in the {reading} reading{against}: {claims}"
-
-
-def standings(study: Study) -> Iterator[tuple[str, str]]:
-    """Each reading that is run, with the others whose loss its own is below, above, or not told from, and where."""
-    done = study.finished
-    for reading, others in _readings(study):
-        clauses = []
-        for other in others:
-            found = {
-                study.protocol.datasets[name].folder: paired(done[done["dataset"] == name], reading.method, other, LOSS)
-                for name in study.protocol.run.datasets
-            }
-            sides = {folder: _side(each) for folder, each in found.items()}
-            for side in dict.fromkeys(sides.values()):
-                on = " and ".join(folder for folder, each in sides.items() if each == side)
-                clauses.append(f"{side} {_loss_of(other)} on {on}")
-        yield reading.name, ", ".join(clauses)
-
-
-def _side(found: Summary) -> str:
-    if found.n_seeds < FEWEST_SEEDS:
-        return "of too few seeds to be told from"
-    return "below" if found.ci_high < 0 else "above" if found.ci_low > 0 else "not told from"
-
-
-def comparisons(study: Study) -> Iterator[tuple[str, str, str]]:
-    """Each reading of CPMLHO that is run against Δ-STN, its own comparator and no tuning, with its words."""
-    for reading, others in _readings(study):
-        words = f"The final validation loss of {label_of(reading.method)}, of which less is better, minus"
-        for other in others:
-            yield f"{words} {_loss_of(other)}", reading.method, other
-            words = "Minus"
-
-
-def _readings(study: Study) -> Iterator[tuple[Reading, list[str]]]:
-    """The readings that are run, each with what it is set against."""
-    for reading in rules().readings:
-        if reading.method in study.protocol.run.methods:
-            yield reading, list(dict.fromkeys([PAPERS, reading.own, "fixed"]))
-
-
-def _loss_of(method: str) -> str:
-    return "that of no tuning at all" if method == "fixed" else f"{label_of(method)}'s"
-
-
-def _differences(study: Study, method: str, other: str) -> Iterator[str]:
-    """A method's final validation loss minus another's on each dataset, in words."""
-    done = study.finished
-    for dataset in study.protocol.run.datasets:
-        found = paired(done[done["dataset"] == dataset], method, other, LOSS)
-        if found.n_seeds < 2:
-            continue
-        effect = paper_effect(dataset, "cpmlho", other, "val_loss")
-        paper = "" if effect is None else f", where the paper prints {effect:+.3f}"
-        bounds = f"{interval(found.ci_low, found.ci_high)}, {found.n_seeds} seeds"
-        yield f"{number(found.mean, sign='+')} on {study.protocol.datasets[dataset].folder} ({bounds}{paper})"
-
-
-def _kept(study: Study) -> Iterator[tuple[Callable[[str, pd.DataFrame], str], dict[str, pd.DataFrame]]]:
-    """The sentences on splits, step sizes and specifications, each with the rows of every dataset that was run."""
-    curve = beside(study)
-    for say, rows, fewest in (
-        (splits.sentence, study.table("splits"), 1),
-        (step_size.sentence, step_size.matched(study.table("step_size")), 1),
-        (multiverse.sentence, study.table("multiverse") if curve is None else curve.rows, len(rules().readings) + 1),
+def findings(study: Study) -> Iterator[tuple[str, str]]:
+    """What else a reader should know, each with a keyword; only what the protocol's runs support."""
+    for keyword, say in (
+        ("Verdicts", _verdicts),
+        ("Power", _power),
+        ("Step size", _step_size),
+        ("Divergence", _divergence),
+        ("For tuning", _splits),
+        ("Against CPMLHO", _starts),
+        ("Other choices", _specifications),
+        ("Searches", _searches),
     ):
-        parts = rows.groupby("dataset", sort=False)
-        own = {study.protocol.datasets[str(name)].folder: part for name, part in parts if len(part) >= fewest}
-        if own:
-            yield say, own
+        if text := say(study):
+            yield keyword, text
 
 
-class Beside(NamedTuple):
-    """The specification curve of another protocol: its rows, and its page as a link from this one."""
+def differences(study: Study, method: str, other: str) -> pd.DataFrame:
+    """The rows of the table of differences for two methods, one per dataset."""
+    rows = study.table("differences")
+    return rows[(rows["method"] == method) & (rows["other"] == other)] if len(rows) else rows
 
-    rows: pd.DataFrame
-    link: str
+
+def value(row: Any, prefix: str = "difference") -> str:
+    """A mean with its interval."""
+    low, high = getattr(row, f"{prefix}_ci_low"), getattr(row, f"{prefix}_ci_high")
+    return f"{number(getattr(row, f'{prefix}_mean'), sign='+')} {interval(low, high)}"
 
 
-def beside(study: Study) -> Beside | None:
-    """The specification curve that `multiverse` names; None where there is none, or it has not been made.
+def _each(study: Study, rows: pd.DataFrame, prefix: str = "difference") -> str:
+    return _and(f"{value(row, prefix)} on {study.folder(row.dataset)}" for row in rows.itertuples())
+
+
+def _centred(study: Study) -> str:
+    rows = differences(study, CENTRED, PAPERS)
+    if not _decided(rows):
+        return ""
+    halves, folders = rows["paper_difference"].abs() / 2, _and(map(study.folder, rows["dataset"]))
+    level = (rows["difference_ci_low"] > -halves) & (rows["difference_ci_high"] < halves)
+    said = "leave the final validation loss unchanged" if level.all() else "change the final validation loss"
+    text = f"Added to Δ-STN, the method that the paper compares with, the additions {said} on {folders}"
+    ruled_out = (rows["difference_ci_low"] > -halves).all()
+    return f"{text}; gains half as large as the paper's are ruled out." if ruled_out else f"{text}."
+
+
+def _decided(rows: pd.DataFrame) -> bool:
+    return len(rows) > 0 and rows["difference_n_seeds"].min() >= FEWEST_SEEDS
+
+
+def _and(parts: Iterable[str]) -> str:
+    return " and ".join(parts)
+
+
+def _uncentred(study: Study) -> str:
+    above, own = differences(study, UNCENTRED, PAPERS), differences(study, UNCENTRED, STN)
+    if not (_decided(above) and _decided(own)) or not (above["difference_ci_high"] < 0).all():
+        return ""
+    text = "Added to the older STN, as the equations literally read, CPMLHO ends far below Δ-STN"
+    if (own["difference_ci_high"] < 0).any():
+        return f"{text}, and on at least one dataset below STN."
+    matched = _of(study.table("matched"), UNCENTRED)
+    if matched.empty or (matched["difference_ci_high"] < 0).any():
+        return f"{text}, but so does STN without the additions."
+    return (
+        f"{text}, but so does STN without the additions: that network takes larger steps, and at equal training loss"
+        " the lead is gone."
+    )
+
+
+def _name(method: str) -> str:
+    return ON.get(method, label_of(method))
+
+
+def _of(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    return rows[rows["method"] == method] if len(rows) else rows
+
+
+def _joint(study: Study) -> str:
+    rows = study.table("robust")
+    joint = rows[rows["claim"] == JOINT]
+    if joint.empty or set(joint["robust"]) != {"not reproduced"}:
+        return ""
+    return "No reading of the method gives the paper's losses together with its ranking."
+
+
+def _setting(study: Study) -> str:
+    rows, runs = differences(study, CENTRED, "fixed"), study.finished
+    own = runs[(runs["dataset"] == "mnist") & (runs["method"] == PAPERS)]
+    mnist = rows[rows["dataset"] == "mnist"] if len(rows) else rows
+    if not _decided(mnist) or not (own[LOSS] == own["best_val_loss"]).mean() >= STILL_FALLING:
+        return ""
+    most = max(abs(mnist["difference_ci_low"].iloc[0]), abs(mnist["difference_ci_high"].iloc[0]))
+    return (
+        f"Nor could this setting show much: after {int(own['epochs'].iloc[0])} epochs the network still underfits, and"
+        f" on MNIST tuning Δ-STN's network with CPMLHO changes the loss by less than {ceil(1000 * most) / 1000:g}."
+    )
+
+
+def _verdicts(study: Study) -> str:
+    if not are_judged(study.protocol):
+        return ""
+    rows = study.table("robust")
+    claims, joint = rows[rows["registered"] != UNASKED], rows[rows["claim"] == JOINT]
+    registered, robust = claims["registered"].value_counts(), claims["robust"].value_counts()
+
+    def said(counts: pd.Series[int], names: list[str]) -> str:
+        return ", ".join(f"{counts.get(name, 0)} {PLURAL.get(name, name)}" for name in names)
+
+    held = ["reproduced", "not reproduced", "inconclusive"]
+    text = (
+        f"{len(rules().claims)} claims in {len(claims)} cases, by how the method is read, what it is compared with, and"
+        f" the split. Registered rules: {said(registered, held)}. Stricter rules, made after the results were known:"
+        f" {said(robust, [held[0], DEPENDS, *held[1:], UNFAIR])}."
+    )
+    if len(joint):
+        text += f" The paper's values and ranking together: {_and(dict.fromkeys(joint['robust']))}."
+    return text
+
+
+def _power(study: Study) -> str:
+    rows = differences(study, CENTRED, PAPERS)
+    if not _decided(rows):
+        return ""
+    shares = rows["detectable"] / rows["paper_difference"].abs()
+    found = (
+        f"{number(least, 5)} on {study.folder(name)}" for name, least in rows.set_index("dataset")["detectable"].items()
+    )
+    return (
+        f"The loss of CPMLHO on Δ-STN minus Δ-STN's is {_each(study, rows)}. With"
+        f" {int(rows['difference_n_seeds'].min())} seeds the smallest detectable difference is {_and(found)},"
+        f" {_and(map(_fraction, shares))} of the paper's."
+    )
+
+
+def _fraction(share: float) -> str:
+    return (share and FRACTIONS.get(round(1 / share))) or f"{share:.0%}"
+
+
+def _step_size(study: Study) -> str:
+    rows = study.table("matched")
+    said = [f"{_name(name)} {_each(study, own)}" for name in (UNCENTRED, STN) if len(own := _of(rows, name))]
+    if not said:
+        return ""
+    return (
+        f"Validation loss minus Δ-STN's at equal training loss, interpolated between learning rates: {'; '.join(said)}."
+    )
+
+
+def divergence(study: Study) -> pd.DataFrame:
+    """Divergence by processor, with runs of the same settings in the protocol that `multiverse` names."""
+    other = beside(study, "divergence")
+    own = study.table("divergence")
+    return own if other is None else joined(own, other)
+
+
+def _divergence(study: Study) -> str:
+    rows = divergence(study)
+    methods = [method for method in (UNCENTRED, STN) if len(rows) and method in set(rows["method"])]
+    said = []
+    for dataset in rows["dataset"].unique():
+        own = rows[(rows["dataset"] == dataset) & rows["method"].isin(methods)]
+        if own["diverged"].sum():
+            each = (
+                f"{_name(str(method))} in "
+                + _and(f"{row.diverged} of {row.runs} runs on {row.processor}" for row in part.itertuples())
+                for method, part in own.groupby("method", sort=False)
+            )
+            said.append(f"On {study.folder(dataset)} some seeds diverge: {', '.join(each)}.")
+    return " ".join(said)
+
+
+def _specifications(study: Study) -> str:
+    other = beside(study, "multiverse")
+    rows = study.table("multiverse") if other is None else other
+    said = []
+    for dataset, own in rows.groupby("dataset", sort=False):
+        if len(own) > len(rules().readings):
+            first, below, above = (int(each.sum()) for each in sides(own))
+            said.append(
+                f"Of {len(own)} ways to fill what the paper leaves open on {study.folder(dataset)}, {first} end below"
+                f" Δ-STN, {below} below the same network without the additions, and {above} above it."
+            )
+    return " ".join(said)
+
+
+def _starts(study: Study) -> str:
+    """Final dropout0 from other starts: the estimates of C7's tests, on the logit scale."""
+    tests = study.table("claims")
+    tests = tests[(tests["claim"] == "C7") & (tests["side"] == "below") & (tests["n_seeds"] >= FEWEST_SEEDS)]
+    tests = tests[tests["margin"] == 0]  # the bounds, not the difference between two starts
+    if tests.empty:
+        return ""
+    losses = study.finished.groupby("method")[LOSS].mean()
+    said = []
+    methods = {reading.name: reading.method for reading in rules().readings}
+    for reading, own in tests.groupby("reading", sort=False):
+        ends = "/".join(f"{estimate:.1g}" if estimate < 0.01 else f"{estimate:.3f}" for estimate in own["estimate"])
+        first, last = (number(losses[name], 3) for name in own["method"].iloc[[0, -1]])
+        said.append(f"{_name(methods[str(reading)])} ends at {ends} (loss {first} to {last})")
+    starts = "/".join(dict.fromkeys(tests["method"].str.rpartition("_")[2]))
+    return f"From dropout0 = {starts} the paper always ends near 0.05; here {_and(said)}."
+
+
+def _splits(study: Study) -> str:
+    rows = study.table("splits")
+    if rows.empty:
+        return ""
+    tuned = rows[rows["method"].isin([CENTRED, PAPERS]) & (rows["other"] == "fixed")]
+    said = [
+        f"{_name(str(method))} {_each(study, better, 'random_difference')}"
+        for method, own in tuned.groupby("method", sort=False)
+        if len(better := own[own["random_difference_ci_high"] < 0])
+    ]
+    return f"Loss minus that of no tuning, on random splits: {_and(said)}." if said else ""
+
+
+def _searches(study: Study) -> str:
+    """CPMLHO in Δ-STN's network minus the searches that begin at its start values."""
+    said = []
+    for dataset, runs in study.finished.groupby("dataset", sort=False):
+        for base in ("random_search", "bayesian_optimization"):
+            found = paired(runs, CENTRED, f"{base}_logit", LOSS)
+            if found.n_seeds >= FEWEST_SEEDS:
+                ends = interval(found.ci_low, found.ci_high)
+                said.append(f"{number(found.mean, sign='+')} {ends} ({label_of(base)}, {study.folder(dataset)})")
+    return f"CPMLHO's loss minus that of searches that begin at its start values: {', '.join(said)}." if said else ""
+
+
+def beside(study: Study, table: str) -> pd.DataFrame | None:
+    """A table of the protocol that `multiverse` names; None where there is none, or it has not been made.
 
     Raises:
-        ResultError: its table cannot be read.
+        ResultError: the table cannot be read.
     """
     folder = study.protocol.multiverse
-    if folder is None or not (path := Path(folder) / "tables" / "multiverse.csv").is_file():
+    if folder is None or not (path := Path(folder) / "tables" / f"{table}.csv").is_file():
         return None
     try:
-        rows = read_csv(path)
+        return read_csv(path)
     except (OSError, ValueError):
         raise ResultError(f"{path}: damaged; make it again: python -m cpmlho tables with its protocol") from None
-    return Beside(rows, Path(os.path.relpath(folder, study.protocol.results_dir), "report.html").as_posix())
 
 
-class Chip(NamedTuple):
-    """A claim with its verdict; where its cases differ, how many of them are reproduced."""
+class Link(NamedTuple):
+    """The specification curve of another protocol, as a link from this one's page."""
 
-    claim: str
-    verdict: str
-    words: str
-    statement: str
+    address: str
+    specifications: int
 
 
-def strip(study: Study) -> Iterator[Chip]:
-    """Each claim's verdict, over its readings, comparators and splits; nothing where none is judged."""
-    if not are_judged(study.protocol):
-        return
-    for claim, cases in study.table("verdicts").groupby("claim", sort=False):
-        found = cases["verdict"]
-        verdict = words = str(found.iloc[0])
-        if found.nunique() > 1:
-            verdict, words = MIXED, f"reproduced in {sum(found == 'reproduced')} of {len(found)} cases"
-        yield Chip(str(claim), verdict, words, str(cases["statement"].iloc[0]))
+def curve(study: Study) -> Link | None:
+    """The page of the specification curve that `multiverse` names; None where it has not been made."""
+    rows = beside(study, "multiverse")
+    if rows is None or study.protocol.multiverse is None:
+        return None
+    folder = os.path.relpath(study.protocol.multiverse, study.protocol.results_dir)
+    return Link(Path(folder, "report.html").as_posix(), len(rows))
+
+
+def paper_row(study: Study) -> list[str]:
+    """The difference between CPMLHO and Δ-STN that the paper prints, for each dataset."""
+    effects = (paper_effect(dataset, "cpmlho", PAPERS, "val_loss") for dataset in study.protocol.run.datasets)
+    return ["–" if effect is None else number(effect, 3, "+") for effect in effects]

@@ -65,13 +65,24 @@ class Found(NamedTuple):
     own: Summary  # of what is compared with 0: a difference, or our value less a bound
     taken: float = 0.0  # the margin or bound that has been taken off
     rate: bool = False  # whether all this is on the logit scale
+    signs: tuple[int, int] | None = None  # of a sign test: seeds won, and seeds that are not level
 
 
 def tested(study: Study) -> list[Part]:
     """Every test of every claim in each of its cases, from the runs of the protocol."""
-    made = [(claim, case) for claim in rules().claims for case in cases(study.protocol, claim)]
-    runs = measured(study, {case.method(role) for claim, case in made for role in _measured_roles(claim)})
-    return [part for claim, case in made for part in decided(list(_found(claim, case, runs)))]
+    made = asked(study)
+    runs = measured_runs(study)
+    return [part for claim, case in made for part in decided(list(found_in(claim, case, runs)))]
+
+
+def asked(study: Study) -> list[tuple[Claim, Case]]:
+    """Every claim in each of its cases."""
+    return [(claim, case) for claim in rules().claims for case in cases(study.protocol, claim)]
+
+
+def measured_runs(study: Study) -> pd.DataFrame:
+    """The finished runs, with the measures that the claims are decided by."""
+    return measured(study, {case.method(role) for claim, case in asked(study) for role in _measured_roles(claim)})
 
 
 def _measured_roles(claim: Claim) -> Iterator[str]:
@@ -89,6 +100,10 @@ def decided(found: list[Found]) -> Iterator[Part]:
 
 def _decide(found: Found, level: float) -> Part:
     part, own = found.part, found.own
+    if found.signs:
+        won, decided_by = found.signs
+        sided: Decision = "holds" if 2 * won > decided_by else "fails"
+        return part._replace(level=level, decision=sided if part.p <= level else "undecided")
     low, high = predicted(own, level) if part.side == "printed" else own.interval(level)
     low, high = low + found.taken, high + found.taken
     if found.rate:
@@ -109,7 +124,8 @@ def _decision(part: Part, own: Summary, level: float) -> Decision:
     return "fails" if own.p_within(part.smallest) <= level else "undecided"
 
 
-def _found(claim: Claim, case: Case, runs: pd.DataFrame) -> Iterator[Found]:
+def found_in(claim: Claim, case: Case, runs: pd.DataFrame) -> Iterator[Found]:
+    """The tests of a claim in one case, before they are corrected for their number."""
     for test in claim.tests:
         if isinstance(test, Printed):
             yield from _printed(claim, case, test, runs)

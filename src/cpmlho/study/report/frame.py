@@ -1,10 +1,10 @@
-"""All runs that the protocol asks for, read once, with the tables along them and the tables made of them."""
+"""The runs that a protocol asks for, read once, and the tables made of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -12,61 +12,55 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.harness.provenance import plugin_sha256
-from cpmlho.study.made import intact
-from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.provision import as_run
 from cpmlho.study.report.along import KEY, read_along
-from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 
 MISSING = "missing"
 LOSS = "final_val_loss"
-RUNAWAY = 1.5  # times its first value: where |w_e - w_h|, which the cutting planes are there to hold, has run away
 _COPIED = (
     *("steps", "train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds", "peak_memory_mb"),
     *("device", "git_commit", "numerics", "precision", "train_loss"),
 )
 _PAPERS = ("dropout0", "dropout1", "dropout2", "dropout_fc", "cutout_length", "cutout_holes")  # hyperparameters
 _METRICS = tuple(f"{which}_{metric}" for which in ("final", "best") for metric in METRICS)
-# What looks like a number in a csv file and is none, or has gaps and is whole.
+_NAMED = {"dataset", "method", "seed", "changes"}  # what a specification is called, which decides no number
+# Columns that look like numbers in a csv file but are text, or are whole numbers with gaps.
 _TYPES = {
-    **dict.fromkeys(("paper", "against", "comparator", "git_commit"), "str"),
-    **dict.fromkeys(("data_digest", "versions_digest", "config_digest"), "str"),
+    **dict.fromkeys(("paper", "against", "comparator", "choices", "git_commit"), "str"),
+    **dict.fromkeys(("data_digest", "versions_digest", "config_digest", "settings_digest"), "str"),
     **dict.fromkeys(("steps", "trials", "numerics"), "Int64"),
 }
 
 
 class Study:
-    """The protocol with its runs and tables, each made when first asked for, or read from the files of `tables`."""
+    """A protocol with its runs and tables, each made when first asked for."""
 
-    def __init__(self, protocol: Protocol, tables: Mapping[str, pd.DataFrame] | None = None) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        make: Callable[[Study, str], pd.DataFrame],
+        tables: Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
+        """Hold a protocol.
+
+        Args:
+            protocol: the protocol.
+            make: computes the table of a name.
+            tables: those that are already there, by name.
+        """
         self.protocol = protocol
+        self._make = make
         self._tables = dict(tables or {})
         self._along: dict[tuple[str, RunKey], pd.DataFrame] = {}
-
-    @classmethod
-    def written(cls, protocol: Protocol) -> Study:
-        """The study as the verb `tables` has written it.
-
-        Raises:
-            ResultError: a table is missing, or they are of other runs than the protocol's.
-        """
-        folder = Path(protocol.results_dir) / "tables"
-        paths = {name: folder / f"{name}.csv" for name in TABLES}
-        intact(folder, [path.name for path in paths.values()], "tables")
-        study = cls(protocol, {name: read_csv(path) for name, path in paths.items()})
-        if list(study.runs[KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
-            raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
-        return study
 
     def table(self, name: str) -> pd.DataFrame:
         """The numbers of a registered table."""
         if name not in self._tables:
-            self._tables[name] = load(name).numbers(self)
+            self._tables[name] = self._make(self, name)
         return self._tables[name]
 
     @property
@@ -89,8 +83,13 @@ class Study:
         return self.runs[self.runs["method"].isin(list(methods))]
 
     def spec(self, dataset: str, method: str) -> RunSpec:
-        """What the runs of a method on a dataset are asked to be, but for the seed."""
+        """The specification of a method's runs on a dataset, with the protocol's first seed."""
         return self.protocol.resolve(RunKey(dataset, method, self.protocol.run.seeds[0]))
+
+    def folder(self, dataset: object) -> str:
+        """A dataset's name as people write it."""
+        datasets = self.protocol.datasets
+        return datasets[str(dataset)].folder if dataset in datasets else str(dataset)
 
     def along(self, name: str, runs: pd.DataFrame) -> pd.DataFrame:
         """The rows of one of the tables along these runs, each with its dataset, method and seed.
@@ -107,10 +106,16 @@ class Study:
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=KEY)
 
 
+def framed(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a table, which has the column `dataset` even if there is none."""
+    listed = list(rows)
+    return pd.DataFrame(listed, columns=None if listed else ["dataset"])
+
+
 def read_csv(source: Path) -> pd.DataFrame:
-    """A table with the types that its columns have."""
+    """A table that `tables` has written, with the types of its columns."""
     rows = pd.read_csv(source, dtype=_TYPES)
-    return rows.fillna({name: "" for name in ("paper", "comparator") if name in rows})
+    return rows.fillna({name: "" for name in ("paper", "comparator", "choices") if name in rows})
 
 
 def _keys(runs: pd.DataFrame) -> list[RunKey]:
@@ -122,7 +127,7 @@ def _digest(content: Any) -> str:
 
 
 def _asked(protocol: Protocol, key: RunKey) -> RunSpec:
-    """What the protocol asks for, with another run's values where it names one that has ended."""
+    """The specification that the protocol asks for, with the values of the run that it names, if that has ended."""
     asked = protocol.resolve(key)
     try:
         return as_run(asked, protocol.results_dir)
@@ -143,9 +148,8 @@ def _row(protocol: Protocol, key: RunKey) -> dict[str, Any]:
         "epochs": spec.data.epochs,
         "trials": spec.trials,
         "config_digest": _digest(spec.model_dump(mode="json", exclude=PLACE)),
+        "settings_digest": _digest(spec.model_dump(mode="json", exclude=PLACE | _NAMED)),
         "stale": spec.model_dump(exclude=PLACE) != asked.model_dump(exclude=PLACE),
-        "outdated": result is not None
-        and (result.numerics, result.plugins) != (NUMERICS, plugin_sha256(spec.data, spec.algorithm)),
     }
     if result:
         for which, metrics in (("final", result.final), ("best", result.best)):
@@ -166,30 +170,34 @@ def columns(protocol: Protocol) -> list[str]:
         *("dataset", "method", "algorithm", "seed", "status", *_METRICS),
         *(f"hyperparameter_{name}" for name in names),
         *("g_ratio", *_COPIED, "network", "epochs", "trials"),
-        *("processor", "data_digest", "versions_digest", "config_digest", "stale", "outdated"),
+        *("processor", "data_digest", "versions_digest", "config_digest", "settings_digest", "stale"),
     ]
 
 
 def read_runs(protocol: Protocol) -> pd.DataFrame:
     """Every run that the protocol asks for, a row each; a run without a result has the status `missing`.
 
-    A run whose distance between the weights ran away, which the cutting planes are there to hold, has diverged.
-
     Raises:
         ResultError: a result file is damaged.
     """
     rows = [_row(protocol, key) for key in protocol.keys()]  # noqa: SIM118
     runs = pd.DataFrame(rows, columns=columns(protocol))
-    runs = runs.astype({"steps": "Int64", "trials": "Int64", "numerics": "Int64", "train_loss": float})
+    runs = runs.astype(
+        {"steps": "Int64", "trials": "Int64", "numerics": "Int64", "train_loss": float, "g_ratio": float}
+    )
     with_planes = [key for key in _keys(finished(runs)) if (run_dir(protocol.results_dir, key) / PLANES).exists()]
     for planes in read_along(protocol.results_dir, with_planes, PLANES):
         for key, recorded in planes.groupby(KEY, sort=False):
-            row, g = (runs[KEY] == list(key)).all(axis=1), recorded["g"]
-            if recorded["epoch"].nunique() > 1:  # what g was at first is known after one
-                runs.loc[row, "g_ratio"] = g.iloc[-1] / g.iloc[0]
-            if not (g <= RUNAWAY * g.iloc[0]).all():
-                runs.loc[row, "status"] = "diverged"
+            runs.loc[(runs[KEY] == list(key)).all(axis=1), "g_ratio"] = g_ratio(recorded)
     return runs
+
+
+def g_ratio(planes: pd.DataFrame) -> float:
+    """The last g over the first, of the layer where it fell least; NaN after one epoch, when no change is known."""
+    if planes["epoch"].nunique() < 2:
+        return float("nan")
+    layers = [g for _, g in planes.groupby("layer")["g"]] if "layer" in planes else [planes["g"]]
+    return float(max(g.iloc[-1] / g.iloc[0] for g in layers))
 
 
 def by_method(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

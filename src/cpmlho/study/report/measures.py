@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from cpmlho.study.report.along import KEY
 from cpmlho.study.report.frame import Study
+from cpmlho.study.report.stats import Array, logit
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS
 
-MEASURED = ("share_by_200", "moved_by_200", "retreat", "course_val_loss")
-UPDATE = 200  # by which the paper has CPMLHO's hyperparameters at their best
+STEPS = 200  # by which the paper has CPMLHO's hyperparameters at their best
+# How "200 steps" and the distance between rates can be read; the first is the registered one.
+COUNTED = {"": "update", "_iterations": "step"}  # by the column of hyperparameters.csv that counts
+SCALES: dict[str, Callable[[Array], Array]] = {"": np.asarray, "_logit": logit}
+WAYS = [f"{what}_by_200{scale}{counted}" for what in ("share", "moved") for scale in SCALES for counted in COUNTED]
+MEASURED = (*WAYS, "retreat", "course_val_loss")
 
 
-def way(rates: pd.DataFrame, update: int = UPDATE) -> tuple[float, float]:
-    """The way of the rates by an update: its share of the whole, and its length; NaN where they end before.
+def way(rates: pd.DataFrame, update: int = STEPS) -> tuple[float, float]:
+    """How far the rates have come by an update: the share of the whole way, and its length; NaN if they end earlier.
 
     Args:
-        rates: a column a rate, a row an update from 0 on.
+        rates: a column per rate, a row per update from 0 on.
         update: by which.
 
     Returns:
-        1 minus the distance from the end over that of the start from the end, both summed over the rates, and the
-        distance from the start on the mean over the rates.
+        1 minus the distance from the end over the distance of the start from the end, both summed over the rates, and
+        the distance from the start as the mean over the rates.
     """
     if len(rates) <= update or not len(rates.columns):
         return float("nan"), float("nan")
@@ -39,7 +46,7 @@ def retreat(rate: pd.Series) -> float:
 
 
 def measured(study: Study, methods: set[str]) -> pd.DataFrame:
-    """The finished runs, with the measures along those of some methods: all of `MEASURED`.
+    """The finished runs, with `MEASURED` for those of some methods.
 
     Raises:
         ResultError: a run lacks one of its tables.
@@ -53,6 +60,12 @@ def measured(study: Study, methods: set[str]) -> pd.DataFrame:
     return done.merge(pd.DataFrame(rows, columns=[*KEY, *MEASURED]), how="left", on=KEY)
 
 
-def _moves(path: pd.DataFrame) -> tuple[float, float, float]:
+def _moves(path: pd.DataFrame) -> tuple[float, ...]:
     rates = path.filter(regex="^dropout").dropna(axis=1)  # of this dataset
-    return *way(rates), retreat(rates["dropout0"]) if "dropout0" in rates else float("nan")
+    ways = [
+        way(pd.DataFrame(scale(rates.to_numpy(dtype=float)), columns=rates.columns), int((path[column] < STEPS).sum()))
+        for scale in SCALES.values()
+        for column in COUNTED.values()
+    ]
+    shares, lengths = zip(*ways, strict=True)
+    return *shares, *lengths, retreat(rates["dropout0"]) if "dropout0" in rates else float("nan")

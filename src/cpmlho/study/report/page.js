@@ -6,7 +6,10 @@ function openTarget() {
 addEventListener("hashchange", openTarget);
 openTarget();
 
-// Inside another page, as MLflow shows it, a link would replace the page by nothing: those within it scroll, the others rest.
+// Nobody can open a group on paper.
+addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
+
+// Inside another page, as MLflow shows it, a link out of the page would show nothing: only links within the page work.
 if (self !== top) {
   for (const link of document.querySelectorAll("a[href]")) {
     const id = link.getAttribute("href").startsWith("#") && decodeURIComponent(link.hash.slice(1));
@@ -20,7 +23,7 @@ if (self !== top) {
   }
 }
 
-// The head of a column sorts by it: numbers by value, all else as text; once more turns it round.
+// The head of a column sorts by it, numbers by value and all else as text; a second click reverses the order.
 const value = cell => {
   const text = cell.textContent.trim().replace("−", "-");
   const number = parseFloat(text);
@@ -39,20 +42,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...(up ? rows : rows.reverse()).map(each => each.row));
     });
   });
-  const filter = table.parentElement.previousElementSibling?.querySelector?.("input.filter");
+  const label = table.parentElement.getAttribute("aria-label");
+  const filter = document.querySelector(`input.filter[aria-label="Show the rows of ${label} that have these words"]`);
   filter?.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/);
     for (const row of body.rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
   });
 }
 
-// Where the runs lie in an archive, the page has each one's record itself.
-const records = JSON.parse(document.getElementById("records")?.textContent ?? "{}");
+// If the runs are in an archive, the page has the record of each, compressed.
+async function records() {
+  const bytes = Uint8Array.from(atob(document.getElementById("records").textContent), letter => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+}
 for (const button of document.querySelectorAll("button.record")) {
-  button.addEventListener("click", () => {
+  button.addEventListener("click", async () => {
     const dialog = document.getElementById("record");
     dialog.querySelector("h2").textContent = button.value;
-    dialog.querySelector("pre").textContent = records[button.value];
+    dialog.querySelector("pre").textContent = JSON.stringify((await records())[button.value], null, 1);
     dialog.showModal();
   });
 }

@@ -103,13 +103,13 @@ def _sentences(study: Study, table: int, title: str, shown: list[Cell], chosen: 
         _budget(study, chosen),
     ]
     if best:
-        bold = "Bold: the best mean where the 95 % interval of its paired difference to the second best excludes zero"
-        none = "" if any(cell.bold for cell in shown) else "; here none is"
+        bold = "Bold: the best mean, if the 95 % interval of its paired difference to the second best excludes zero"
+        none = "" if any(cell.bold for cell in shown) else "; none is"
         sentences += [f"Intervals are 95 % Student-t over seeds (table{table}.csv).", f"{bold}{none}."]
     else:
         sentences.append("No intervals are given.")
     if any(cell.mark for cell in shown):
-        sentences.append("In brackets: seeds that the mean leaves out.")
+        sentences.append("In brackets: seeds that are missing from the mean.")
     return sentences
 
 
@@ -118,16 +118,10 @@ def _budget(study: Study, chosen: pd.DataFrame) -> str:
     epochs = ", ".join(f"{datasets[name].epochs} on {datasets[name].folder}" for name in chosen["dataset"].unique())
     text = f"Epochs: {epochs}; values at the last step."
     searches = chosen[chosen["trials"].notna()].drop_duplicates("method")
-    specs = [study.spec(str(row.dataset), str(row.method)) for row in searches.itertuples()]
-    alike = ", ".join(f"{label_of(spec.method)} {spec.trials}" for spec in specs if spec.trainings == spec.trials)
-    if specs:
-        text += " A search counts with its best trial by validation loss"
-        text += f", each one such training, of: {alike}." if alike else "."
-    for spec in specs:
-        if spec.trainings != spec.trials:
-            text += (
-                f" The {spec.trials} trials of {label_of(spec.method)} take {spec.trainings:g} such trainings together."
-            )
+    for row in searches.itertuples():
+        spec = study.spec(str(row.dataset), str(row.method))
+        text += f" {label_of(spec.method)}: the best of {spec.trials} trials by validation loss"
+        text += "." if spec.trainings == spec.trials else f", which cost {spec.trainings:g} such trainings together."
     return text
 
 

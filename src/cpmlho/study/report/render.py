@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.cautions import Caution, cautions
+from cpmlho.study.report.cautions import cautions
+from cpmlho.study.report.frame import Study
 from cpmlho.study.report.style import label_of
 
 _TEX = {
@@ -22,6 +22,7 @@ _TEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "–": "--",
+    "−": "$-$",
 }
 
 
@@ -55,6 +56,7 @@ class Linked:
         return escape(self.words)
 
 
+DECIMALS = 6  # at most, of a number that fewer would round to zero
 Line = list[str | Cell | Linked]
 
 
@@ -67,7 +69,7 @@ class Grid:
     rows: list[Line]
     caption: str
     note: str = ""
-    cautions: list[Caution] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
 
     def texts(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> list[list[str]]:
         """Header and rows, formatted."""
@@ -81,13 +83,21 @@ Column = Callable[[Mapping[Any, Any]], str | Linked]  # what it shows of a row
 
 
 def number(value: float, decimals: int = 4, sign: str = "") -> str:
-    """A number with so many decimals, – where there is none."""
-    return f"{value:{sign}.{decimals}f}" if isfinite(value) else "–"
+    """A number with so many decimals and a true minus sign, – where there is none.
+
+    A value that would be rounded to zero gets a digit that shows it.
+    """
+    if not isfinite(value):
+        return "–"
+    while value and not float(f"{value:.{decimals}f}") and decimals < DECIMALS:
+        decimals += 1
+    text = f"{value:{sign}.{decimals}f}"
+    return (text if float(text) else text.lstrip("+-")).replace("-", "−")
 
 
 def interval(low: float, high: float, decimals: int = 4, sign: str = "+") -> str:
-    """An interval, – where there is none."""
-    return "–" if isnan(low) else f"{low:{sign}.{decimals}f} to {high:{sign}.{decimals}f}"
+    """An interval in brackets, – where there is none."""
+    return "–" if isnan(low) else f"[{number(low, decimals, sign)}, {number(high, decimals, sign)}]"
 
 
 def spread(mean: float, std: float, decimals: int = 4) -> str:
@@ -117,22 +127,24 @@ DIFFERENCE: Mapping[str, Column] = {
 }
 
 
+NOTHING = "The protocol has no runs for this table."
+
+
 def listed(
-    protocol: Protocol,
+    study: Study,
     label: str,
     columns: Mapping[str, Column],
     frame: pd.DataFrame,
     caption: str,
     compared: pd.DataFrame | None = None,
 ) -> list[Grid]:
-    """A table with a line for each row, which begins with the dataset, and what must be said of the runs compared."""
+    """A table with a line for each row, which begins with the dataset, and warnings about the runs compared."""
     rows: list[Line] = [
-        [protocol.datasets[row["dataset"]].folder, *(show(row) for show in columns.values())]
-        for row in frame.to_dict("records")
+        [study.folder(row["dataset"]), *(show(row) for show in columns.values())] for row in frame.to_dict("records")
     ]
-    said = caption if rows else f"{caption} No run of the protocol is there to be compared."
-    found = [] if compared is None else cautions(compared)
-    return [Grid(label, ["Dataset", *columns], rows, said, protocol.note, found)]
+    found = [] if compared is None or not rows else cautions(compared)
+    said = caption if rows else f"{caption} {NOTHING}"
+    return [Grid(label, ["Dataset", *columns], rows, said, study.protocol.note, found)]
 
 
 def escape_markdown(text: str) -> str:
@@ -156,7 +168,7 @@ def markdown(grids: Sequence[Grid]) -> str:
     """Of each grid caption, cells, cautions; of the first also note and label."""
     parts = [f"**{escape_markdown(grids[0].note)}** " if grids[0].note else "", f"{grids[0].label}. "]
     for grid in grids:
-        said = [f"**Caution:** {escape_markdown(each.text)}.\n" for each in grid.cautions]
+        said = [f"**Caution:** {escape_markdown(each)}.\n" for each in grid.cautions]
         parts.append("\n".join([f"{escape_markdown(grid.caption)}\n", markdown_table(grid), *said]))
         parts.append("\n")
     return "".join(parts[:-1])
@@ -177,7 +189,7 @@ def latex(grid: Grid) -> str:
         *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\textbf{{Caution:}} {escape_latex(each.text)}." for each in grid.cautions),
+        *(rf"\par\textbf{{Caution:}} {escape_latex(each)}." for each in grid.cautions),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

@@ -88,6 +88,11 @@ def rules() -> Rules:
     return Rules.model_validate(yaml.safe_load(text))
 
 
+def readings_run(protocol: Protocol) -> list[str]:
+    """The methods of the readings of CPMLHO that the protocol runs."""
+    return [each.method for each in rules().readings if each.method in protocol.run.methods]
+
+
 class Case(NamedTuple):
     """What stands for CPMLHO and for what it is held against, where a claim is decided."""
 
@@ -106,13 +111,20 @@ class Case(NamedTuple):
 
 def cases(protocol: Protocol, claim: Claim) -> list[Case]:
     """The cases of a claim for which the protocol asks for a run of CPMLHO; the first of all if it asks for none."""
+    if not is_papers_setting(protocol):
+        return []
     every = list(_all_cases(claim))
     return list(_asked(protocol, claim)) or [case for case in every if case[:3] == every[0][:3]]
 
 
+def is_papers_setting(protocol: Protocol) -> bool:
+    """Whether the runs that vary nothing are on the paper's split; otherwise the paper claims nothing of them."""
+    return protocol.data.split == "last"
+
+
 def are_judged(protocol: Protocol) -> bool:
     """Whether a protocol asks for a run of CPMLHO by which a claim is decided."""
-    return any(any(_asked(protocol, claim)) for claim in rules().claims)
+    return is_papers_setting(protocol) and any(any(_asked(protocol, claim)) for claim in rules().claims)
 
 
 def _asked(protocol: Protocol, claim: Claim) -> Iterator[Case]:

@@ -6,24 +6,46 @@ from pathlib import Path
 
 import pandas as pd
 
-from cpmlho.study.files import seal, write_text
+from cpmlho.study.files import seal, sealed, write_text
 from cpmlho.study.hints import command
+from cpmlho.study.made import intact
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.figures import FIGURES, KINDS
+from cpmlho.study.report.along import KEY
+from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.frame import MISSING, Study
+from cpmlho.study.report.frame import MISSING, Study, read_csv
 from cpmlho.study.report.render import latex, markdown
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import ResultError
 
 
+def study_of(protocol: Protocol) -> Study:
+    """The study of a protocol; its tables are computed from the runs."""
+    return Study(protocol, lambda study, name: load(name).numbers(study))
+
+
+def written(protocol: Protocol) -> Study:
+    """The study of a protocol, with its tables as the verb `tables` has written them.
+
+    Raises:
+        ResultError: a table is missing, or they are of other runs than the protocol's.
+    """
+    folder = Path(protocol.results_dir) / "tables"
+    paths = {name: folder / f"{name}.csv" for name in TABLES}
+    intact(folder, [path.name for path in paths.values()], "tables")
+    tables = {name: read_csv(path) for name, path in paths.items()}
+    if list(tables["runs"][KEY].itertuples(index=False, name=None)) != list(protocol.keys()):
+        raise ResultError(f"{paths['runs']}: of other runs than the protocol's; make the tables again")
+    return Study(protocol, lambda study, name: load(name).numbers(study), tables)
+
+
 def write_tables(protocol: Protocol) -> str:
-    """Write every table of the registry to `tables` under the results; say so in a line.
+    """Write every table of the registry to `tables` under the results; return a line that says so.
 
     Raises:
         ResultError: there is no run at all, or a result file is damaged.
     """
-    study, folder = Study(protocol), Path(protocol.results_dir) / "tables"
+    study, folder = study_of(protocol), Path(protocol.results_dir) / "tables"
     there = int((study.runs["status"] != MISSING).sum())
     if not there:
         raise ResultError(
@@ -50,35 +72,41 @@ def _files(study: Study, name: str) -> list[tuple[str, str]]:
 
 
 def write_figures(protocol: Protocol) -> str:
-    """Write every figure of the registry, and what it draws, to `figures` under the results; say so in a line.
+    """Write the figures that the protocol has runs for, with what each draws; return a line that says so.
+
+    Files of figures that an earlier protocol made are removed.
 
     Raises:
         ResultError: a table is missing, or one along a run.
     """
-    from cpmlho.study.report.figures.drawing import look, save
+    from cpmlho.study.report.figures.drawing import blank, look, save
 
-    study, folder = Study.written(protocol), Path(protocol.results_dir) / "figures"
+    study, folder, names = written(protocol), Path(protocol.results_dir) / "figures", made_by(protocol)
     with look():
-        for name in FIGURES:
+        for name in names:
             picture = load_figure(name)
             data = picture.data(study)
             write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
-            save(picture.draw(study, data), folder / name)
-    seal(folder, [f"{name}.{kind}" for name in FIGURES for kind in KINDS])
-    return f"{folder}: {len(KINDS) * len(FIGURES)} files, {', '.join(FIGURES)}"
+            save(blank() if data.empty else picture.draw(study, data), folder / name, protocol.note)
+    files = [f"{name}.{kind}" for name in names for kind in KINDS]
+    for left in {*sealed(folder)} - {*files}:
+        (folder / left).unlink(missing_ok=True)
+    seal(folder, files)
+    return f"{folder}: {len(files)} files, {', '.join(names) or 'because the protocol has no runs that a figure shows'}"
 
 
 def write_page(protocol: Protocol) -> str:
-    """Write the report under the results; say so in a line.
+    """Write the page under the results; return a line that says so.
 
     Raises:
         ResultError: a table or a figure is missing.
     """
     from cpmlho.study.report.page import page
 
-    study, path = Study.written(protocol), Path(protocol.results_dir) / "report.html"
+    study, path = written(protocol), Path(protocol.results_dir) / "report.html"
     write_text(path, page(study))
-    return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {len(TABLES)} tables, {len(FIGURES)} figures"
+    made = f"{len(TABLES)} tables, {len(made_by(protocol))} figures"
+    return f"{path}: {len(study.finished)} of {len(study.runs)} runs, {made}"
 
 
 def to_csv(frame: pd.DataFrame) -> str:

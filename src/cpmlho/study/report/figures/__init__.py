@@ -1,13 +1,17 @@
-"""The registry of figures: to add one, add its file and its entry here.
+"""The registry of figures: to add one, add its file, its caption (`NAME.rst`) and its entry here.
 
-Nothing here imports matplotlib, as the workflow reads the names before every command, and the page the words.
+Nothing here imports matplotlib or pandas, because the workflow reads the names before every command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
+
+from cpmlho.study.protocol import Protocol
+from cpmlho.study.report import selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,47 +22,62 @@ if TYPE_CHECKING:
 KINDS = ("png", "svg", "csv")
 
 
-class Words(NamedTuple):
-    """What is said of a figure, and in its place to whom it cannot be shown."""
+class About(NamedTuple):
+    """A figure in words, and the runs of a protocol that it draws."""
 
     title: str
-    alt: str
+    alt: str  # instead of the picture, for a reader who cannot see it
+    runs: Callable[[selection.Specs], object]  # empty if the protocol has none; then the figure is not made
 
 
 FIGURES = {
-    "forest": Words(
-        "CPMLHO minus each other method",
-        "For each dataset the final validation loss of CPMLHO minus that of each other method, as a point with its 95 %"
-        " interval, with the difference that the paper prints as a diamond.",
+    "forest": About(
+        "CPMLHO minus its own baseline and other methods",
+        "For each dataset and reading of CPMLHO, its final validation loss minus that of its own baseline, of training"
+        " without tuning and of the searches: points with 95 % intervals, the paper's differences as diamonds.",
+        selection.comparisons,
     ),
-    "specification_curve": Words(
-        "Every reading of CPMLHO minus Δ-STN",
-        "For each dataset the final validation loss of CPMLHO minus Δ-STN's in each reading, sorted, with intervals,"
-        " which are admissible and which diverged, and below it a grid of the choices that each makes.",
+    "figure1": About(
+        "Dropout rates of the MNIST network during training",
+        "A row for each reading of CPMLHO, a panel for each of the three dropout rates: the rate against hyperparameter"
+        " updates for CPMLHO and its own baseline, as mean, interval and single seeds.",
+        selection.schedules,
     ),
-    "step_size": Words(
+    "figure2": About(
+        "Dropout0 of CPMLHO from other start values",
+        "A row for each reading of CPMLHO: dropout0 on MNIST against hyperparameter updates for every seed from each"
+        " start value, with the final values beside it and the band around 0.05 where the paper says that they end.",
+        selection.starts,
+    ),
+    "figure3": About(
+        "Best validation loss so far against gradients",
+        "For each dataset, the best validation loss so far against the number of batch gradients, for every method:"
+        " median over seeds and the interquartile band.",
+        selection.searches,
+    ),
+    "step_size": About(
         "Each method at other learning rates",
-        "For each dataset the validation loss against the training loss at the end, both minus Δ-STN's, of each method"
-        " at every learning rate that it ran with, as a curve through its rates.",
+        "For each dataset, the final validation loss against the final training loss, both minus those of Δ-STN at the"
+        " protocol's learning rate: a curve for each method, a marker for each learning rate.",
+        selection.tuned_rates,
     ),
-    "figure1": Words(
-        "The paper's Figure 1: dropout rates of MNIST against hyperparameter updates",
-        "Three panels, one for each dropout rate of the MNIST network, with the rate against hyperparameter updates for"
-        " each method: mean over seeds, its interval, each seed faint, and update 200 marked.",
+    "specification_curve": About(
+        "CPMLHO under other readings of the paper",
+        "For each dataset and network, the final validation loss of every specification of CPMLHO minus that of its"
+        " own baseline and minus that of Δ-STN, with intervals, above a grid of the choices that it makes.",
+        selection.specifications,
     ),
-    "figure2": Words(
-        "The paper's Figure 2: dropout0 of CPMLHO from other starts",
-        "For each reading of CPMLHO, dropout0 on MNIST against hyperparameter updates, logarithmic, from starts of 0.1,"
-        " 0.2, 0.5 and 0.8, with the band of rates around 0.05 where the paper says that they end.",
+    "tuning_pays": About(
+        "When does tuning pay?",
+        "For each dataset, the test loss of each method minus that of training without tuning, against the number of"
+        " training examples: mean and 95 % interval.",
+        selection.sizes,
     ),
-    "figure3": Words(
-        "Anytime: best validation loss so far against the work spent",
-        "For each dataset, best validation loss so far against training seconds and against batch gradients, of every"
-        " method: median over seeds and the interquartile band.",
-    ),
-    "figure4": Words(
-        "Longer budgets: validation loss by epoch, minus Δ-STN's",
-        "Validation loss minus Δ-STN's by epoch in runs longer than the protocol's: mean over seeds and its interval.",
+    "responses": About(
+        "Test loss by the way the response is learned",
+        "For each dataset, the final test loss of Δ-STN with other ways to learn its response, and of training at the"
+        " values that each found: a dot for each seed, mean and 95 % interval.",
+        selection.responses,
     ),
 }
 
@@ -70,7 +89,18 @@ class Picture(NamedTuple):
     draw: Callable[[Study, pd.DataFrame], Figure]
 
 
+def made_by(protocol: Protocol) -> list[str]:
+    """The figures that a protocol has runs for."""
+    specs = selection.specs(protocol)
+    return [name for name, about in FIGURES.items() if about.runs(specs)]
+
+
+def caption(name: str) -> str:
+    """A figure's caption, which explains every mark."""
+    return " ".join((files(__name__) / f"{name}.rst").read_text(encoding="utf-8").split())
+
+
 def load(name: str) -> Picture:
-    """The figure that a module of this package declares as `PICTURE`."""
-    picture: Picture = import_module(f"{__name__}.{name}").PICTURE
-    return picture
+    """The functions `data` and `draw` of a figure's module."""
+    module = import_module(f"{__name__}.{name}")
+    return Picture(module.data, module.draw)

@@ -1,28 +1,31 @@
-"""What all figures share: their look, and how they are written."""
+"""What all figures share: their look, axes of rates, intervals, and how they are written."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO, StringIO
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.style
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from cpmlho.study.files import write_bytes, write_text
-from cpmlho.study.report.style import style_of
+from cpmlho.study.report.stats import expit, logit
 
-BAND = "Line: median over seeds; band: from the lower to the upper quartile, of three seeds or more."
-COLUMN, PAGE = (3.3, 3.0), (6.9, 2.5)  # width and height in inches
+WIDTH = 6.9  # inches, of a page
+FEWEST_OF_A_BAND = 3  # seeds; a band of fewer shows nothing
+RASTER = 2  # artists below this order are pixels in SVG, because many faint lines would be megabytes of paths
+GREY = "0.35"
+RATES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8)  # ticks of an axis of rates
 RC = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -33,8 +36,8 @@ RC = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.fontsize": 7,
-    "legend.frameon": False,
-    "path.simplify_threshold": 0.5,  # pixels at 72 to the inch: keeps the SVG of many seeds small
+    "legend.edgecolor": "none",
+    "path.simplify_threshold": 0.5,  # pixels at 72 to the inch: keeps SVG small
     "savefig.dpi": 300,
     "svg.hashsalt": "cpmlho",  # without it, and with a date, no two SVG files are alike
 }
@@ -46,31 +49,39 @@ def look() -> AbstractContextManager[None]:
     return style
 
 
-def blank(size: tuple[float, float], lines: Sequence[str], note: str = "") -> Figure:
-    """A figure that says in words why there is nothing to draw, with the protocol's note below."""
-    figure = Figure(figsize=size, layout="constrained")
-    text = "\n".join(textwrap.fill(line, int(20 * size[0])) for line in lines)
-    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=7)
-    explain(figure, [note])
+def blank() -> Figure:
+    """A figure in place of one whose runs have not finished."""
+    figure = Figure(figsize=(WIDTH / 2, 0.6))
+    figure.text(0.5, 0.5, "None of the runs that this figure shows has finished.", ha="center", va="center")
     return figure
 
 
-def explain(figure: Figure, lines: Sequence[str]) -> None:
-    """Put lines of small print below a figure."""
-    width = int(21 * figure.get_figwidth())
-    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=6, color="0.3")
+def panels(study_titles: list[str], height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each title, side by side."""
+    figure = Figure(figsize=(WIDTH if len(study_titles) > 1 else 0.6 * WIDTH, height), layout="constrained")
+    row = figure.subplots(1, len(study_titles), squeeze=False)[0]
+    for axes, title in zip(row, study_titles, strict=True):
+        axes.set_title(title)
+        axes.set_rasterization_zorder(RASTER)
+        sns.despine(ax=axes)
+    return figure, list(row)
 
 
-FEWEST_OF_A_BAND = 3  # seeds; a band of fewer shows nothing
+def band(axes: Axes, x: pd.Series[float], low: pd.Series[float], high: pd.Series[float], colour: str) -> None:
+    """The band between two curves."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
 
 
-def band(axes: Axes, curve: pd.DataFrame, x: str, method: str) -> None:
-    """A method's median over seeds with the interquartile band."""
-    label, colour, line = style_of(method)
-    count = int(curve["n_seeds"].max())
-    axes.plot(curve[x], curve["median"], color=colour, linestyle=line, linewidth=1.4, label=f"{label} (n={count})")
-    if count >= FEWEST_OF_A_BAND:
-        axes.fill_between(curve[x], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+def rate_axis(axes: Axes, rates: pd.DataFrame | pd.Series[float]) -> None:
+    """Make the vertical axis one of rates on the logit scale, wide enough for these rates."""
+    values = np.asarray(rates, dtype=float)
+    low, high = logit(np.array([np.nanmin(values), np.nanmax(values)]))
+    margin = 0.05 * (high - low) + 0.1
+    axes.set_yscale("logit")
+    axes.set_ylim(expit(low - margin), expit(high + margin))
+    axes.yaxis.set_major_locator(FixedLocator(RATES))
+    axes.yaxis.set_major_formatter(FixedFormatter([f"{rate:g}" for rate in RATES]))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
@@ -80,20 +91,25 @@ def plain_ticks(axis: Axis, ticks: tuple[int, ...]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `.svg` and `.png`, the same bytes for the same figure, and never half a file."""
+def save(figure: Figure, path: Path, note: str) -> None:
+    """Write `.svg` and `.png` with the protocol's note, the same bytes for the same figure, and never half a file."""
+    if note:
+        figure.supxlabel(textwrap.fill(note, int(20 * figure.get_figwidth())), fontsize=6, color=GREY)
     _lay_out(figure)
     svg, png = StringIO(), BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    figure.savefig(svg, format="svg", dpi=150, metadata={"Date": None})
     figure.savefig(png, format="png", metadata={"Software": None})
     write_text(path.with_suffix(".svg"), svg.getvalue())
     write_bytes(path.with_suffix(".png"), png.getbuffer())
 
 
 def _lay_out(figure: Figure) -> None:
-    """Lay out once, as for SVG, what each format would draw an extra time for."""
+    """Lay out once for both formats, and round positions: the solver's last digits differ between processes."""
     FigureCanvasSVG(figure)
     figure.set_dpi(72)
     if figure.axes and (engine := figure.get_layout_engine()):
         engine.execute(figure)
     figure.set_layout_engine(None)
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 5) for value in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))

@@ -1,4 +1,4 @@
-"""Each method of a longer budget minus Δ-STN after 1, 3, ... epochs of the same runs, paired by seed."""
+"""Each method with more epochs minus Δ-STN with as many, after 1, 3, ... epochs, paired by seed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import Study
+from cpmlho.study.report.frame import Study, framed
 from cpmlho.study.report.render import DIFFERENCE, Grid, listed, method_of, number
 from cpmlho.study.report.stats import pairs, summarise
 from cpmlho.study.report.tables import Table
 from cpmlho.study.report.work import EPOCHS, evaluations, with_more_epochs
 
-CAPTION = "Validation loss on the way of longer runs; each method minus Δ-STN of the same budget, paired by seed."
+CAPTION = "Validation loss during longer runs: each method minus Δ-STN with the same number of epochs, paired by seed."
 
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset, method and epoch."""
-    rows = list(_rows(study))
-    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
+    return framed(_rows(study))
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -38,7 +37,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _longer(study: Study) -> list[str]:
-    """The variants of another budget."""
+    """The variants with another number of epochs."""
     variants = study.protocol.variants
     return [name for name in study.protocol.run.variants if variants[name].epochs is not None]
 
@@ -52,10 +51,10 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "Δ-STN's": lambda row: number(row["delta_stn"]),
         **DIFFERENCE,
     }
-    long = study.runs[study.runs["method"].isin(_longer(study))]
+    long = study.among(_longer(study))
     lost = long[long["status"] == "diverged"]["method"].unique()
-    caption = f"{CAPTION} Diverged, and so not here: {', '.join(lost)}." if len(lost) else CAPTION
-    return listed(study.protocol, "Budget study", columns, frame, caption)
+    caption = f"{CAPTION} Left out, as they diverged: {', '.join(lost)}." if len(lost) else CAPTION
+    return listed(study, "Budget study", columns, frame, caption)
 
 
 TABLE = Table(numbers, view)

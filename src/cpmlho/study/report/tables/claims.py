@@ -17,10 +17,10 @@ from cpmlho.study.report.tables import Table
 
 HEADER = ["Claim", "Case", "Dataset", "Test", "Estimate", "Interval", "Level", "p (exact)", "n", "Decision"]
 CAPTION = (
-    "Differences and values beside a bound: mean over seeds and Student-t interval; numbers that the paper prints: our"
-    " mean, and the interval in which one further seed lies. Each interval is at its level after Holm's correction over"
-    " the tests of its claim, and decides alone; p is of all flips of signs. Rates at the end of a run are compared on"
-    " the logit scale. ±: the smallest effect of interest, half of the difference that the paper prints."
+    "Differences, and values compared with a bound: mean over seeds and Student-t interval. Numbers that the paper"
+    " prints: our mean, and the interval in which one further seed would lie. Each interval has its level after Holm's"
+    " correction over the tests of its claim, and decides alone; p counts all flips of signs. Final rates are compared"
+    " on the logit scale. ±: the smallest effect of interest, half of the difference that the paper prints."
 )
 
 
@@ -29,18 +29,18 @@ def numbers(study: Study) -> pd.DataFrame:
     return pd.DataFrame(tested(study), columns=list(Part._fields))
 
 
-def words(protocol: Protocol, row: Mapping[Any, Any]) -> tuple[str, Linked, str, str]:
+def words(study: Study, row: Mapping[Any, Any]) -> tuple[str, Linked, str, str]:
     """Dataset, test, estimate and interval of one test."""
     numeric = row["against"][0].isdigit()
-    against = row["against"] if numeric else _asked(protocol, row["against"])
+    against = row["against"] if numeric else _asked(study.protocol, row["against"])
     side = "as printed:" if row["side"] == "printed" else row["side"]
-    name = f"{_asked(protocol, row['method'])}: {words_of(row['quantity'])} {side} {against}"
+    name = f"{_asked(study.protocol, row['method'])}: {words_of(row['quantity'])} {side} {against}"
     name += f" + {row['margin']:g}" if row["margin"] else ""
     name += f" (±{row['smallest']:g})" if row["smallest"] else ""
-    dataset, sign = row["dataset"], "" if numeric else "+"
+    sign = "" if numeric else "+"
     return (
-        protocol.datasets[dataset].folder if dataset in protocol.datasets else dataset,
-        Linked(name, f"{dataset}/{row['method']}"),
+        study.folder(row["dataset"]),
+        Linked(name, f"{row['dataset']}/{row['method']}"),
         number(row["estimate"], 5, sign),
         interval(row["ci_low"], row["ci_high"], 5, sign),
     )
@@ -63,7 +63,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     lines: list[Line] = []
     for row in frame.to_dict("records"):
         found = [f"{row['level']:.4f}", number(row["p_exact"], 3), str(row["n_seeds"]), row["decision"]]
-        lines.append([row["claim"], case_of(row), *words(study.protocol, row), *found])
+        lines.append([row["claim"], case_of(row), *words(study, row), *found])
     return [Grid("Tests", HEADER, lines, CAPTION, study.protocol.note)]
 
 

@@ -1,4 +1,4 @@
-"""Each search cut at the gradients of one Δ-STN run, beside its full number of trials."""
+"""Each search after the gradients of one Δ-STN run, and with all its trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import Study, by_method
+from cpmlho.study.report.frame import Study, by_method, framed
 from cpmlho.study.report.render import Grid, listed, mean_of, method_of
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.tables import Table
@@ -18,8 +18,7 @@ CAPTION = "Best validation loss of a search within the batch gradients of one Δ
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset and search; costs in Δ-STN runs."""
-    rows = list(_rows(study))
-    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
+    return framed(_rows(study))
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -52,7 +51,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
         "n": lambda row: str(row["full_n_seeds"]),
     }
-    return listed(study.protocol, "Equal compute", columns, frame, CAPTION)
+    return listed(study, "Equal compute", columns, frame, CAPTION)
 
 
 TABLE = Table(numbers, view)

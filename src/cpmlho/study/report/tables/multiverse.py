@@ -1,4 +1,4 @@
-"""The specification curve: each reading of CPMLHO that was run, against Δ-STN and against itself without its parts."""
+"""The specification curve: CPMLHO with other choices, minus Δ-STN and minus itself without its two parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished
+from cpmlho.study.report.frame import LOSS, MISSING, Study, by_method, finished, framed
 from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
 from cpmlho.study.report.rules import PAPERS, rules
+from cpmlho.study.report.selection import is_specification
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
@@ -21,20 +22,21 @@ from cpmlho.study.spec import RunSpec
 FELL = 0.8  # of its first value: to where the cutting planes of an admissible reading have brought g
 ALIKE = set(RunSpec.model_fields) - {"method", "seed", "changes", "algorithm", "settings"}
 CAPTION = (
-    "Readings of CPMLHO with both of its parts, by their final validation loss minus Δ-STN's of the same training and"
-    " split, and minus that of the same network without the two parts; paired by seed, 95 % Student-t intervals, each"
-    " for itself. Admissible: finite, and g, which the cutting planes are there to bring down, fell by a fifth or more;"
-    " that is not known, and not counted, where one epoch was trained, as g is recorded at the end of each."
+    "Each row is CPMLHO with both of its parts, with another choice where the paper leaves one open: its final"
+    " validation loss minus Δ-STN's with the same training and split, and minus that of its own baseline, the same"
+    " network without the two parts; paired by seed, 95 % Student-t intervals, not corrected for multiple comparisons."
+    " Admissible: no seed diverged, and g, which the cutting planes bound, fell by a fifth or more in every layer; not"
+    " known after one epoch, as g is recorded at the end of each."
 )
 
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset and specification, the lowest difference to Δ-STN first."""
-    rows = list(_rows(study))
-    if not rows:
-        return pd.DataFrame(columns=["dataset"])
+    rows = framed(_rows(study))
+    if rows.empty:
+        return rows
     ranks = {dataset: rank for rank, dataset in enumerate(study.protocol.run.datasets)}
-    order = pd.DataFrame(rows).assign(rank=lambda frame: frame["dataset"].map(ranks))
+    order = rows.assign(rank=rows["dataset"].map(ranks))
     return order.sort_values(["rank", "difference_mean"], kind="stable", ignore_index=True).drop(columns="rank")
 
 
@@ -42,20 +44,19 @@ def specifications(study: Study) -> Iterator[tuple[RunSpec, pd.DataFrame]]:
     """Each reading that the protocol asks for, with its runs."""
     for dataset, name, runs in by_method(study.runs):
         spec = study.spec(dataset, name)
-        if _is_reading(spec):
+        if is_specification(spec):
             yield spec, runs
 
 
 def progress(study: Study) -> list[str]:
-    """How far each dataset's specifications are; nothing of those that all are run."""
+    """How many runs each dataset's specifications have, where some are missing."""
     lines = []
     asked = [(spec.dataset, runs["status"] != MISSING) for spec, runs in specifications(study)]
     for dataset in study.protocol.run.datasets:
         own = [there for name, there in asked if name == dataset]
-        begun, made, every = sum(each.any() for each in own), sum(each.sum() for each in own), sum(map(len, own))
+        made, every = sum(each.sum() for each in own), sum(map(len, own))
         if made < every:
-            folder = study.protocol.datasets[dataset].folder
-            lines.append(f"{folder} half done: {begun} of {len(own)} specifications, {made} of {every} runs of them.")
+            lines.append(f"{study.folder(dataset)}: {made} of {every} runs of {len(own)} specifications are finished.")
     return lines
 
 
@@ -66,7 +67,8 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             continue
         runs, ratio = study.finished[study.finished["dataset"] == dataset], ended["g_ratio"].mean()
         comparator = _counterpart(study, spec, asdict(spec.settings))
-        rival = _counterpart(study, spec, asdict(study.protocol.methods[PAPERS]))
+        warm_up = {"warm_up": asdict(spec.settings)["warm_up"]}  # trained alike
+        rival = _counterpart(study, spec, asdict(study.protocol.methods[PAPERS]) | warm_up)
         yield {
             **{"dataset": dataset, "specification": name, "changes": json.dumps(spec.changes)},
             **paired(runs, name, rival, LOSS).named("difference"),
@@ -75,16 +77,6 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             **{"g_ratio": ratio, "diverged": len(ended) - len(finished(ended))},
             "admissible": bool(len(ended) == len(finished(ended)) and ratio <= FELL),
         }
-
-
-def _is_reading(spec: RunSpec) -> bool:
-    """Whether a run is of CPMLHO with both parts, at the protocol's start, network and step size."""
-    settings, changes = asdict(spec.settings), spec.changes
-    if spec.algorithm not in {each.method for each in rules().readings}:
-        return False
-    other = {"start", "network", "precision"} & set(changes) or set(changes.get("training", {})) - {"momentum"}
-    longer = "epochs" in changes and "training" not in changes  # momentum needs a budget of its own
-    return bool(settings["cutting_planes"] and settings["mixed_level"] and not other and not longer)
 
 
 def _counterpart(study: Study, spec: RunSpec, settings: dict[str, Any]) -> str:
@@ -100,25 +92,23 @@ def _counterpart(study: Study, spec: RunSpec, settings: dict[str, Any]) -> str:
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row, and in the caption how many there are and what they show."""
+    """A line for each row, and in the caption what they show."""
     columns = {
         "Specification": method_of("specification"),
         "Changes": lambda row: row["changes"],
         "Minus Δ-STN": lambda row: number(row["difference_mean"], sign="+"),
         "95 % interval": interval_of("difference"),
-        "Own comparator": lambda row: label_of(row["comparator"]) if row["comparator"] else "–",
-        "Minus it": lambda row: number(row["own_mean"], sign="+"),
+        "Own baseline": lambda row: label_of(row["comparator"]) if row["comparator"] else "–",
+        "Minus its own": lambda row: number(row["own_mean"], sign="+"),
         "Its interval": interval_of("own"),
-        "g, end over start": lambda row: "–" if math.isnan(row["g_ratio"]) else f"{row['g_ratio']:.3g}",
+        "g, last / first": lambda row: number(row["g_ratio"], 2),
         "Diverged": lambda row: str(row["diverged"]),
         "Admissible": _admissible,
         "n": lambda row: str(row["difference_n_seeds"]),
     }
-    datasets = study.protocol.datasets
-    said = [sentence(datasets[str(name)].folder, rows) for name, rows in frame.groupby("dataset", sort=False)]
-    caption = " ".join([*said, *progress(study), CAPTION])
+    said = [sentence(study.folder(name), rows) for name, rows in frame.groupby("dataset", sort=False)]
     compared = study.among([PAPERS, *frame.get("specification", ()), *frame.get("comparator", ())])
-    return listed(study.protocol, "Specifications", columns, frame, caption, compared)
+    return listed(study, "Specifications", columns, frame, " ".join([*said, *progress(study), CAPTION]), compared)
 
 
 def _admissible(row: Mapping[str, Any]) -> str:
@@ -128,17 +118,18 @@ def _admissible(row: Mapping[str, Any]) -> str:
 
 
 def sentence(dataset: str, rows: pd.DataFrame) -> str:
-    """What a reader keeps of the specifications on one dataset."""
-
-    def below(chosen: pd.DataFrame) -> list[int]:
-        return [int((chosen[f"{against}_ci_high"] < 0).sum()) for against in ("difference", "own")]
-
-    (first, own), admissible = below(rows), rows[rows["admissible"]]
+    """What the specifications show on one dataset."""
+    counts = [int(each.sum()) for each in sides(rows)]
     return (
-        f"{dataset}: of {len(rows)} specifications {first} show{'s' if first == 1 else ''} CPMLHO below Δ-STN and {own}"
-        f" below its own comparator; {int((rows['diverged'] > 0).sum())} diverged; of the {len(admissible)} admissible"
-        " {} and {}.".format(*below(admissible))
+        f"{dataset}: of {len(rows)} specifications, {counts[0]} end below Δ-STN, {counts[1]} below their own baseline"
+        f" and {counts[2]} above it; in {int((rows['diverged'] > 0).sum())} a seed diverged, and"
+        f" {int(rows['admissible'].sum())} are admissible."
     )
+
+
+def sides(rows: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[bool], pd.Series[bool]]:
+    """Whether each specification is below Δ-STN, below its own baseline, and above its own baseline."""
+    return rows["difference_ci_high"] < 0, rows["own_ci_high"] < 0, rows["own_ci_low"] > 0
 
 
 TABLE = Table(numbers, view)

@@ -1,34 +1,30 @@
-"""Validation beside test loss of each method: what selection on the validation split has made too good."""
+"""Validation and test loss of each method: how much the selection on the validation split flatters it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, Study, by_method, finished
+from cpmlho.study.report.frame import LOSS, Study, by_method, finished, framed
 from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.tables import Table
 
 CAPTION = (
-    "Selection is on the validation split alone. The two splits differ in difficulty; that a gap is wider than that"
-    " of training without tuning is the optimism of the validation number."
+    "Only the validation split is used for selection. The two splits differ in difficulty; a gap that is wider than the"
+    " gap without tuning shows how optimistic the validation loss is."
 )
 
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset and method; the gap is test minus validation."""
-    rows = list(_rows(study))
-    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    for dataset, method, runs in by_method(finished(study.compared)):
-        validation, test = runs[LOSS], runs["final_test_loss"]
-        means = {"val_loss": validation.mean(), "test_loss": test.mean()}
-        yield {"dataset": dataset, "method": method, **means, **summarise(test - validation).named("gap")}
+    return framed(
+        {
+            **{"dataset": dataset, "method": method},
+            **{"val_loss": runs[LOSS].mean(), "test_loss": runs["final_test_loss"].mean()},
+            **summarise(runs["final_test_loss"] - runs[LOSS]).named("gap"),
+        }
+        for dataset, method, runs in by_method(finished(study.compared))
+    )
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
@@ -41,7 +37,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "95 % interval": interval_of("gap"),
         "n": lambda row: str(row["gap_n_seeds"]),
     }
-    return listed(study.protocol, "Validation and test", columns, frame, CAPTION)
+    return listed(study, "Validation and test", columns, frame, CAPTION)
 
 
 TABLE = Table(numbers, view)

@@ -1,4 +1,4 @@
-"""The step size: each method minus Δ-STN at the learning rate where their training losses end nearest to each other."""
+"""Each method at every learning rate that it ran with, minus Δ-STN at the protocol's rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.frame import LOSS, Study
+from cpmlho.study.report.frame import LOSS, Study, framed
 from cpmlho.study.report.render import DIFFERENCE, Grid, interval_of, listed, method_of, number
 from cpmlho.study.report.rules import PAPERS
 from cpmlho.study.report.stats import pairs, summarise
@@ -16,22 +16,14 @@ from cpmlho.study.report.tables import Table
 from cpmlho.study.report.work import alone
 
 CAPTION = (
-    "Whoever takes longer steps is further on after the same epochs. So each method is at the learning rate, of those"
-    " that it ran with, at which its own training loss at the end, without dropout and cutout, is nearest to Δ-STN's"
-    " at the protocol's rate; differences to that Δ-STN, of validation and of test loss, are paired by seed."
-    " Exploratory: no claim is decided by them."
+    "Losses at the end, each method minus Δ-STN at the protocol's learning rate, paired by seed. The training loss is"
+    " measured without dropout and cutout. Exploratory: no claim is decided by these runs."
 )
-EVERY = "Every rate that was run, each method minus Δ-STN at the protocol's rate"
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each dataset, method and learning rate, of the methods that ran with more than one.
-
-    `nearest` is the rate that counts, and `last` says that it is the lowest or the highest of them, and that at all of
-    them the training loss is on the same side of Δ-STN's.
-    """
-    rows = list(_rows(study))
-    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
+    """A row for each dataset, method and learning rate, of the methods that ran with more than one."""
+    return framed(_rows(study))
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -43,10 +35,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 if (row := _against_papers(runs, name))
             ]
             if len(found) > 1:
-                nearest = min(found, key=lambda row: abs(row["train_difference"]))
-                gaps = [row["train_difference"] for row in found]
-                last = nearest in (found[0], found[-1]) and not min(gaps) <= 0 <= max(gaps)
-                yield from ({**row, "nearest": row is nearest, "last": row is nearest and last} for row in found)
+                yield from found
 
 
 def at_rates(protocol: Protocol, method: str) -> dict[float, str]:
@@ -72,40 +61,17 @@ def _against_papers(runs: pd.DataFrame, name: str) -> dict[str, Any]:
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each method at its nearest rate, and one for each rate."""
+    """A line for each rate."""
     columns = {
         "Method": method_of("runs"),
-        "Rate": lambda row: f"{row['rate']:g}",
+        "Learning rate": lambda row: f"{row['rate']:g}",
         "Training loss": lambda row: number(row["train_loss"]),
         "Minus Δ-STN's": lambda row: number(row["train_difference"], sign="+"),
         **DIFFERENCE,
-        "Of test loss": lambda row: number(row["test_mean"], sign="+"),
+        "Test loss": lambda row: number(row["test_mean"], sign="+"),
         "Its interval": interval_of("test"),
     }
-    if frame.empty:
-        return listed(study.protocol, "Step size", columns, frame, CAPTION)
-    chosen, datasets = matched(frame), study.protocol.datasets
-    said = [sentence(datasets[str(name)].folder, rows) for name, rows in chosen.groupby("dataset", sort=False)]
-    nearest, every = (study.among([PAPERS, *rows["runs"]]) for rows in (chosen, frame))
-    first = listed(study.protocol, "Step size", columns, chosen, " ".join([*said, CAPTION]), nearest)
-    return first + listed(study.protocol, "Every rate", columns, frame, f"{EVERY}.", every)
-
-
-def matched(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each method but Δ-STN at its nearest rate."""
-    return frame[frame["nearest"] & (frame["method"] != PAPERS)] if len(frame) else frame
-
-
-def sentence(dataset: str, rows: pd.DataFrame) -> str:
-    """What a reader keeps of the methods at their nearest rates on one dataset."""
-    below, above = (rows["difference_ci_high"] < 0).sum(), (rows["difference_ci_low"] > 0).sum()
-    beyond = (
-        f"; for {last} of them a nearer rate may lie beyond those that were run" if (last := rows["last"].sum()) else ""
-    )
-    return (
-        f"{dataset}: at the learning rate of the nearest training loss, {below} of {len(rows)} comparisons end"
-        f" below Δ-STN's validation loss and {above} above it{beyond}."
-    )
+    return listed(study, "Step size", columns, frame, CAPTION, study.among([PAPERS, *frame.get("runs", ())]))
 
 
 TABLE = Table(numbers, view)

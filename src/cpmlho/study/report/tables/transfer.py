@@ -1,4 +1,4 @@
-"""Training anew at the values that a method ended at, against the run that found them, paired by seed."""
+"""Training with the values that another method found, held fixed, against the run that found them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, Study, by_method
+from cpmlho.study.report.frame import LOSS, Study, by_method, framed
 from cpmlho.study.report.render import DIFFERENCE, Grid, listed, mean_of, method_of
 from cpmlho.study.report.stats import pairs, summarise
 from cpmlho.study.report.tables import Table
 
 CAPTION = (
-    "Final validation loss of a run that tunes, and of training from the same initialisation with the values that"
-    " it ended at held fixed; anew minus tuned, paired by seed."
+    "Final validation loss of a run that tunes, and of a run from the same initialisation with that run's final values"
+    " held fixed; the difference is retrained minus tuned, paired by seed."
 )
 
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset and method that takes another's values."""
-    rows = list(_rows(study))
-    return pd.DataFrame(rows, columns=None if rows else ["dataset"])
+    return framed(_rows(study))
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -41,11 +40,11 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     """A line for each row."""
     columns = {
         "Values of": method_of("source"),
-        "As tuned": mean_of("tuned"),
-        "Trained anew": mean_of("retrained"),
+        "Tuned": mean_of("tuned"),
+        "Retrained": mean_of("retrained"),
         **DIFFERENCE,
     }
-    return listed(study.protocol, "Transfer", columns, frame, CAPTION)
+    return listed(study, "Transfer", columns, frame, CAPTION)
 
 
 TABLE = Table(numbers, view)

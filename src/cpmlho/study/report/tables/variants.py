@@ -1,4 +1,4 @@
-"""What each variant changes: the paired difference to the method that it is a variant of."""
+"""What each variant changes: its loss minus that of the method that it is a variant of, paired by seed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, incomplete
 from cpmlho.study.report.paper import paper_effect
-from cpmlho.study.report.render import Grid, Line, Linked, interval, number
+from cpmlho.study.report.render import Grid, Linked, interval, listed, number
+from cpmlho.study.report.rules import PAPERS
 from cpmlho.study.report.stats import FEWEST_SEEDS, pairs, summarise
 from cpmlho.study.report.tables import Table
 
@@ -21,15 +21,11 @@ COLUMNS = [
     *("difference", "ci_low", "ci_high", "n_seeds", "time_ratio"),
 ]
 CAPTION = (
-    "Final validation loss of each variant against its base, paired by seed. Spread: the sample standard deviation of"
-    " the base over seeds; within: whether the whole interval lies within ± half of the difference that the paper"
-    " prints between CPMLHO and Δ-STN on that dataset, so that the variant counts as equivalent (of five seeds or"
-    " more). Intervals are 95 % Student-t, each for itself; what rests on fewer than ten seeds is exploratory. Time:"
-    " training's processor seconds over the base's, means over the same seeds. Runs that diverged are in no mean."
+    "Final validation loss of each variant minus that of its base, paired by seed, with 95 % Student-t intervals, not"
+    " corrected for multiple comparisons; fewer than ten seeds are exploratory. SD: of the base's loss over seeds."
+    " Equivalent: the whole interval lies within ± half of the difference that the paper prints between CPMLHO and"
+    " Δ-STN on that dataset (needs five seeds). Runs that diverged are left out."
 )
-HEADER = [
-    *("Dataset", "Variant", "Base", "Base's loss", "Spread", "Difference", "95 % interval", "Within", "n", "Time"),
-]
 
 
 def numbers(study: Study) -> pd.DataFrame:
@@ -59,28 +55,26 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
     """A line for each row."""
-    lines: list[Line] = []
-    for row in frame.to_dict("records"):
-        variant = Linked(row["variant"], f"{row['dataset']}/{row['variant']}")
-        base = [row["base"], number(row["base_mean"])]
-        runs = study.runs[(study.runs["dataset"] == row["dataset"]) & (study.runs["method"] == row["variant"])]
-        counts = [incomplete(runs).removeprefix("n=") or str(row["n_seeds"]), number(row["time_ratio"], 2)]
-        folder = study.protocol.datasets[row["dataset"]].folder
-        lines.append([folder, variant, *base, *_difference(row), *counts])
-    caption = CAPTION if lines else "No variant has been run together with its base."
-    return [Grid("Variants", HEADER, lines, caption, study.protocol.note, cautions(study.runs))]
+    statuses = {key: incomplete(runs) for key, runs in study.runs.groupby(["dataset", "method"])}
+    columns = {
+        "Variant": lambda row: Linked(row["variant"], f"{row['dataset']}/{row['variant']}"),
+        "Base": lambda row: row["base"],
+        "Base's loss": lambda row: number(row["base_mean"]),
+        "SD": lambda row: number(row["base_std"]),
+        "Difference": lambda row: number(row["difference"], sign="+"),
+        "95 % interval": lambda row: interval(row["ci_low"], row["ci_high"]),
+        "Equivalent": equivalent,
+        "n": lambda row: statuses[row["dataset"], row["variant"]].removeprefix("n=") or str(row["n_seeds"]),
+    }
+    return listed(study, "Variants", columns, frame, CAPTION, study.runs)
 
 
-def _difference(row: Mapping[Any, Any]) -> list[str]:
-    """Spread, difference, interval, and whether the interval lies within the spread."""
-    difference = number(row["difference"], sign="+")
-    if row["n_seeds"] < 2:
-        return ["–", difference, "–", "–"]
-    printed = paper_effect(row["dataset"], "cpmlho", "delta_stn", "val_loss")
-    within = "–"
-    if printed and row["n_seeds"] >= FEWEST_SEEDS:
-        within = "yes" if max(-row["ci_low"], row["ci_high"]) < abs(printed) / 2 else "no"
-    return [f"{row['base_std']:.4f}", difference, interval(row["ci_low"], row["ci_high"]), within]
+def equivalent(row: Mapping[Any, Any]) -> str:
+    """Whether a variant counts as equivalent to its base; – where that is not asked."""
+    printed = paper_effect(row["dataset"], "cpmlho", PAPERS, "val_loss")
+    if not printed or row["n_seeds"] < FEWEST_SEEDS:
+        return "–"
+    return "yes" if max(-row["ci_low"], row["ci_high"]) < abs(printed) / 2 else "no"
 
 
 TABLE = Table(numbers, view)

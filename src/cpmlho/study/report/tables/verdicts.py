@@ -1,4 +1,4 @@
-"""The paper's claims, each with what its tests come to in each of its cases."""
+"""The paper's claims, each with its registered verdict in each of its cases."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from cpmlho.study.report.tables.claims import words
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 DECISIONS = ("fails", "undecided", "holds", "calibrated")  # a verdict rests on the first of these that there is
 CASE = ["reading", "comparator", "split"]
-HEADER = ["Claim", "Verdict", "Statement", "CPMLHO", "Against", "Split", "Its tests", "Deciding test"]
+HEADER = ["Claim", "Reading", "Against", "Split", "Registered verdict", "Its tests", "Deciding test"]
 CAPTION = (
-    "A claim is reproduced if all its tests hold, not reproduced if one fails, else inconclusive; also inconclusive"
-    " where it depends on a threshold. The numbers of calibrated cells decide nothing. Each claim is decided for each"
-    " reading of CPMLHO that was run, against Δ-STN and against the reading's own comparator, on each kind of split"
-    " that was run. The deciding test is one of the most seeds; where all hold, as they must, the one of the fewest."
-    " Exploratory: it has fewer than ten seeds."
+    "A claim is reproduced if all its tests hold, not reproduced if one fails, else inconclusive; also inconclusive if"
+    " it depends on a threshold. Cells that the budget was calibrated on decide nothing. We show the failing test with"
+    " the most seeds; if all hold, the one with the fewest. Exploratory: it has fewer than ten seeds."
 )
 
 
@@ -33,24 +31,24 @@ def numbers(study: Study) -> pd.DataFrame:
     tests = study.table("claims")
     rows = []
     for claim in rules().claims:
-        asked = {"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule}
+        stated = {"claim": claim.id, "place": claim.place, "statement": claim.quote, "rule": claim.rule}
         for case, parts in tests[tests["claim"] == claim.id].groupby(CASE, sort=False):
             row = decisive(parts)
             rows.append(
                 {
-                    **asked,
+                    **stated,
                     **dict(zip(CASE, case, strict=True)),
                     "verdict": verdict_of(parts),
                     **{name: int((parts["decision"] == name).sum()) for name in DECISIONS},
                     "exploratory": row["n_seeds"] < EXPLORATORY,
-                    "decisive": _words(study, row).words,
+                    "decisive": test_in_words(study, row).words,
                 }
             )
     return pd.DataFrame(rows, columns=None if rows else ["claim", "verdict", *CASE])
 
 
 def verdict_of(parts: pd.DataFrame) -> Verdict:
-    """What the tests of a claim come to; inconclusive where that depends on the threshold."""
+    """The verdict of a claim from its tests; inconclusive if that depends on the threshold."""
     found = {_verdict(set(same["decision"])) for _, same in parts.groupby("threshold", dropna=False)}
     return found.pop() if len(found) == 1 else "inconclusive"
 
@@ -64,8 +62,8 @@ def _verdict(decisions: set[str]) -> Verdict:
 def decisive(parts: pd.DataFrame) -> Mapping[Any, Any]:
     """The test that a verdict rests on: one that fails, else one that is undecided, else one that holds.
 
-    Of several, one of the most seeds; but where all hold, as they must, one of the fewest. Where a verdict is
-    inconclusive by its threshold, one that is undecided or holds.
+    Of several, one of the most seeds; but if all hold, as they must, one of the fewest. Where a verdict is inconclusive
+    by its threshold, one that is undecided or holds.
     """
     ranks, verdict = {name: rank for rank, name in enumerate(DECISIONS)}, verdict_of(parts)
     if verdict != "not reproduced":
@@ -75,13 +73,14 @@ def decisive(parts: pd.DataFrame) -> Mapping[Any, Any]:
     return dict(order.sort_values(["rank", "seeds"], kind="stable").iloc[0])
 
 
-def _words(study: Study, row: Mapping[Any, Any]) -> Linked:
-    dataset, test, effect, bounds = words(study.protocol, row)
+def test_in_words(study: Study, row: Mapping[Any, Any]) -> Linked:
+    """A test with its numbers and decision."""
+    dataset, test, effect, bounds = words(study, row)
     threshold = (
         f" at threshold {row['threshold']:g}" if row["threshold"] > 0 and not row["against"][0].isdigit() else ""
     )
-    decision = f"{row['decision']}: {dataset}, {test.words}{threshold}: {effect} ({bounds}), n={row['n_seeds']}"
-    return Linked(decision, test.runs)
+    found = f"{effect} {bounds}, n={row['n_seeds']}" if row["n_seeds"] else "not run"
+    return Linked(f"{row['decision']}: {dataset}, {test.words}{threshold}: {found}", test.runs)
 
 
 def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
@@ -92,11 +91,10 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         mine = (tests["claim"] == row["claim"]) & (tests[CASE] == [row[name] for name in CASE]).all(axis=1)
         tally = ", ".join(f"{row[name]} {name}" for name in DECISIONS if row[name])
         against = label_of(row["comparator"]) if row["comparator"] else "–"
-        what = [f"{row['claim']}, {row['place']}", row["verdict"], row["statement"]]
-        turns = _words(study, decisive(tests[mine]))
         mark = " (exploratory)" if row["exploratory"] else ""
-        lines.append([*what, row["reading"], against, row["split"] + mark, tally, turns])
-    return [Grid("Verdicts", HEADER, lines, CAPTION, study.protocol.note)]
+        what = [f"{row['claim']}, {row['place']}", row["reading"], against, row["split"] + mark, row["verdict"]]
+        lines.append([*what, tally, test_in_words(study, decisive(tests[mine]))])
+    return [Grid("Registered verdicts", HEADER, lines, CAPTION, study.protocol.note)]
 
 
 TABLE = Table(numbers, view)

@@ -1,0 +1,82 @@
+"""The answer in the README, made from the tables of the published protocol.
+
+`python -m cpmlho.study.report.readme` writes it between its markers in README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpmlho.study.files import write_text
+from cpmlho.study.protocol import load
+from cpmlho.study.report.answer import answer, differences, findings, headline, paper_row, value
+from cpmlho.study.report.frame import Study
+from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.write import written
+
+BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
+SHOWN = ("Verdicts", "Divergence", "For tuning", "Against CPMLHO")
+ROWS = {
+    "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
+    "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
+    "CPMLHO on STN, minus Δ-STN": ("cpmlho_uncentred", PAPERS),
+    "CPMLHO on STN, minus STN": ("cpmlho_uncentred", "stn"),
+}
+MATCHED = "CPMLHO on STN, minus Δ-STN, at equal training loss"
+
+
+def block(root: Path) -> str:
+    """The answer in Markdown, from the tables under `results` in this folder.
+
+    Raises:
+        ResultError: a table is missing or damaged.
+    """
+    study = _study(root, "published")
+    lines = [f"**{headline(study)}** {' '.join(answer(study))}", *_second_question(root), "", *_table(study), ""]
+    lines += [f"- **{keyword}.** {text}" for keyword, text in findings(study) if keyword in SHOWN]
+    return "\n".join(lines) + "\n"
+
+
+def _study(root: Path, name: str) -> Study:
+    protocol = load([root / "config.yaml", root / "workflow" / f"{name}.yaml"])
+    run = protocol.model_copy(
+        update={
+            "results_dir": str(root / protocol.results_dir),
+            "multiverse": protocol.multiverse and str(root / protocol.multiverse),
+        }
+    )
+    return written(run)
+
+
+def _table(study: Study) -> Iterator[str]:
+    datasets, matched = study.protocol.run.datasets, study.table("matched")
+    found = {words: differences(study, *pair) for words, pair in ROWS.items()}
+    found[MATCHED] = matched[matched["method"] == "cpmlho_uncentred"]
+    yield f"| difference in final validation loss, 95 % interval, seeds | {' | '.join(map(study.folder, datasets))} |"
+    yield f"|{'---|' * (1 + len(datasets))}"
+    yield f"| *the paper: CPMLHO minus Δ-STN* | {' | '.join(paper_row(study))} |"
+    for words, rows in found.items():
+        by_dataset = rows.set_index("dataset")
+        cells = [f"{value(row)}, n = {row.difference_n_seeds}" for row in by_dataset.loc[datasets].itertuples()]
+        yield f"| {words} | {' | '.join(cells)} |"
+
+
+def _second_question(root: Path) -> Iterator[str]:
+    """Where tuning matters, once the runs on little data have been made."""
+    if not (root / "results" / "small_data" / "tables").is_dir():
+        return
+    yield ""
+    yield f"**{headline(_study(root, 'small_data'))}**"
+
+
+def main() -> None:
+    """Write the block into README.md."""
+    path = Path("README.md")
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    write_text(path, f"{before}{BEGIN}\n{block(Path())}{end}{after}")
+
+
+if __name__ == "__main__":
+    main()
