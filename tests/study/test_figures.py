@@ -22,15 +22,14 @@ from cpmlho.study.report.figures import FIGURES, KINDS, caption, drawing, made_b
 from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.figures.responses import option_label
 from cpmlho.study.report.figures.specification_curve import shown
-from cpmlho.study.report.frame import Study
 from cpmlho.study.report.style import style_of
-from cpmlho.study.report.write import write_figures, write_tables
+from cpmlho.study.report.write import study_of, write_figures, write_tables
 
 READINGS = ["fixed", "delta_stn", "stn", "cpmlho", "cpmlho_uncentred"]
 
 
 def drawn(protocol: Protocol, name: str) -> tuple[pd.DataFrame, Figure]:
-    study, picture = Study(protocol), load_figure(name)
+    study, picture = study_of(protocol), load_figure(name)
     data = picture.data(study)
     with drawing.look():
         return data, picture.draw(study, data)
