@@ -9,6 +9,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 import cpmlho
 from cpmlho.core.options import CPMLHO, STN, Search
@@ -54,10 +60,19 @@ def device():
     return torch.device(DEVICE)
 
 
+def to(module, device):
+    """`Module.to` for fake tensors, whose parameters cannot be swapped in place."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            setattr(part, name, torch.nn.Parameter(parameter.detach().to(device)))
+    return module
+
+
 @pytest.fixture
 def fake(device, monkeypatch):
-    """The mode in which all tensors are fake. What the backend cannot do is the CPU's: streams, and new tensors."""
+    """The mode in which all tensors are fake. The backend has no generators; the CPU's take their place."""
     monkeypatch.setattr(Streams, "device", Streams.host)
+    monkeypatch.setattr(torch.nn.Module, "to", to)
     with FakeTensorMode() as mode:
         yield mode
 
