@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpmlho.study.grids import merge
 
 from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
-from cpmlho.study.grids import merge
 from cpmlho.study.harness.provenance import code_digest, plugged
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
