@@ -1,5 +1,6 @@
 """Methods from files of a user's own: loaded, checked, in the digest, and through the whole pipeline."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from cpmlho.study import plugins
 from cpmlho.study.harness.progress import Progress
-from cpmlho.study.harness.provenance import HERE, code_digest, modules
+from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.report.style import style_of
@@ -90,7 +91,7 @@ def test_a_file_that_cannot_be_used_is_one_line_and_leaves_nothing(text, says):
     [
         (["missing.py"], "plugins: missing.py: cannot be read: No such file or directory"),
         (["."], "plugins: .: cannot be read: Is a directory"),
-        ("own.py", "plugins: Input should be a valid list, got 'own.py'"),
+        ("own.py", "plugins: must be a list, got 'own.py'"),
     ],
 )
 def test_a_path_that_cannot_be_used_is_one_line(files, says):
@@ -99,22 +100,11 @@ def test_a_path_that_cannot_be_used_is_one_line(files, says):
     assert str(error.value) == f"--config: {says}"
 
 
-def test_the_file_is_in_the_digest_of_its_own_runs_alone():
-    def digests(text):
-        METHODS.pop("mine", None)
-        plugins._LOADED.clear()
-        for cached in (modules, code_digest):
-            cached.cache_clear()
-        protocol(text)
-        return code_digest("mine"), code_digest("cpmlho")
-
-    own, other = digests(OWN)
-    assert Path("own.py").resolve() in modules("mine")
-    assert HERE / "study/trials.py" in modules("mine")
-    assert digests(OWN.replace("Mine", "Other") + "# more\n") == (own, other)
-    changed = digests(OWN.replace("[1.0]", "[2.0]"))
-    assert changed[0] != own
-    assert changed[1] == other
+def test_the_file_is_part_of_the_provenance_of_its_own_runs_alone():
+    read = protocol()
+    digest = hashlib.sha256(Path("own.py").read_bytes()).hexdigest()
+    assert plugin_sha256(read.datasets["mnist"], "mine") == {"method": digest}
+    assert plugin_sha256(read.datasets["mnist"], "cpmlho") == {}
 
 
 def test_the_jobs_read_the_same_files():
