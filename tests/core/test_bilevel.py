@@ -1,82 +1,306 @@
-"""A bilevel problem with a closed-form optimum that the gradient methods must reach.
+"""Both levels: a problem with a closed-form optimum, and what each option means.
 
 Lower level: min_f (f - 2)^2 + v f^2, so f*(v) = 2 / (1 + v). Upper level: (f*(v) - 1)^2, so v = 1. In mixed level it is
 (f - 2)^2 + theta (f - 1)^2, least at f = (2 + theta) / (1 + theta), so v = 2 (1 + theta) / (2 + theta) - 1.
+`tests/reference.py` has the steps of each method written out.
 """
 
-from collections import namedtuple
-from dataclasses import replace
+import copy
 
 import pytest
 import torch
-from cpmlho.core.events import Snapshot
-from cpmlho.core.layers import Linear
-from cpmlho.core.problem import Conditions, Problem, Split
-from cpmlho.core.space import Space
+from torch import nn
 
-from cpmlho.core.options import CPMLHO, ResponseOptions, Training
-from cpmlho.core.response import ResponseNetwork
-from cpmlho.study.methods.cpmlho import cpmlho
-from cpmlho.study.methods.delta_stn import delta_stn
+import cpmlho
+from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred
+from cpmlho.core.response import MEAN_DECAY
 
-# The planes' force has a fixed size, and so has a response of one weight; where it is not small beside the loss's, it
-# bends the response and with it the hypergradient. These multipliers keep it small.
+DeltaSTN = cpmlho.DeltaSTN
+# A plane's force has a fixed size. Where it is not small compared with the loss's, it bends the hypergradient.
 GENTLE = {"multiplier": "fixed", "mu_init": 5e-4, "max_planes": 4}
-Range = namedtuple("Range", ["low", "high", "start"])
-TRAIN, VALID = 2.0, 1.0
+ONE = torch.ones(8, 1, dtype=torch.float64)
+SLOW = pytest.mark.slow
 
 
-def problem(start):
-    def part(target, n):
-        return Split(torch.ones(n, 1), torch.full((n,), target))
-
-    return Problem(
-        train=part(TRAIN, 800),
-        valid=part(VALID, 80),
-        test=part(VALID, 80),
-        network=ResponseNetwork((Linear(1, 1),)),
-        space=Space.of({"dropout0": Range(low=0.0, high=4.0, start=start)}),
-        train_loss=lambda f, y, v: ((f[:, 0] - y) ** 2 + v[:, 0] * f[:, 0] ** 2).mean(),
-        loss=lambda f, y: ((f[:, 0] - y) ** 2).mean(),
-    )
+def penalised(net, batch, h):
+    f = net(batch[0])[:, 0]
+    return (f - batch[1]) ** 2 + h.v * f**2
 
 
-CONDITIONS = Conditions(Training(batch_size=8, learning_rate=0.05), epochs=25, seed=0)
+def decayed(net, batch, h):
+    """(f - 2)^2 + 3 v (w^2 + b^2) / 4 with f = w + b, least at w = b = 4 / (4 + 3 v / 2), so f = 1 at v = 8 / 3."""
+    return (net(batch[0])[:, 0] - batch[1]) ** 2 + 1.5 * h.v * net.l2(lambda name: True)
 
 
-def solve(method, options, start):
-    """The hyperparameter and the prediction at the end."""
-    options = replace(options, perturbation_scale=0.2, entropy_weight=1e-4)
-    *_, last = (event for event in method(problem(start), CONDITIONS, options) if isinstance(event, Snapshot))
+def squared(net, batch):
+    return (net(batch[0])[:, 0] - batch[1]) ** 2
+
+
+def solve(method, start, loss=penalised, cycles=300, **options):
+    """The tuned value between 0 and 4, and what the module predicts there."""
+    torch.manual_seed(0)
+    module = nn.Linear(1, 1).double()
+    method = method(perturbation_scale=0.2, entropy_weight=1e-4, hyper_learning_rate=0.02, **options)
+    space, optimizer = {"v": cpmlho.Uniform(0, 4, start)}, torch.optim.SGD(module.parameters(), 0.05)
+    valid = [(ONE, torch.ones(8))]
+    tuner = cpmlho.Tuner(module, space, loss, squared, optimizer, valid, method=method, check=False)
+    for _ in range(5 * cycles):
+        tuner.step((ONE, torch.full((8,), 2.0)))
     with torch.no_grad():
-        return last.hyperparameters["dropout0"], last.predict(torch.ones(1, 1)).item()
+        return tuner.values["v"], tuner.net(ONE)[0].item()
 
 
-@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=pytest.mark.slow)])
-def test_delta_stn_reaches_the_optimum(start):
-    v, f = solve(delta_stn, ResponseOptions(), start)
+@pytest.mark.parametrize(
+    ("method", "start", "options"),
+    [
+        (DeltaSTN, 0.2, {}),
+        pytest.param(DeltaSTN, 3.0, {}, marks=SLOW),
+        pytest.param(STN, 0.2, {}, marks=SLOW),
+        pytest.param(STN, 0.2, {"response": "stn_joint"}, marks=SLOW),
+        pytest.param(CPMLHO, 0.2, {"mixed_level": False, **GENTLE}, marks=SLOW),
+        pytest.param(DeltaSTN, 0.2, {"response_start": "weights"}, marks=SLOW),
+        pytest.param(DeltaSTN, 0.2, {"response_start": "weights", "response_weights": "frozen"}, marks=SLOW),
+        (DeltaSTN, 0.2, {"response_start": "weights", "response_weights": "tied"}),
+        pytest.param(DeltaSTN, 0.2, {"response_start": "weights", "response_weights": "mean"}, marks=SLOW),
+        (DeltaSTN, 0.2, {"response": "temperature"}),
+    ],
+)
+def test_the_bilevel_optimum(method, start, options):
+    v, f = solve(method, start, **options)
     assert v == pytest.approx(1.0, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)  # the lower level is solved at the v that was found
 
 
-@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "theta", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(4.0, marks=pytest.mark.slow)]
-)
-def test_cpmlho_reaches_the_mixed_optimum(start, theta):
-    v, f = solve(cpmlho, CPMLHO(theta=theta, **GENTLE), start)
+@pytest.mark.parametrize("theta", [1.0, pytest.param(0.5, marks=SLOW), pytest.param(4.0, marks=SLOW)])
+@pytest.mark.parametrize("start", [0.2, pytest.param(3.0, marks=SLOW)])
+def test_the_mixed_optimum(start, theta):
+    v, f = solve(CPMLHO, start, theta=theta, **GENTLE)
     assert v == pytest.approx(2 * (1 + theta) / (2 + theta) - 1, abs=0.1)
     assert f == pytest.approx(2 / (1 + v), abs=0.03)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("start", [0.2, 3.0])
-def test_cutting_planes_alone_keep_the_bilevel_optimum(start):
-    v, _ = solve(cpmlho, CPMLHO(mixed_level=False, **GENTLE), start)
-    assert v == pytest.approx(1.0, abs=0.1)
+@SLOW
+@pytest.mark.parametrize("start", [0.5, 3.5])
+def test_the_optimum_of_a_decay(start):
+    v, f = solve(DeltaSTN, start, decayed, cycles=450)
+    assert v == pytest.approx(8 / 3, abs=0.25)
+    assert f == pytest.approx(8 / (4 + 1.5 * v), abs=0.03)
 
 
-@pytest.mark.slow
-def test_stn_reaches_the_optimum():
-    v, _ = solve(delta_stn, ResponseOptions(response="stn"), 0.2)
-    assert v == pytest.approx(1.0, abs=0.15)
+# What each option means
+
+
+X, Y = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)), torch.randn(16)
+
+
+def made(method, *, steps=0, momentum=0.0, **named):
+    """A tuner of a small module after some steps, without checks unless they are asked for."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), cpmlho.Dropout("rate"), nn.Tanh(), nn.Linear(6, 1))
+    space = {"v": cpmlho.Uniform(0, 4, 0.5), "rate": cpmlho.Uniform(0, 0.9, 0.2)}
+    optimizer = torch.optim.SGD(module.parameters(), 0.05, momentum=momentum)
+    named = {"check": False, "steps_per_epoch": 10, "train": [(X[8:], Y[8:])], **named}
+    tuner = cpmlho.Tuner(module, space, penalised, squared, optimizer, [(X[:8], Y[:8])], method=method, **named)
+    for _ in range(steps):
+        tuner.step((X, Y))
+    return tuner
+
+
+def weights(tuner):
+    return [p.detach().clone() for p in tuner.module.parameters()]
+
+
+def responses(tuner):
+    return [p.detach().clone() for p in tuner.bilevel.layers.parameters]
+
+
+def test_the_response_starts_at_random_or_at_the_weights():
+    own, found = weights(made(DeltaSTN())), responses(made(DeltaSTN(response_start="weights")))
+    for (W, b), (R, r, H) in zip(
+        zip(own[::2], own[1::2], strict=True), zip(*[iter(found)] * 3, strict=True), strict=True
+    ):
+        assert torch.equal(R, W)
+        assert torch.equal(r, b)
+        assert not H.any()
+    assert not torch.equal(responses(made(DeltaSTN()))[0], own[0])
+
+
+@pytest.mark.parametrize("start", ["random", "weights"])
+@pytest.mark.parametrize("kind", ["free", "frozen", "tied", "mean"])
+def test_how_the_response_weights_move(kind, start):
+    tuner = made(DeltaSTN(response_weights=kind, response_start=start), steps=0)
+    for _ in range(12):
+        before = responses(tuner)
+        tuner.step((X, Y))
+        own, after = weights(tuner), responses(tuner)
+        for i, W in ((0, own[0]), (1, own[1]), (3, own[2]), (4, own[3])):
+            if kind == "frozen":
+                assert torch.equal(after[i], before[i])
+            elif kind == "tied":
+                assert torch.equal(after[i], W)
+            elif kind == "mean":
+                torch.testing.assert_close(after[i], 0.99 * before[i] + 0.01 * W)
+        assert not torch.equal(after[2], before[2])  # H trains in any case
+    assert (kind == "free") == all(p.requires_grad for p in tuner.bilevel.layers.parameters)
+    assert MEAN_DECAY == 0.99
+
+
+def test_a_temperature_scales_the_output_and_leaves_the_module_alone():
+    tuner = made(DeltaSTN(response="temperature"), steps=10)
+    (h,) = tuner.bilevel.layers.parameters
+    assert h.shape == (2,)
+    assert h.any()
+    delta = torch.randn(16, 2)
+    module = tuner.module.eval()
+    net = type(tuner.net)(tuner.bilevel.layers, tuner.net._values, delta)
+    out = net(X)
+    torch.testing.assert_close(out, module(X) * (1 + delta @ h)[:, None])
+    own = torch.autograd.grad(out.sum(), [h, *module.parameters()], allow_unused=True)
+    assert own[0].any()
+    assert own[1:] == (None,) * 4
+    torch.testing.assert_close(tuner.net(X), module(X))  # at the current hyperparameters
+    assert all(
+        torch.equal(a, b) for a, b in zip(tuner.module_state().values(), module.state_dict().values(), strict=True)
+    )
+
+
+def test_a_temperature_trains_with_the_checks_on():
+    checked = made(DeltaSTN(response="temperature"), steps=10, check=True)
+    plain = made(DeltaSTN(response="temperature"), steps=10)
+    assert checked.values == plain.values != made(DeltaSTN(response="temperature")).values
+
+
+@pytest.mark.parametrize(
+    "options", [{"response": "temperature"}, {"response_weights": "tied"}, {"response_weights": "mean"}]
+)
+def test_planes_need_response_weights_that_train(options):
+    with pytest.raises(ValueError, match=r"^cutting_planes must be false with response .*the planes act on R"):
+        CPMLHO(**options)
+    CPMLHO(cutting_planes=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [({}, 5), ({"warm_up": 2}, 25), ({"warm_up_steps": 7}, 10), ({"warm_up": 1, "warm_up_steps": 5}, 20)],
+)
+def test_the_upper_level_rests_during_the_warm_up(options, first):
+    tuner = made(DeltaSTN(**options))
+    start = tuner.values
+    moved = [tuner.steps for _ in range(30) if tuner.step((X, Y)) is not None and tuner.values != start]
+    assert moved[0] == first
+
+
+@pytest.mark.parametrize("response", ["delta_stn", "stn", "stn_joint"])
+def test_the_responses_learning_rate_is_its_own(response):
+    runs = [made(DeltaSTN(response=response), steps=5) for _ in range(2)]
+    before = responses(runs[0])
+    object.__setattr__(runs[1].bilevel.method, "response_learning_rate", 0.2)  # four times the lower level's
+    for run in runs:
+        run.step((X, Y))
+    assert all(torch.equal(a, b) for a, b in zip(weights(runs[0]), weights(runs[1]), strict=True))
+    for old, slow, fast in zip(before, *map(responses, runs), strict=True):
+        torch.testing.assert_close(fast - old, 4 * (slow - old), rtol=1e-3, atol=1e-6)
+        assert not torch.equal(slow, old)
+
+
+def test_the_joint_step_is_along_the_gradients_of_one_loss():
+    run = made(STN(response="stn_joint", train_steps=100), steps=3)
+    twin = copy.deepcopy(run.state_dict())
+    bilevel = run.bilevel
+    perturbed = bilevel.lam.detach() + bilevel.perturbation(16, "response").detach()
+    loss = bilevel.training_loss((X, Y), perturbed, perturbed, "response")
+    leaves = [*run.module.parameters(), *bilevel.layers.parameters]
+    expected = [p.detach() - 0.05 * g for p, g in zip(leaves, torch.autograd.grad(loss, leaves), strict=True)]
+    run.load_state_dict(twin)
+    run.step((X, Y))
+    for new, wanted in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(new.detach(), wanted)
+
+
+def test_the_regularised_upper_level_has_the_lower_levels_loss():
+    """Its values of the hyperparameters are not differentiated; only the response is."""
+    found = []
+    for regularised in (True, False):
+        run = made(CPMLHO(upper_regularised=regularised), steps=4)
+        bilevel, kept = run.bilevel, run.state_dict()
+        loss = bilevel._upper_training_loss((X[8:], Y[8:]))
+        found.append(torch.autograd.grad(loss, bilevel.lam)[0])
+        if regularised:
+            run.load_state_dict(kept)
+            lam = bilevel.lam + bilevel.perturbation(8, "upper")
+            own = bilevel.training_loss((X[8:], Y[8:]), lam.detach(), lam - bilevel.lam.detach(), "masks")
+            torch.testing.assert_close(found[0], torch.autograd.grad(own, bilevel.lam)[0])
+    assert not torch.allclose(*found)
+
+
+def test_the_planes_hold_the_displacement_of_the_last_response_step():
+    run = made(CPMLHO(constraint="displaced", cut_steps=50), steps=3)
+    kept = run.state_dict()
+    used = run.bilevel.perturbation(16, "response").detach().mean(0)
+    run.load_state_dict(kept)
+    run.step((X, Y))
+    torch.testing.assert_close(run.bilevel.coordinates(), used)
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ({"cut_every": 1, "cut_steps": None}, [[1], [1, 2], [2, 3]]),
+        ({"cut_every": 2, "cut_steps": None}, [[], [1], [1]]),
+        ({"cut_steps": 4}, [[1, 2], [4, 5], [6, 7]]),
+        ({"cut_steps": 25}, [[], [], [1]]),
+    ],
+)
+def test_planes_are_taken_when_they_are_due(options, numbers):
+    run, found = made(CPMLHOUncentred(max_planes=2, **options)), []
+    for _ in range(3):
+        for _ in range(10):
+            run.step((X, Y))
+        states = run.bilevel.planes.states(1, 1, run.bilevel.gap(), 0.0) if len(run.bilevel.planes) else []
+        found.append([state.plane for state in states])
+    assert found == numbers
+
+
+METHODS = {
+    "delta_stn": DeltaSTN(),
+    "stn": STN(),
+    "stn_joint": STN(response="stn_joint"),
+    "cpmlho": CPMLHO(constraint="displaced", max_planes=2, cut_steps=3, multiplier="adbo"),
+    "per_layer": CPMLHO(per_layer=True, g="l1", multiplier="dual_ascent", cut_steps=4),
+    "uncentred": CPMLHOUncentred(cut_steps=4),
+    "weights": DeltaSTN(response_start="weights"),
+    "tied": DeltaSTN(response_weights="tied"),
+    "mean": DeltaSTN(response_weights="mean"),
+    "frozen": STN(response_weights="frozen"),
+    "temperature": CPMLHO(response="temperature", cutting_planes=False),
+}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_can_be_continued_from_more_than_once(method, momentum):
+    whole = made(METHODS[method], steps=7, momentum=momentum)
+    state = whole.state_dict()
+    for _ in range(6):
+        whole.step((X, Y))
+    for _ in range(2):
+        other = made(METHODS[method], momentum=momentum, seed=5)
+        other.load_state_dict(state)
+        for _ in range(6):
+            other.step((X, Y))
+        assert other.values == whole.values
+        for a, b in zip([*weights(other), *responses(other)], [*weights(whole), *responses(whole)], strict=True):
+            assert torch.equal(a, b)
+        if whole.bilevel.planes:
+            share = whole.bilevel.gradient_share()
+            assert other.bilevel.gradient_share() == share > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_modules_state_predicts_what_the_net_does(method):
+    tuner = made(METHODS[method], steps=20)
+    tuner.module.eval()
+    plain = nn.Sequential(nn.Linear(4, 6), nn.Identity(), nn.Tanh(), nn.Linear(6, 1))
+    plain.load_state_dict(tuner.module_state())
+    torch.testing.assert_close(plain(X), tuner.net(X))
+    assert torch.equal(plain(X), tuner.module(X)) == tuner.bilevel.centred

@@ -9,8 +9,6 @@ import dataclasses
 
 import pytest
 import torch
-from cpmlho.core.events import FRESH
-from cpmlho.core.trials import FixedTraining, predictor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -18,16 +16,30 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+import cpmlho
+from cpmlho.core.options import CPMLHO, STN, Search
 from cpmlho.core.streams import Streams
+from cpmlho.core.tuner import Tuner
 from cpmlho.study.data import load
-from cpmlho.study.methods import METHODS
-from cpmlho.study.problem import conditions_of, problem_of
+from cpmlho.study.problem import budget_of, predictor, problem_of
 from cpmlho.study.protocol import RunKey
+from cpmlho.study.trials import FixedTraining, start_point, values_at
 
 DEVICE = "fakegpu"
 CPU = torch.device("cpu")
 DATASETS = ["mnist", "fashionmnist"]
-ALTERNATIONS = ["stn", "delta_stn", "cpmlho", "cpmlho_uncentred"]  # the other variants take the same steps
+TUNED = {
+    "delta_stn": cpmlho.DeltaSTN(),
+    "stn": STN(),
+    "stn_joint": STN(response="stn_joint"),
+    "cpmlho": CPMLHO(cut_steps=3, max_planes=2),
+    "per_layer": CPMLHO(cut_steps=3, per_layer=True, constraint="displaced", force="always", upper_regularised=True),
+    "dual_ascent": CPMLHO(cut_steps=3, multiplier="dual_ascent", max_planes=2, constraint="value", g="mean_l1"),
+    "adbo": CPMLHO(cut_steps=3, multiplier="adbo", max_planes=2, constraint="raw", response="stn"),
+    "tied": cpmlho.DeltaSTN(response_start="weights", response_weights="tied"),
+    "mean": cpmlho.DeltaSTN(response_weights="mean"),
+    "temperature": cpmlho.DeltaSTN(response="temperature"),
+}
 
 
 class Unasked(_DummyBackendModule):
@@ -35,6 +47,9 @@ class Unasked(_DummyBackendModule):
 
     def is_available(self):
         return False
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16]
 
 
 # A backend whose tensors have no data. Torch must know it before autograd starts, hence before any test runs.
@@ -48,10 +63,19 @@ def device():
     return torch.device(DEVICE)
 
 
+def to(module, device):
+    """`Module.to` for fake tensors, whose parameters cannot be swapped in place."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            setattr(part, name, torch.nn.Parameter(parameter.detach().to(device)))
+    return module
+
+
 @pytest.fixture
 def fake(device, monkeypatch):
-    """The mode in which all tensors are fake. What the backend cannot do is the CPU's: streams, and new tensors."""
+    """The mode in which all tensors are fake. The backend has no generators; the CPU's take their place."""
     monkeypatch.setattr(Streams, "device", Streams.host)
+    monkeypatch.setattr(torch.nn.Module, "to", to)
     with FakeTensorMode() as mode:
         yield mode
 
@@ -68,75 +92,57 @@ def on(device, mode, content):
 
 @pytest.fixture
 def build(small, device, fake):
-    """The problem of a run of the smoke protocol, on the device, with its conditions and its method's options."""
+    """The problem of a run of the smoke protocol, on the device, with its budget."""
 
-    def make(dataset, method, dtype=torch.float32):
+    def make(dataset):
         with torch.utils._python_dispatch._disable_current_modes():
-            spec = small.resolve(RunKey(dataset, method, 0))
+            spec = small.resolve(RunKey(dataset, "cpmlho", 0))
             problem = problem_of(spec, load(spec.data, spec.data_dir), CPU)
-        parts = {name: on(device, fake, getattr(problem, name)) for name in ("train", "valid", "test", "space")}
-        return dataclasses.replace(problem, **parts), conditions_of(spec, dtype, 1), spec.settings
-
-    return make
-
-
-@pytest.fixture
-def alternation(build, small, monkeypatch):
-    """The state of a method with a response, before its first step, as the method itself makes it."""
-    monkeypatch.setattr("cpmlho.core.schedule.alternate", lambda run, past: run)
-
-    def make(dataset, method, dtype=torch.float32):
-        problem, conditions, options = build(dataset, method, dtype)
-        return METHODS[small.resolve(RunKey(dataset, method, 0)).algorithm].train(problem, conditions, options, FRESH)
+        parts = {name: on(device, fake, getattr(problem, name)) for name in ("train", "valid", "test")}
+        return dataclasses.replace(problem, **parts), budget_of(spec, torch.float32)
 
     return make
 
 
 def score(problem, predict):
-    """All of an evaluation but the waiting for its outcome."""
+    """All of an evaluation but the wait for its result."""
     for part in (problem.valid, problem.test):
-        outputs = predict(part.prepare(part.images[:100]))
-        assert outputs.device.type == DEVICE
-        problem.loss(outputs, part.labels[:100])
+        assert predict(part.prepare(part.images[:100])).device.type == DEVICE
 
 
-def go_round(run):
-    """A whole cycle."""
-    for _ in range(run.options.train_steps):
-        run.iterate()
-    run.update(tune=True)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_the_trials_of_all_searches_train_without_waiting_for_the_device(build, dataset, dtype):
-    problem, conditions, _ = build(dataset, "fixed", dtype)
-    training = FixedTraining(problem, conditions, problem.space.start)
+def test_the_trials_of_all_searches_train_without_waiting_for_the_device(build, dataset):
+    problem, budget = build(dataset)
+    training = FixedTraining(problem, budget, values_at(problem, start_point(problem, Search())))
     for _ in range(2):
         training.step()
-    score(problem, predictor(problem, training.general.masters))
-    assert {each.device.type for layer in training.general.masters for each in layer} == {DEVICE}
+    score(problem, predictor(training.module))
+    assert {p.device.type for p in training.module.parameters()} == {DEVICE}
 
 
-@pytest.mark.parametrize(
-    ("method", "dtype"), [*((method, torch.float32) for method in ALTERNATIONS), ("cpmlho", torch.bfloat16)]
-)
+@pytest.mark.parametrize("method", TUNED)
 @pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
-def test_whole_cycles_go_by_without_waiting_for_the_device(alternation, dataset, method, dtype):
-    run = alternation(dataset, method, dtype)
-    go_round(run)
-    go_round(run)
-    score(run.problem, run.predict)
-    assert run.raw.device.type == DEVICE
-
-
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_planes_are_taken_and_pull_without_waiting_for_the_device(alternation, dataset):
-    run = alternation(dataset, "cpmlho")
-    for _ in range(run.options.max_planes + 1):
-        run.iterate()
-        run.cut()
-    go_round(run)
+def test_whole_cycles_go_by_without_waiting_for_the_device(build, dataset, method):
+    problem, budget = build(dataset)
+    module = problem.module(torch.Generator())
+    batches = [budget.batches(part, torch.Generator()) for part in (problem.train, problem.valid, problem.train)]
+    tuner = Tuner(
+        module,
+        problem.space,
+        problem.train_loss,
+        problem.valid_loss,
+        budget.optimizer(module),
+        batches[1],
+        method=TUNED[method],
+        train=batches[2],
+        check=False,
+    )
+    for _ in range(11):  # two cycles and a step
+        tuner.step(next(batches[0]))
+    score(problem, predictor(module, tuner.net))
+    assert {t.device.type for t in (tuner.bilevel.lam, *tuner.bilevel.layers.parameters)} == {DEVICE}
+    if tuner.bilevel.planes:
+        assert len(tuner.bilevel.planes)
 
 
 # That the mode would notice

@@ -1,24 +1,21 @@
 """Cutting planes against their definition (eqs. 10-14), with gradients from autograd and finite differences."""
 
-from collections import namedtuple
-
 import pytest
 import torch
-from cpmlho.core.space import Space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpmlho.core.options import CPMLHO
 from cpmlho.core.planes import CuttingPlanes, PlaneSet, distance, gap
 from cpmlho.core.response import General, Response
+from cpmlho.core.spaces import Space, Uniform
 
-Uniform = namedtuple("Uniform", ["low", "high", "start"])
 CPU = torch.device("cpu")
 KINDS = ["l2", "squared", "l1", "mean_l1"]
 CONSTRAINTS = ["raw", "value", "response_weight", "displaced"]
 LAMBDA = torch.tensor([-2.9, -1.0, 0.5], dtype=torch.float64)
 USED = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
-SPACE = Space(("a", "b", "c"), *torch.tensor([[0.0] * 3, [0.95] * 3, [0.05] * 3], dtype=torch.float64), {"a": 0.95})
+SPACE = Space({name: Uniform(0.0, 0.95, 0.05) for name in "abc"})
 
 
 def planes(**changes):
@@ -161,7 +158,10 @@ def test_gradient_is_autograds(kind, constraint, per_layer):
     sets = zip(held.sets, layered(per_layer), strict=True)
     penalty = sum((each.mu * each.values([v[i] for i in layers])).sum() for each, layers in sets)
     expected = torch.autograd.grad(penalty, flat, materialize_grads=True)
-    ours = [p for layer in held.gradient(general, response, at) for p in layer]
+    ours = held.constrained([None] * 6, general, response, at)
+    loss = [torch.randn_like(p) for p in ours]
+    for total, own, added in zip(held.constrained(loss, general, response, at), loss, ours, strict=True):
+        torch.testing.assert_close(total, own + added)
     assert all(ours[i].abs().max() > 1e-3 for i in (0, 3))  # R
     assert not any(ours[i].any() for i in (1, 4))  # biases are not held
     assert any(ours[i].any() for i in (2, 5)) == (constraint != "response_weight")  # H
@@ -213,8 +213,8 @@ def test_no_gradient_where_the_constraint_holds():
     held = planes(force="violated", constraint="response_weight")
     held.add(gap(general, response, None))
     inside = [General(2 * h.R - e.W, e.b) for e, h in zip(general, response, strict=True)]  # the gap turned round
-    assert not any(p.any() for layer in held.gradient(inside, response, None) for p in layer)
-    assert any(p.any() for layer in held.gradient(general, response, None) for p in layer)
+    assert not any(p.any() for p in held.constrained([None] * 6, inside, response, None))
+    assert any(p.any() for p in held.constrained([None] * 6, general, response, None))
 
 
 # Multipliers

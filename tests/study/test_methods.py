@@ -5,20 +5,16 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cpmlho.core.alternating import Alternation
-from cpmlho.core.events import WORST_LOSS
-from cpmlho.core.steps import RMSprop
-from cpmlho.core.trials import score
 
-from cpmlho.core.options import Fixed
-from cpmlho.core.response import General
+from cpmlho.core.options import CPMLHO, Fixed
 from cpmlho.study.data import DataError
 from cpmlho.study.data import load as load_arrays
+from cpmlho.study.events import WORST_LOSS
 from cpmlho.study.harness.hardware import choose_precision
 from cpmlho.study.harness.network import Network
 from cpmlho.study.harness.run import execute
 from cpmlho.study.methods import METHODS
-from cpmlho.study.problem import conditions_of, problem_of
+from cpmlho.study.problem import budget_of, predictor, problem_of
 from cpmlho.study.protocol import ConfigError, RunKey
 from cpmlho.study.results import (
     HISTORY,
@@ -33,16 +29,37 @@ from cpmlho.study.results import (
     run_dir,
     with_values,
 )
+from cpmlho.study.trials import score
 from runs import content
 
 NAMES = ["random_search", "bayesian_optimization", "fixed", "stn", "delta_stn", "cpmlho", "cpmlho_uncentred"]
 
 
 def setting(small, key, **changes):
-    """The problem, the conditions and the options of a run."""
+    """The problem, the budget and the options of a run."""
     spec = small.resolve(key).model_copy(update=changes)
     problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
-    return problem, conditions_of(spec, torch.float32), spec.settings
+    return problem, budget_of(spec, torch.float32), spec.settings
+
+
+RESPONSES = {
+    "joint": ("stn", {"response": "stn_joint"}),
+    "weights": ("delta_stn", {"response_start": "weights"}),
+    "frozen": ("delta_stn", {"response_start": "weights", "response_weights": "frozen"}),
+    "tied": ("delta_stn", {"response_weights": "tied", "warm_up_steps": 5}),
+    "mean": ("stn", {"response_weights": "mean"}),
+    "temperature": ("delta_stn", {"response": "temperature"}),
+    "mixed_temperature": ("cpmlho", {"response": "temperature", "cutting_planes": False}),
+}
+
+
+def spec_of(small, dataset, name, seed=0):
+    """The specification of a method's run, or of one with the options of `RESPONSES`; a plane every ten steps."""
+    method, options = RESPONSES.get(name, (name, {}))
+    spec = small.resolve(RunKey(dataset, method, seed))
+    if isinstance(spec.settings, CPMLHO):
+        options = {"cut_steps": 10, **options}
+    return spec.model_copy(update={"settings": replace(spec.settings, **options)})
 
 
 def test_the_methods_are_registered_in_order():
@@ -51,10 +68,10 @@ def test_the_methods_are_registered_in_order():
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", [*NAMES, *RESPONSES])
 def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
     def run(seed, name):
-        spec = small.resolve(RunKey(dataset, method, seed)).model_copy(update={"precision": precision})
+        spec = spec_of(small, dataset, method, seed).model_copy(update={"precision": precision})
         execute(spec, tmp_path / name, [], print, 0.0)
         return content(tmp_path / name)
 
@@ -107,17 +124,32 @@ def test_until_the_first_plane_cutting_planes_change_nothing(small, tmp_path):
     assert [(row["epoch"], row["plane"]) for row in read_rows(tmp_path / "2" / PLANES)] == [(2, 1)]
 
 
-def test_methods_of_a_seed_share_initialisation_and_order(small):
-    searching, conditions, _ = setting(small, RunKey("mnist", "random_search", 0))
-    alternation = Alternation(*setting(small, RunKey("mnist", "cpmlho", 0)), theta=1.0)
-    general, _ = searching.initialise(conditions.streams(searching).host("init"))
-    for a, b in zip(general, alternation.general.masters, strict=True):
-        assert torch.equal(a.W, b.W)
-        assert torch.equal(a.b, b.b)
-    order = conditions.batches(searching.train, conditions.streams(searching).host("train_order"))
-    for _ in range(3):
-        for a, b in zip(next(order), next(alternation.train), strict=True):
-            assert torch.equal(a, b)
+def test_methods_of_a_seed_share_initialisation_and_order(small, monkeypatch):
+    started, batches = {}, {}
+    for name in NAMES:
+        problem, budget, options = setting(small, RunKey("mnist", name, 0))
+        problem_type, seen = type(problem), batches.setdefault(name, [])
+        make, loss = problem_type.module, problem_type.train_loss
+
+        def module(self, init, name=name, make=make):
+            made = make(self, init)
+            started[name] = [p.detach().clone() for p in made.parameters()]
+            return made
+
+        def train_loss(self, net, batch, h, seen=seen, loss=loss):
+            if not any(torch.equal(batch[0], each) for each in seen):
+                seen.append(batch[0])
+            return loss(self, net, batch, h)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(problem_type, "module", module)
+            patch.setattr(problem_type, "train_loss", train_loss)
+            next(METHODS[name].train(problem, replace(budget, epochs=1), options))
+    for name in NAMES:
+        for ours, theirs in zip(started[name], started["fixed"], strict=True):
+            assert torch.equal(ours, theirs)
+        assert len(batches[name]) == 13
+        assert all(torch.equal(a, b) for a, b in zip(batches[name], batches["fixed"], strict=True))
 
 
 def test_split_is_the_same_for_all_seeds_and_whole(small):
@@ -128,25 +160,26 @@ def test_split_is_the_same_for_all_seeds_and_whole(small):
 
 
 def test_an_epoch_is_one_permutation_in_whole_batches(small):
-    problem, conditions, _ = setting(small, RunKey("mnist", "cpmlho", 0))
-    batches = conditions.batches(problem.train, torch.Generator().manual_seed(0))
-    seen = torch.cat([next(batches)[0] for _ in range(conditions.iterations(problem))]).flatten(1)
+    problem, budget, _ = setting(small, RunKey("mnist", "cpmlho", 0))
+    batches = budget.batches(problem.train, torch.Generator().manual_seed(0))
+    seen = torch.cat([next(batches)[0] for _ in range(budget.iterations(problem))]).flatten(1)
     assert len(seen) == 1700 // 128 * 128
     assert len(torch.unique(seen, dim=0)) == len(torch.unique(torch.cat([seen, seen]), dim=0))
     assert len(torch.unique(seen, dim=0)) > 0.99 * len(seen)  # no example twice, but for equal images
 
 
 def test_evaluation_is_the_mean_over_the_split(small):
-    problem, conditions, _ = setting(small, RunKey("fashionmnist", "delta_stn", 0))
-    general, _ = problem.initialise(conditions.streams(problem).host("init"))
-    metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, general))
+    problem, budget, _ = setting(small, RunKey("fashionmnist", "delta_stn", 0))
+    module = problem.module(budget.streams(problem).host("init"))
+    metrics = problem.evaluate(predictor(module))
+    assert module.training
+    module.eval()
     for part, loss, accuracy in (
         (problem.valid, metrics.val_loss, metrics.val_acc),
         (problem.test, metrics.test_loss, metrics.test_acc),
     ):
-        logits = problem.network.forward(part.images.float() / 255, general)
-        expected = torch.nn.functional.cross_entropy(logits, part.labels).item()
-        assert loss == pytest.approx(expected, rel=1e-5)
+        logits = module(part.images.float() / 255)
+        assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, part.labels).item(), rel=1e-5)
         assert accuracy == (logits.argmax(1) == part.labels).double().mean().item()
 
 
@@ -240,23 +273,8 @@ def test_less_than_one_batch_is_refused(small):
     with pytest.raises(DataError, match="127 training examples are less than a batch of 128"):
         setting(small, RunKey("mnist", "delta_stn", 0), data=data)
     data = data.model_copy(update={"examples": 150})
-    problem, conditions, _ = setting(small, RunKey("mnist", "delta_stn", 0), data=data)
-    assert conditions.iterations(problem) == 1
-
-
-def test_rmsprop_is_torchs_own():
-    generator = torch.Generator().manual_seed(0)
-    ours = [torch.randn(n, generator=generator) for n in (5, 3)]
-    theirs = [parameter.clone().requires_grad_() for parameter in ours]
-    optimizer, oracle = RMSprop(ours, 0.01), torch.optim.RMSprop(theirs, lr=0.01)
-    for _ in range(50):
-        gradients = [torch.randn(len(parameter), generator=generator) for parameter in ours]
-        for parameter, gradient in zip(theirs, gradients, strict=True):
-            parameter.grad = gradient.clone()
-        optimizer.step(gradients)
-        oracle.step()
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a, b)
+    problem, budget, _ = setting(small, RunKey("mnist", "delta_stn", 0), data=data)
+    assert budget.iterations(problem) == 1
 
 
 @pytest.mark.parametrize(
@@ -326,9 +344,10 @@ def test_the_network_that_is_kept_has_the_loss_that_the_run_is_judged_by(small, 
     spec = small.resolve(RunKey("mnist", method, 0))
     result = execute(spec, tmp_path, [Network(tmp_path, True)], print, 0.0)
     named = torch.load(tmp_path / NETWORK, weights_only=True)
-    layers = [General(named[f"weight{i}"], named[f"bias{i}"]) for i in range(len(named) // 2)]
     problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
-    metrics = problem.evaluate(lambda inputs: problem.network.forward(inputs, layers))
+    module = problem.module(torch.Generator())
+    module.load_state_dict(named)
+    metrics = problem.evaluate(predictor(module))
     assert metrics.val_loss == pytest.approx(result.final.val_loss, rel=1e-5)
     execute(spec, tmp_path, [Network(tmp_path, False)], print, 0.0)
     assert not (tmp_path / NETWORK).exists()  # it would be taken for this run's

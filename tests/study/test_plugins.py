@@ -31,9 +31,9 @@ class Own(Search):
     first: int = least(1, 2)
 
 @method(Own, kind="search", label="Mine", colour="#123456", line=":")
-def mine(problem, conditions, options, past=None):
-    from cpmlho.core.trials import search
-    return search(problem, conditions, iter([1.0]), past)
+def mine(problem, budget, options, past=None):
+    from cpmlho.study.trials import search
+    return search(problem, budget, iter([1.0]), past)
 """
 
 

@@ -7,15 +7,14 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from test_methods import NAMES, RESPONSES
+from test_methods import spec_of as whole_spec
 
 from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
-from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import HISTORY, RESULT, Observer
 from runs import content
-
-METHODS = ["random_search", "bayesian_optimization", "fixed", "delta_stn", "cpmlho", "stn", "cpmlho_uncentred"]
 
 
 class InterruptionError(Exception):
@@ -40,11 +39,9 @@ class Interrupter(Observer):
 
 def spec_of(small, dataset, method):
     """Three evaluations: epochs, or trials of one epoch."""
-    spec = small.resolve(RunKey(dataset, method, 0))
+    spec = whole_spec(small, dataset, method)
     searching = spec.trials is not None
     settings = replace(spec.settings, trials=3) if searching else spec.settings
-    if method.startswith("cpmlho"):  # planes from the first epoch on
-        settings = replace(settings, cut_steps=10)
     data = spec.data.model_copy(update={"epochs": 1 if searching else 3})
     return spec.model_copy(update={"data": data, "settings": settings})
 
@@ -75,9 +72,7 @@ def whole(small, tmp_path_factory):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "method", [*(pytest.param(each, marks=pytest.mark.slow) for each in METHODS[:-1]), METHODS[-1]]
-)
+@pytest.mark.parametrize("method", [*NAMES, *(pytest.param(each, marks=pytest.mark.slow) for each in RESPONSES)])
 def test_an_interrupted_run_goes_on_to_the_same_bits(small, whole, tmp_path, dataset, method):
     spec = spec_of(small, dataset, method)
     for seen in range(3):

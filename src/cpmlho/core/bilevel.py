@@ -277,6 +277,7 @@ class Bilevel:
         ):
             if its != ours:
                 raise ValueError(f"the state is of another tuner: its {what}: {its}, this one's: {ours}")
+        state = copy.deepcopy(state)  # optimizers and planes keep what they are given, and change it
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.response_optimizer.load_state_dict(state["response_optimizer"])

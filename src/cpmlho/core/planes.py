@@ -156,7 +156,7 @@ class PlaneSet:
         self._steps += 1
         # ADBO's damping: c mu with dual_step c = t^(-1/4), t the number of the step (Jiao et al. 2023).
         kept = 1 - self._steps**-0.25 if options.multiplier == "adbo" else 1.0
-        self.mu.copy_((kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive)
+        self.mu = (kept * self.mu + options.dual_step * self.values(v)).clamp_(min=0) * self._alive
         if options.multiplier == "dual_ascent":
             self._alive = self._alive * (self.mu > 0)
 

@@ -1,9 +1,12 @@
-"""Batched dropout and cutout against loops over the examples with the same draws."""
+"""Augmentation with a strength for each example, against loops over the examples with the same draws."""
 
 import pytest
 import scipy.stats
 import torch
-from cpmlho.core.regularisers import Regularisers, cutout, dropout_mask, random_levels
+
+import cpmlho
+from cpmlho.core.augment import _random_levels as random_levels
+from cpmlho.core.augment import cutout, dropout_mask, per_row
 
 
 def generator(seed=0):
@@ -65,7 +68,7 @@ def test_a_hole_of_any_length_around_any_centre_is_the_published_codes(length, m
     centres = torch.arange(size).view(-1, 1, 1)
     monkeypatch.setattr(torch, "randint", lambda *shape, **where: centres)
     images = torch.ones(size, 1, size, size)
-    holes = cutout(images, torch.full((size,), length + 0.5), torch.ones(size), 1, generator()) == 0
+    holes = cutout(images, torch.full((size,), length + 0.5), torch.ones(size), max_holes=1, generator=generator()) == 0
     for y in range(size):
         top, bottom = ends(y, length / 2, size)
         expected = torch.zeros(size, size, dtype=torch.bool)
@@ -80,7 +83,7 @@ def test_cutout_is_the_loop_over_examples_and_holes(height, width):
     images = torch.rand(batch, 2, height, width, generator=generator(1)) + 0.5
     length = torch.rand(batch, generator=generator(2)) * 22 + 2
     holes = torch.rand(batch, generator=generator(3)) * 5
-    result = cutout(images, length, holes, most, generator(4))
+    result = cutout(images, length, holes, max_holes=most, generator=generator(4))
     draws = generator(4)
     rows = torch.randint(height, (batch, most, 1), generator=draws)
     columns = torch.randint(width, (batch, most, 1), generator=draws)
@@ -97,15 +100,51 @@ def test_cutout_is_the_loop_over_examples_and_holes(height, width):
 
 def test_no_hole_leaves_the_image():
     images = torch.rand(3, 1, 8, 8)
-    assert torch.equal(cutout(images, torch.full((3,), 4.0), torch.full((3,), 0.99), 5, generator()), images)
+    assert torch.equal(cutout(images, torch.full((3,), 4.0), torch.full((3,), 0.99), generator=generator()), images)
 
 
-def test_regularisers_act_by_name():
-    values = torch.tensor([[0.9, 8.0, 3.0]]).expand(200, 3)
-    names = ("dropout1", "cutout_length", "cutout_holes")
-    act = Regularisers(names, values, {"cutout_holes": 5.0}, generator())
-    images = torch.ones(200, 1, 28, 28)
-    assert act.mask("dropout0", images) is None
-    assert (act.mask("dropout1", torch.ones(200, 100)) == 0).float().mean().item() == pytest.approx(0.9, abs=0.01)
-    assert (act.augment(images) == 0).any()
-    assert Regularisers(("dropout0",), values[:, :1], {}, generator()).augment(images) is images
+def test_a_shift_moves_each_image_by_its_own_distance():
+    images = torch.zeros(3000, 2, 9, 9)
+    images[:, :, 4, 4] = 1
+    distance = torch.tensor([0.0, 2.0, 9.0]).repeat_interleave(1000)
+    moved = cpmlho.shift(images, distance, generator=torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    assert torch.equal(moved[:1000], images[:1000])
+    where = moved[1000:2000, 0].flatten(1).argmax(1)
+    offsets = torch.stack([where // 9 - 4, where % 9 - 4])
+    assert offsets.abs().max() == 2
+    assert {tuple(each) for each in offsets.T.tolist()} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert (moved[2000:].flatten(1).sum(1) == 0).any()  # out of the picture, and nothing wraps around
+
+
+def test_a_shift_is_that_of_the_picture():
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    seen = {
+        tuple(cpmlho.shift(image, torch.ones(1), generator=torch.Generator().manual_seed(i)).flatten().tolist())
+        for i in range(60)
+    }
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
+    assert seen == {tuple(padded[..., i : i + 3, j : j + 4].flatten().tolist()) for i in range(3) for j in range(3)}
+
+
+def test_noise_has_a_scale_an_example():
+    scale = torch.tensor([0.0, 0.1, 3.0])
+    found = cpmlho.noise(torch.zeros(3, 20, 500), scale, generator=torch.Generator().manual_seed(0)).flatten(1).std(1)
+    torch.testing.assert_close(found, scale, rtol=0.05, atol=0)
+
+
+def test_cutout_draws_from_the_global_generator_if_none_is_given():
+    images, two = torch.ones(4, 3, 12, 12), torch.full((4,), 2.0)
+    torch.manual_seed(0)
+    first, second = (cpmlho.cutout(images, 3 * two, two) for _ in range(2))
+    torch.manual_seed(0)
+    assert torch.equal(cpmlho.cutout(images, 3 * two, two), first)
+    assert not torch.equal(first, second)
+    assert (first == 0).any()
+
+
+def test_rows_of_an_example_follow_each_other():
+    assert per_row(torch.tensor([1, 2]), 6, "x").tolist() == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="x gets 5 rows from a batch of 2"):
+        per_row(torch.tensor([1, 2]), 5, "x")
