@@ -6,7 +6,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
 VERB = $(BIN)/python -m cpmlho $(1) --config config.yaml --config workflow/$(2).yaml
 
-.PHONY: help all quick paper published multiverse ui ui-published test test-fast bench docs lint gpu-check test-cluster
+.PHONY: help all quick paper published multiverse small-data ui ui-published test test-fast bench docs lint gpu-check test-cluster
 
 help:           ## this help
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 20
@@ -29,6 +29,10 @@ published: .venv/.ready     ## the whole published protocol, from the published 
 multiverse: .venv/.ready    ## the specification curve, from the published runs on: hours, resumable
 	$(call VERB,unpack,multiverse)
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
+
+small-data: .venv/.ready    ## the protocol where tuning matters, from the archived runs on: hours, resumable
+	$(call VERB,unpack,small_data)
+	$(SNAKEMAKE) all --config overlay=workflow/small_data.yaml
 
 ui: .venv/.ready            ## MLflow's page on your runs; PORT=N: on this port
 	$(BIN)/python -m cpmlho ui $(if $(PORT),--port $(PORT))
