@@ -1,35 +1,22 @@
-"""`make gpu-check` where there is no GPU: that its comparison can fail, and that its draws are the CPU's."""
+"""`make gpu-check` on the CPU: it passes there, and it can fail."""
 
 import pytest
-import torch
-from benchmarks.gpu import CPU, TOLERANCES, difference, same_draws, train
+from benchmarks import gpu
 
-from cpmlho.study.protocol import RunKey
-
-
-def outputs(small, dtype, method="cpmlho", seed=0):
-    with same_draws():
-        return train(small.resolve(RunKey("mnist", method, seed)), CPU, dtype)[0]
+from cpmlho.study.results import Observer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", TOLERANCES)
-def test_a_device_like_the_cpu_passes_and_another_training_does_not(small, dtype):
-    expected = outputs(small, dtype)
-    assert expected.dtype == dtype
-    assert difference(outputs(small, dtype), expected) == 0
-    assert difference(outputs(small, dtype, seed=1), expected) > TOLERANCES[dtype]
-    assert difference(outputs(small, dtype, method="delta_stn"), expected) > TOLERANCES[dtype]
+def test_the_cpu_repeats_itself_resumes_and_agrees_with_itself():
+    rows = list(gpu.check("cpu", ["fixed", "delta_stn"]))
+    assert {(row["repeats"], row["resumes"], row["agrees"]) for row in rows} == {(True, True, True)}
+    assert [row["method"] for row in rows] == ["fixed", "delta_stn"] * 2
 
 
-def test_a_generator_of_the_cpu_fills_another_device():
-    generator = torch.Generator().manual_seed(0)
-    with same_draws():
-        drawn = torch.empty(3, device="meta").normal_(generator=generator)
-        whole = torch.randint(5, (3,), generator=generator, device="meta")
-        here = torch.randint(5, (3,), generator=generator)
-    assert (drawn.device.type, whole.device.type, here.device.type) == ("meta", "meta", "cpu")
-    again = torch.Generator().manual_seed(0)
-    torch.empty(3).normal_(generator=again)
-    torch.randint(5, (3,), generator=again)
-    assert torch.equal(here, torch.randint(5, (3,), generator=again)), "the stream has not gone on as on the CPU"
+@pytest.mark.slow
+def test_a_device_that_does_not_repeat_itself_is_found(monkeypatch):
+    count = iter(range(99))
+    monkeypatch.setattr(gpu, "losses", lambda folder: [{"val_loss": float(next(count))}])
+    monkeypatch.setattr(gpu, "StopAfterFirst", Observer)
+    (row,) = list(gpu.check("cpu", ["fixed"]))[:1]
+    assert (row["repeats"], row["resumes"], row["agrees"]) == (False, False, False)

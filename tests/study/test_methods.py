@@ -263,7 +263,7 @@ def test_observers_see_everything_in_order(small, tmp_path):
 def test_a_device_that_is_not_there_is_one_line(small, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     spec = small.resolve(RunKey("mnist", "delta_stn", 0)).model_copy(update={"device": "cuda"})
-    with pytest.raises(ConfigError, match="there is no GPU"):
+    with pytest.raises(ConfigError, match="no GPU works"):
         execute(spec, tmp_path, [], print, 0.0)
     assert list(tmp_path.iterdir()) == []
 

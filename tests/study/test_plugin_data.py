@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.provenance import plugin_sha256
@@ -23,8 +22,7 @@ from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import as_run, provide
 from cpmlho.study.reading import merge
 from cpmlho.study.results import ResultError, data_file, run_dir
-from cpmlho.study.workflow import Plan
-from runs import forget, snakemake
+from runs import snakemake
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -158,11 +156,6 @@ def test_a_table_of_two_classes_is_learned():
 
 
 @pytest.mark.slow
-def test_a_run_records_the_version_of_what_its_file_imports():
-    result = run(protocol("import yaml\n" + DIGITS + NETWORK), "mine")
-    assert result.environment["PyYAML"] == version("PyYAML")
-
-
 @pytest.mark.slow
 def test_examples_to_validate_on_may_be_given():
     text = DIGITS.replace("labels[100:])", "labels[100:], examples[:7], labels[:7])")
@@ -298,17 +291,6 @@ def test_files_are_part_of_the_provenance_of_the_runs_that_use_them():
     assert plugin_sha256(datasets["mine"], "cpmlho") == {"network": network, "reader": reader}
     assert plugin_sha256(datasets["mixed"], "cpmlho") == {"reader": reader}
     assert plugin_sha256(datasets["mnist"], "cpmlho") == {}
-
-
-def test_the_plan_reads_a_dataset_anew_when_its_file_changes():
-    before = [dict(each) for each in plugins.REGISTRIES]
-
-    class Wildcards:
-        dataset = "mine"
-
-    first = Plan(protocol()).wanted(Wildcards)
-    forget(before)
-    assert Plan(protocol(DIGITS.replace("rng(0)", "rng(1)") + NETWORK)).wanted(Wildcards) != first
 
 
 @pytest.mark.slow

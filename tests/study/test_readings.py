@@ -4,18 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cpmlho.core.events import Metrics, PlaneState, Snapshot
-from cpmlho.core.steps import Trainable, flat
-from cpmlho.core.trials import fraction, start_point
 
 from cpmlho.core.options import Search
-from cpmlho.core.response import General
+from cpmlho.core.planes import PlaneState
 from cpmlho.study.data import load as load_arrays
+from cpmlho.study.events import Metrics, Snapshot
 from cpmlho.study.harness.record import Record
 from cpmlho.study.harness.run import execute
 from cpmlho.study.problem import problem_of
 from cpmlho.study.protocol import RunKey
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, TRIALS, read_rows
+from cpmlho.study.trials import fraction, start_point
 
 CPU = torch.device("cpu")
 
@@ -62,22 +61,6 @@ def test_a_warm_up_leaves_the_hyperparameters_where_they_are(small, tmp_path):
     assert rows[1]["dropout0"] != rows[0]["dropout0"] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("pulled", [False, True])
-def test_momentum_is_torchs_own(pulled):
-    generator = torch.Generator().manual_seed(0)
-    layers = [General(torch.randn(4, 3, generator=generator), torch.randn(4, generator=generator))]
-    theirs = [p.clone().requires_grad_() for p in flat(layers)]
-    trained, oracle = Trainable(layers, torch.float32, 0.9), torch.optim.SGD(theirs, lr=0.1, momentum=0.9)
-    for _ in range(20):
-        gradients, pull = ([torch.randn(p.shape, generator=generator) for p in theirs] for _ in range(2))
-        for p, g, f in zip(theirs, gradients, pull, strict=True):
-            p.grad = g + f if pulled else g.clone()
-        oracle.step()
-        trained.descend(0.1, gradients, *([pull] if pulled else []))
-    for ours, expected in zip(flat(trained.masters), theirs, strict=True):
-        torch.testing.assert_close(ours, expected.detach())
-
-
 def test_a_random_split_is_of_the_seed_and_the_same_for_all_methods(small):
     def labels(method, seed, split):
         spec = small.resolve(RunKey("mnist", method, seed)).model_copy(update={"split": split})
@@ -106,10 +89,10 @@ def test_the_logit_prior_is_uniform_in_lambda(small):
     spec = small.resolve(RunKey("mnist", "random_search", 0))
     problem, options = problem_of(spec, load_arrays(spec.data, spec.data_dir), CPU), Search(prior="logit")
     points = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
-    raw = problem.space.raw(problem.space.from_unit(fraction(options, points)))
-    torch.testing.assert_close(raw, 10 * points - 5, atol=1e-3, rtol=1e-3)
-    at_start = problem.space.from_unit(fraction(options, start_point(problem, options)))
-    torch.testing.assert_close(at_start, problem.space.start)
+    lam = torch.logit(fraction(options, points))
+    torch.testing.assert_close(lam, 10 * points - 5, atol=1e-3, rtol=1e-3)
+    at_start = problem.space.at(fraction(options, start_point(problem, options)))
+    torch.testing.assert_close(at_start, torch.tensor([each.first for each in problem.space.values()]))
 
 
 @pytest.mark.parametrize(("gaps", "runaway"), [((4, 5, 6), False), ((4, 5, 6.1), True), ((4, float("nan")), True)])

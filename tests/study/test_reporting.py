@@ -528,7 +528,7 @@ def test_a_variant_is_compared_with_its_base_over_common_seeds(tmp_path: Path) -
 
 def test_without_any_run_there_is_nothing_to_be_made(tmp_path: Path) -> None:
     protocol = load(tmp_path)
-    with pytest.raises(ResultError, match=r"none of the 36 runs of the protocol is there; run them first .* or unpack"):
+    with pytest.raises(ResultError, match=r"none of the 36 runs of the protocol is there; run them first: "):
         write_tables(protocol)
     assert not (tmp_path / "tables").exists()
 
@@ -536,7 +536,7 @@ def test_without_any_run_there_is_nothing_to_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [write_figures, write_page])
 def test_what_is_made_from_the_tables_says_which_are_missing(tmp_path: Path, make: Callable[[Protocol], str]) -> None:
     protocol = fill(load(tmp_path, run={"methods": ["delta_stn"], "variants": []}))
-    with pytest.raises(ResultError, match=r"tables: no runs.csv, .*make the tables first: python -m cpmlho tables"):
+    with pytest.raises(ResultError, match=r"tables: no runs.csv, .*make the tables first: .*python -m cpmlho tables"):
         make(protocol)
     write_tables(protocol)
     other = load(tmp_path, run={"methods": ["delta_stn"], "variants": [], "seeds": [0]})

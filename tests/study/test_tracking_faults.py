@@ -347,7 +347,7 @@ def test_damaged_tables_are_one_line_and_the_summary_stays(uri: str, tmp_path: P
     done, lines = track(tmp_path)
     assert not done
     assert [line for line in lines if line.startswith(f"{path.parent}: ")]
-    with pytest.raises(ResultError, match=r"tables: .*; make the tables .*: python -m cpmlho tables"):
+    with pytest.raises(ResultError, match=r"tables: .*; make the tables .*: .*python -m cpmlho tables"):
         tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     assert [run.info.run_id for run in runs(uri, "summary")] == [before.info.run_id]
 

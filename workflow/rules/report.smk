@@ -58,7 +58,7 @@ rule figures:
         *[
             report(
                 f"{RESULTS}/figures/{name}.{kind}",
-                caption=SOURCE / "cpmlho" / "study" / "report" / "figures" / f"{name}.rst",
+                caption=ROOT / "src" / "cpmlho" / "study" / "report" / "figures" / f"{name}.rst",
                 category="Figures",
                 labels={"Figure": name.replace("_", " "), "File": kind},
             )
