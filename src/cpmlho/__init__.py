@@ -6,9 +6,9 @@ result files -> report, with `tracking` a view of the files.
 Symbols, as in the paper where it has them:
     B          examples in a batch
     n          number of hyperparameters
-    raw        lambda, the unconstrained hyperparameters (n,); value = low + (high - low) sigmoid(lambda)
-    d          displacement of lambda, (B, n), one row an example
-    epsilon    perturbation of lambda, normal with standard deviation sigma = softplus(spread)
+    lam        lambda, the unconstrained hyperparameters (n,); value = low + (high - low) sigmoid(lambda)
+    delta      displacement of lambda, (B, n), one row an example
+    epsilon    perturbation of lambda, normal with standard deviation sigma = softplus(rho)
     W, b       general weight (w_e) and bias of a layer
     R, r       response weight (w_h2) and response bias
     H          hyperparameter map (w_h1), (2 out, n): H_w scales R's rows, H_b scales r
@@ -22,13 +22,16 @@ R1, R2, ... number the readings of what the paper leaves open; docs/readings.md 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpmlho.core.augment import Dropout, cutout, noise, shift
     from cpmlho.core.checks import TunerWarning
+    from cpmlho.core.losses import cross_entropy
     from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
-    from cpmlho.core.spaces import LogUniform, Uniform
+    from cpmlho.core.net import Net
+    from cpmlho.core.spaces import LogUniform, Uniform, Values
     from cpmlho.core.tuner import Tuner
 
 __all__ = [
@@ -37,9 +40,12 @@ __all__ = [
     "DeltaSTN",
     "Dropout",
     "LogUniform",
+    "Net",
     "Tuner",
     "TunerWarning",
     "Uniform",
+    "Values",
+    "cross_entropy",
     "cutout",
     "noise",
     "shift",
@@ -47,8 +53,10 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(("CPMLHO", "DeltaSTN", "STN"), "methods"),
-    **dict.fromkeys(("Uniform", "LogUniform"), "spaces"),
+    **dict.fromkeys(("Uniform", "LogUniform", "Values"), "spaces"),
     **dict.fromkeys(("Dropout", "cutout", "noise", "shift"), "augment"),
+    "cross_entropy": "losses",
+    "Net": "net",
     "Tuner": "tuner",
     "TunerWarning": "checks",
 }
@@ -56,6 +64,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """A public name, imported when it is first asked for: the command line need not wait for torch."""
+    if name == "__version__":
+        return version("cpmlho")
     if name not in _MODULES:
         raise AttributeError(f"module 'cpmlho' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(f"cpmlho.core.{_MODULES[name]}"), name)

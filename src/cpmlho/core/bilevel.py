@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -109,7 +110,7 @@ class Bilevel:
         if self.method.response == "stn_joint":  # both steps along the gradients of one loss (R4)
             loss = self.training_loss(batch, perturbed, delta, "response")
             own = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-            gradients = torch.autograd.grad(loss, [*own, *parameters], allow_unused=True)
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, [*own, *parameters], allow_unused=True)
             self._descend(self.optimizer, own, gradients[: len(own)])
             gradients = gradients[len(own) :]
         else:
@@ -120,6 +121,7 @@ class Bilevel:
             if self.steps == 0:
                 checks.untrained(self.module, self.optimizer)
             self.optimizer.step()  # eq. 13
+            self.optimizer.zero_grad()  # so that another optimizer.step() by mistake does nothing
             with still_statistics(self.module):
                 responding = self.training_loss(batch, perturbed, delta, "response", linear=self.centred)
             gradients = torch.autograd.grad(responding, parameters, allow_unused=True)
@@ -175,7 +177,7 @@ class Bilevel:
         """
         lam = self.lam + self.perturbation(self.rows(batch), stream)
         net = Net(self.layers, self.values_at(lam.detach(), stream), self._displacement(lam))
-        with evaluating(self.module), self.casting():
+        with evaluating(self.module), still_statistics(self.module), self.casting():
             losses = self.valid_loss(net, batch)
         if not isinstance(losses, Tensor) or losses.dim():
             losses = checks.row_losses(losses, len(lam), "valid_loss")
@@ -248,7 +250,8 @@ class Bilevel:
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
         state = {
-            "names": list(self.space),
+            "space": self._ranges(),
+            "method": dataclasses.asdict(self.method),
             "steps": self.steps,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -270,8 +273,12 @@ class Bilevel:
         Raises:
             ValueError: it belongs to another space, module or method.
         """
+        kept, own = state["method"], dataclasses.asdict(self.method)
+        changed = [name for name in kept if kept[name] != own.get(name)]
         for what, its, ours in (
-            ("space", state["names"], list(self.space)),
+            ("space", list(state["space"]), list(self.space)),
+            ("ranges", [*state["space"].values()], [*self._ranges().values()]),
+            ("method", {name: kept[name] for name in changed}, {name: own.get(name) for name in changed}),
             ("responding weights", list(state["response"]), self._keys()),
             ("planes", state["planes"] is not None, self.planes is not None),
         ):
@@ -295,6 +302,9 @@ class Bilevel:
         torch.set_rng_state(state["rng"]["cpu"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
+
+    def _ranges(self) -> dict[str, list[Any]]:
+        return {name: [type(each).__name__, each.low, each.high] for name, each in self.space.items()}
 
     def _keys(self) -> list[str]:
         if self.layers.temperature is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,23 @@ class Endless:
         self._batches: Iterator[Any] | None = None
         self._begun: list[Tensor] = []
         self._taken = 0
+
+    def peek(self) -> Any:
+        """The first batch, before any is taken; the loader's randomness and torch's stay where they are.
+
+        None if there is no batch, or looking at it would change what the loader gives.
+        """
+        if self._batches is not None or getattr(self._loader, "persistent_workers", False):
+            return None
+        kept = [(each, each.get_state()) for each in self._generators()]
+        with torch.random.fork_rng(devices=[]):
+            batches = iter(self._loader)
+            found = next(batches, None)
+        for generator, state in kept:
+            generator.set_state(state)
+        if batches is self._loader and found is not None:  # an iterator gives each batch once
+            self._loader = itertools.chain([found], batches)
+        return found
 
     def __next__(self) -> Any:
         for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,24 +15,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from cpmlho.core.augment import per_row
-from cpmlho.core.response import Layers, Response
+from cpmlho.core.response import Layers, Response, added
 from cpmlho.core.spaces import Values
 
 
 class Net:
     """The module during one pass, as losses call it.
 
-    `net(...)` is the module's output, for the module's own arguments. `net.l2()` is half the sum of squared weights.
-    In a pass with a displacement both use the displaced weights of each example.
+    `net(...)` is the module's output, for the module's own arguments; `net.encode(...)` is that of any other method or
+    submodule. `net.l2()` is half the sum of squared weights, and `net.parameters()` gives the weights of each example.
+    In a pass with a displacement all use the displaced weights of each example.
 
     Attributes:
         calls: how often it was called.
         fired: the layers that responded.
+        running: whether a call of it is running.
+        decays: whether `l2` was called.
     """
 
     def __init__(self, layers: Layers, values: Values, delta: Tensor | None = None, *, linear: bool = False) -> None:
         self._layers, self._values, self._delta, self._linear = layers, values, delta, linear
         self.calls, self.fired = 0, set[nn.Module]()
+        self.running = self.decays = False
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The module's output; the linearised pass linearises each tensor in it.
@@ -40,9 +45,24 @@ class Net:
             RuntimeError: the linearised pass meets an operation without a forward-mode derivative.
             TypeError: the output holds an object whose tensors cannot be found.
         """
+        return self._run(self._layers.module, *inputs, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        """A method or submodule to call like `net` itself, a parameter (B, ...), or another attribute of the module."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(self._layers.module, name)
+        if isinstance(found, nn.Parameter):
+            return dict(self.named_parameters())[name]
+        return functools.partial(self._run, found) if callable(found) else found
+
+    def _run(self, module: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        """The output of the module, or of a part or method of it."""
         self.calls += 1
-        module, layers = self._layers.module, self._layers
+        layers = self._layers
         with contextlib.ExitStack() as stack:
+            self.running = True
+            stack.callback(setattr, self, "running", False)
             for dropout in layers.dropouts:
                 stack.callback(dropout.use, dropout.use(self._values))
             if self._delta is None:
@@ -81,6 +101,21 @@ class Net:
 
         return _mapped(scale, outputs)
 
+    def parameters(self) -> Iterator[Tensor]:
+        """Each parameter of the module as `named_parameters` gives it."""
+        return (p for _, p in self.named_parameters())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Each parameter by name, (B, ...): at each example's hyperparameters. A copy for each example takes memory."""
+        named = dict(self._layers.module.named_parameters())
+        respond = self._layers.of({id(p): name for name, p in named.items()}) if self._delta is not None else {}
+        for name, p in named.items():
+            rows = p.expand(self._values.rows, *p.shape)
+            if name in respond:
+                i, is_bias = respond[name]
+                rows = rows + added(self._layers.response[i], self._delta)[is_bias]  # type: ignore[arg-type]
+            yield name, rows
+
     def l2(self, where: Callable[[str], bool] | None = None) -> Tensor:
         """Half the sum of the squared parameters: () at the current weights, (B,) at displaced ones.
 
@@ -91,6 +126,7 @@ class Net:
         Raises:
             ValueError: `where` chooses none.
         """
+        self.decays = True
         named = dict(self._layers.module.named_parameters())
         chosen = {name: p for name, p in named.items() if (p.dim() > 1 if where is None else where(name))}
         if not chosen:

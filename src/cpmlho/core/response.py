@@ -87,6 +87,7 @@ class Layers:
         self.names: list[str] = []
         self.response: list[Response] = []
         self._hosts: list[nn.Module] = []
+        self._frozen: dict[str, Tensor] = {}
         if options.response == "temperature":
             self.temperature = next(module.parameters()).new_zeros(n, dtype=torch.float32)
             return
@@ -96,7 +97,10 @@ class Layers:
                 owners.setdefault(id(parameter), []).append(part)
         seen: dict[int, int] = {}
         for name, part in module.named_modules():
-            if not _responds(part, owners):
+            if not _multiplies(part, owners):
+                continue
+            if not part.weight.requires_grad:
+                self._frozen[f"{name}.weight".removeprefix(".")] = part.weight
                 continue
             if id(part.weight) not in seen:
                 seen[id(part.weight)] = len(self.names)
@@ -205,12 +209,16 @@ class Layers:
         shift = per_row(shift * response.r.to(ra.dtype), len(ra), name).reshape(len(ra), *axes)
         return torch.addcmul(shift, ra, scale)
 
-    def strongly_responding(self) -> Layers:
-        """The same layers with a random H, so that every layer that is called responds."""
+    def responding_by(self, scale: float) -> Layers:
+        """The same layers with a random H of this scale, so that every layer that is called responds."""
         other, generator = copy.copy(self), torch.Generator(self.parameters[0].device).manual_seed(0)
-        other.response = [r._replace(H=torch.empty_like(r.H).normal_(generator=generator)) for r in self.response]
+
+        def drawn(like: Tensor) -> Tensor:
+            return torch.empty_like(like).normal_(0, scale, generator=generator)
+
+        other.response = [r._replace(H=drawn(r.H)) for r in self.response]
         if self.temperature is not None:
-            other.temperature = torch.empty_like(self.temperature).normal_(generator=generator)
+            other.temperature = drawn(self.temperature)
         return other
 
     def fold(self, state: dict[str, Tensor], at: Tensor) -> None:
@@ -219,6 +227,13 @@ class Layers:
         for name, (i, is_bias) in self.of(parameters).items():
             state[name] = state[name] + added(self.response[i], at)[is_bias].to(state[name].dtype)
 
+    def unfrozen(self) -> list[str]:
+        """Names of the weights that were frozen when the responses were made, and train now; each is named once."""
+        names = [name for name, weight in self._frozen.items() if weight.requires_grad]
+        for name in names:
+            del self._frozen[name]
+        return names
+
     def silent(self, fired: set[nn.Module]) -> list[str]:
         """Names of the weights none of whose layers was called."""
         called = {self._index[layer] for layer in fired}
@@ -226,9 +241,9 @@ class Layers:
 
 
 def added(response: Response, delta: Tensor) -> General:
-    """The change of a layer's W and b under the displacement delta (n,): `(H_w delta) R` and `(H_b delta) * r`."""
-    scale, shift = (response.H @ delta).chunk(2)
-    return General(scale.view(-1, *(1,) * (response.R.dim() - 1)) * response.R, shift * response.r)
+    """The change of a layer's W and b under the displacement delta (..., n): `(H_w delta) R` and `(H_b delta) * r`."""
+    scale, shift = (delta @ response.H.T).chunk(2, dim=-1)
+    return General(scale[(..., *(None,) * (response.R.dim() - 1))] * response.R, shift * response.r)
 
 
 def _product(layer: nn.Module, a: Tensor, weight: Any) -> Tensor:
@@ -250,10 +265,10 @@ def _one_dtype(layer: nn.Module, inputs: Any, out: Any) -> Any:
     return dual
 
 
-def _responds(layer: nn.Module, owners: dict[int, list[nn.Module]]) -> bool:
-    """Whether a layer's weight trains, and all modules that use it do nothing but multiply by it."""
+def _multiplies(layer: nn.Module, owners: dict[int, list[nn.Module]]) -> bool:
+    """Whether a layer has a weight, and all modules that use it do nothing but multiply by it."""
     weight = layer._parameters.get("weight")
-    return weight is not None and weight.requires_grad and all(map(_is_product, owners[id(weight)]))
+    return weight is not None and all(map(_is_product, owners[id(weight)]))
 
 
 def _is_product(layer: nn.Module) -> bool:
@@ -262,7 +277,7 @@ def _is_product(layer: nn.Module) -> bool:
 
 
 def _start(layer: nn.Module, n: int, generator: torch.Generator, start: str) -> Response:
-    """H is zero; R and r start like a PyTorch layer, or at W and b. They have the weight's device, and float32."""
+    """H is zero; R and r start like a PyTorch layer, or at W and b where these are not all zero; float32 at least."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     bound = weight[0].numel() ** -0.5
@@ -272,25 +287,29 @@ def _start(layer: nn.Module, n: int, generator: torch.Generator, start: str) -> 
         return torch.empty(*shape).uniform_(-bound, bound, generator=generator).to(weight.device, dtype)
 
     H = torch.zeros(2 * len(weight), n, device=weight.device, dtype=dtype)
-    if start == "weights":
-        R, r = (p.detach().to(dtype, copy=True) if isinstance(p, Tensor) else None for p in (weight, bias))
-        assert R is not None
-        return Response(R, H.new_zeros(len(weight)) if r is None else r, H)
-    return Response(uniform(*weight.shape), uniform(len(weight)) if bias is not None else H.new_zeros(len(weight)), H)
+
+    def first(p: Tensor) -> Tensor:  # with R = H = 0 no gradient would ever move either
+        return p.detach().to(dtype, copy=True) if start == "weights" and p.any() else uniform(*p.shape)
+
+    return Response(first(weight), first(bias) if isinstance(bias, Tensor) else H.new_zeros(len(weight)), H)
 
 
 @contextlib.contextmanager
 def still_statistics(module: nn.Module) -> Iterator[None]:
-    """Norms in training mode use the batch's statistics without updating the running ones."""
-    norms = [part for part in module.modules() if isinstance(part, NORMS) and part.training]
-    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    """A pass that leaves all buffers as they are.
+
+    Norms in training mode use the batch's statistics without updating the running ones. The pass works on copies of all
+    other buffers: those of an exponential mean, a codebook, spectral norm.
+    """
+    kept = [(part, dict(part._buffers)) for part in module.modules() if part._buffers]
+    for part, buffers in kept:
+        still = isinstance(part, NORMS) and part.training
+        part._buffers.update({name: None if still or b is None else b.clone() for name, b in buffers.items()})
     try:
         yield
     finally:
-        for norm, statistics in zip(norms, kept, strict=True):
-            norm.running_mean, norm.running_var, norm.num_batches_tracked = statistics
+        for part, buffers in kept:
+            part._buffers.update(buffers)
 
 
 @contextlib.contextmanager

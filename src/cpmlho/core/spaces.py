@@ -107,11 +107,12 @@ class Values:
     Attributes:
         generator: the random stream for what acts at these values (augmentation).
         read: the names that were read.
+        rows: B.
     """
 
     def __init__(self, space: Mapping[str, Uniform], values: Tensor, generator: torch.Generator) -> None:
         self._values = {name: values[:, i] for i, name in enumerate(space)}
-        self.generator, self.read = generator, set[str]()
+        self.generator, self.read, self.rows = generator, set[str](), len(values)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._values:

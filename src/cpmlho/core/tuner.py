@@ -80,7 +80,7 @@ class Tuner:
         check: bool = True,
         init: torch.Generator | None = None,
     ) -> None:
-        checks.arguments(module, space, optimizer)
+        checks.arguments(module, space, train_loss, valid_loss, optimizer, valid, method)
         load_forward_mode()
         self.module, self.space, self.optimizer = module, Space(space), optimizer
         self.method: ResponseOptions = method or DeltaSTN()
@@ -124,9 +124,13 @@ class Tuner:
         bilevel = self.bilevel
         batch = move(batch, bilevel.device)
         if self._probe:
-            probe = checks.Probe(bilevel.layers, self.space, self._cast, bilevel.lam, batch, self._rows(batch))
-            probe.run(self.optimizer)
+            self._look(batch)
             self._probe = False
+        if self._check and (names := bilevel.layers.unfrozen()):
+            checks.warn(
+                f"these weights were frozen when the Tuner was made, so they train but do not respond: "
+                f"{checks.named(names)}; make a new Tuner that starts at tuner.values"
+            )
         loss, valid_loss = bilevel.step(batch)
         if valid_loss is not None:
             self._idle()
@@ -137,11 +141,15 @@ class Tuner:
             self._log({**losses, **self.values}, step=self.steps)
         return loss
 
-    def _cast(self, net: Net, batch: Batch, h: Values) -> Tensor:
-        """The training loss under autocast, as the steps compute it."""
-        with self.bilevel.casting():
-            losses: Tensor = self.bilevel.train_loss(net, batch, h)
-        return losses
+    def _look(self, batch: Batch) -> None:
+        """The checks of the first step."""
+        bilevel = self.bilevel
+        linear = bilevel.centred and bilevel.layers.temperature is None
+        probe = checks.Probe(bilevel.layers, self.space, bilevel.lam, bilevel.casting, linear=linear)
+        probe.train(bilevel.train_loss, batch, self._rows(batch), self.optimizer)
+        first = bilevel.valid.peek() if self.steps == 0 else None  # a resumed loader would start again
+        if first is not None:
+            probe.valid(self._valid_loss, move(first, bilevel.device), self._rows)
 
     def _watch(self, loss: Tensor, valid_loss: Tensor | None) -> None:
         """Check that the losses are finite; on a GPU, wait for the answer in one of 100 steps only."""
