@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cpmlho.core.augment import Dropout, cutout, noise, shift
     from cpmlho.core.checks import TunerWarning
+    from cpmlho.core.history import Update, replay
     from cpmlho.core.losses import cross_entropy
     from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
     from cpmlho.core.net import Net
@@ -44,10 +45,12 @@ __all__ = [
     "Tuner",
     "TunerWarning",
     "Uniform",
+    "Update",
     "Values",
     "cross_entropy",
     "cutout",
     "noise",
+    "replay",
     "shift",
 ]
 
@@ -55,6 +58,7 @@ _MODULES = {
     **dict.fromkeys(("CPMLHO", "DeltaSTN", "STN"), "methods"),
     **dict.fromkeys(("Uniform", "LogUniform", "Values"), "spaces"),
     **dict.fromkeys(("Dropout", "cutout", "noise", "shift"), "augment"),
+    **dict.fromkeys(("Update", "replay"), "history"),
     "cross_entropy": "losses",
     "Net": "net",
     "Tuner": "tuner",

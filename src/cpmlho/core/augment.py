@@ -132,7 +132,7 @@ def cutout(
         generator: `h.generator`, or None for torch's global one.
     """
     batch, _, height, width = images.shape
-    generator = _global(images.device) if generator is None else generator
+    generator = global_generator(images.device) if generator is None else generator
     side = length.floor().view(-1, 1, 1)
     after = side.div(2, rounding_mode="floor")
     before = side - after
@@ -185,6 +185,6 @@ def _sources(size: int, by: Tensor, device: torch.device) -> tuple[Tensor, Tenso
     return source.clamp(0, size - 1), (source >= 0) & (source < size)
 
 
-def _global(device: torch.device) -> torch.Generator:
+def global_generator(device: torch.device) -> torch.Generator:
     """A generator seeded from torch's global one."""
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, ()).item()))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cpmlho.core import checks
+from cpmlho.core.descent import Descent, Processes, added
 from cpmlho.core.loading import Endless, move
 from cpmlho.core.net import Net
 from cpmlho.core.options import CPMLHO, ResponseOptions
@@ -62,19 +63,25 @@ class Bilevel:
         steps_per_epoch: int,
         seed: int,
         init: torch.Generator | None,
+        processes: Processes,
+        max_norm: float | None,
     ) -> None:
         self.module, self.space, self.method, self.optimizer = module, space, method, optimizer
         self.train_loss, self.valid_loss = losses
         self.rows, self._autocast, self._seed, self._epoch = rows, autocast, seed, steps_per_epoch
+        self.processes = processes
         valid, train = batches
         self.valid, self.upper = Endless("valid", valid), Endless("train", train) if train is not None else None
         self.set_streams(next(module.parameters()).device)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=autocast is torch.float16)
+        self.descent = Descent(processes, scaler, max_norm)
         self.layers = Layers(module, len(space), method, init or self.streams.host("init"))
+        processes.broadcast(self.layers.parameters)
         checks.places(self.layers, space)
         self.lam = self.layers.parameters[0].new_tensor(space.start()).requires_grad_()
         rho = math.log(math.expm1(method.perturbation_scale))
         self.rho = torch.full_like(self.lam.detach(), rho).requires_grad_()
-        self.hyper_optimizer = torch.optim.RMSprop([self.lam, self.rho], method.hyper_learning_rate)
+        self.hyper_optimizer = _rmsprop([self.lam, self.rho], method)
         self._groups = _groups(self.layers, optimizer)
         make = response_optimizer or (lambda groups: _alike(optimizer, groups))
         self.response_optimizer = make([{"params": [*group]} for group in self._groups.values()])
@@ -84,58 +91,52 @@ class Bilevel:
         self.loss_grad: Sequence[Tensor | None] = []  # of R, r and H at the last response step
         self.steps = 0
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
         """One training iteration and, every `train_steps` of them, a hyperparameter update; their losses, ()."""
         method, valid_loss = self.method, None
-        loss = self.inner_step(batch)
+        loss = self.inner_step(batches)
         self.steps += 1
         if self.steps % method.train_steps == 0:
             if self.steps > method.warm_up * self._epoch + method.warm_up_steps:
                 for _ in range(method.valid_steps):
-                    valid_loss = self.outer_step(batch)
+                    valid_loss = self.outer_step(batches[-1])
             if self.planes:
                 self.planes.ascend(self.gap())  # the multipliers' step
         if self.planes is not None and self.planes.due(self.steps, self._epoch):
             self.planes.add(self.gap())
         return loss, valid_loss
 
-    def inner_step(self, batch: Batch) -> Tensor:
+    def inner_step(self, batches: Sequence[Batch]) -> Tensor:
         """Eqs. 13 and 14: a step of the module's weights at lambda, then one of their response at lambda + epsilon."""
-        lam, size = self.lam.detach(), self.rows(batch)
-        perturbed = lam + self.perturbation(size, "response").detach()
-        delta = perturbed - lam if self.centred else perturbed
-        self.delta_mean.copy_(delta.mean(0))
         parameters = [p for group in self.layers.trained for p in group]
-
         if self.method.response == "stn_joint":  # both steps along the gradients of one loss (R4)
-            loss = self.training_loss(batch, perturbed, delta, "response")
             own = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-            gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, [*own, *parameters], allow_unused=True)
+            loss, gradients = self._gradient(self._responding_loss, batches, [*own, *parameters])
             self._descend(self.optimizer, own, gradients[: len(own)])
             gradients = gradients[len(own) :]
         else:
-            here = lam.expand(size, -1)
-            self.optimizer.zero_grad()
-            loss = self.training_loss(batch, here, None if self.centred else here, "general")
-            loss.backward(inputs=[p for p in self.module.parameters() if p.requires_grad])
-            if self.steps == 0:
-                checks.untrained(self.module, self.optimizer)
-            self.optimizer.step()  # eq. 13
-            self.optimizer.zero_grad()  # so that another optimizer.step() by mistake does nothing
+            loss = self.general_step(batches)
             with still_statistics(self.module):
-                responding = self.training_loss(batch, perturbed, delta, "response", linear=self.centred)
-            gradients = torch.autograd.grad(responding, parameters, allow_unused=True)
-
+                _, gradients = self._gradient(self._responding_loss, batches, parameters)
         self.loss_grad = gradients
         if self.planes:
-            gradients = self._constrained(gradients)
+            gradients = [*self._constrained(gradients)]
         self._descend(self.response_optimizer, parameters, gradients)  # eq. 14
         self.layers.follow()
-        return loss.detach()
+        return loss
+
+    def general_step(self, batches: Sequence[Batch]) -> Tensor:
+        """Eq. 13: one step of the module's weights at lambda; the mean loss, ()."""
+        own = [p for p in self.module.parameters() if p.requires_grad]
+        loss, gradients = self._gradient(self._general_loss, batches, own)
+        if self.steps == 0:
+            checks.untrained(self.module, self.optimizer, gradients)
+        self._descend(self.optimizer, own, gradients)
+        return loss
 
     def outer_step(self, batch: Batch) -> Tensor:
         """Eqs. 15 and 16: one step of lambda and sigma through the response; the validation loss, ()."""
-        valid_loss = self.validation_loss(move(next(self.valid), self.device), "valid")
+        valid_loss = self._perturbed_validation_loss(move(next(self.valid), self.device), "valid")
         objective = valid_loss
         if isinstance(self.method, CPMLHO) and self.method.mixed_level:
             training = batch if self.upper is None else move(next(self.upper), self.device)
@@ -143,8 +144,8 @@ class Bilevel:
         entropy = F.softplus(self.rho).log().sum()  # of the perturbation, up to a constant
         objective = objective - self.method.entropy_weight * entropy
         variables = [self.lam, self.rho]
-        self._descend(self.hyper_optimizer, variables, torch.autograd.grad(objective, variables))
-        return valid_loss.detach()
+        self._descend(self.hyper_optimizer, variables, self.descent.gradient(objective, variables))
+        return self._shared(valid_loss)
 
     @property
     def centred(self) -> bool:
@@ -153,8 +154,19 @@ class Bilevel:
 
     def perturbation(self, size: int, stream: str) -> Tensor:
         """epsilon ~ N(0, sigma^2), (size, n), differentiable in rho."""
-        normal = torch.empty(size, len(self.space), device=self.device, dtype=self.lam.dtype)
-        return normal.normal_(generator=self.noise[stream]) * F.softplus(self.rho)
+        joint = torch.empty(size * self.processes.size, len(self.space), device=self.device, dtype=self.lam.dtype)
+        return self.processes.share(joint.normal_(generator=self.noise[stream])) * F.softplus(self.rho)
+
+    def _general_loss(self, batch: Batch) -> Tensor:
+        here = self.lam.detach().expand(self.rows(batch), -1)
+        return self.training_loss(batch, here, None if self.centred else here, "general")
+
+    def _responding_loss(self, batch: Batch) -> Tensor:
+        lam = self.lam.detach()
+        perturbed = lam + self.perturbation(self.rows(batch), "response").detach()
+        delta = perturbed - lam if self.centred else perturbed
+        self.delta_mean.copy_(delta.mean(0))
+        return self.training_loss(batch, perturbed, delta, "response", linear=self.centred)
 
     def training_loss(
         self, batch: Batch, lam: Tensor, delta: Tensor | None, stream: str, *, linear: bool = False
@@ -169,13 +181,15 @@ class Bilevel:
             losses = self.train_loss(Net(self.layers, values, delta, linear=linear), batch, values)
         return checks.row_losses(losses, len(lam), "train_loss").mean()
 
-    def validation_loss(self, batch: Batch, stream: str) -> Tensor:
-        """The mean validation loss, (), at lambda + epsilon, differentiable in lambda and rho through the response.
+    def _perturbed_validation_loss(self, batch: Batch, stream: str) -> Tensor:
+        return self.validation_loss(batch, self.lam + self.perturbation(self.rows(batch), stream), stream)
+
+    def validation_loss(self, batch: Batch, lam: Tensor, stream: str) -> Tensor:
+        """The mean validation loss, (), at these lambda (B, n), differentiable in them through the response.
 
         Raises:
             ValueError: it is neither one loss for each example nor their mean.
         """
-        lam = self.lam + self.perturbation(self.rows(batch), stream)
         net = Net(self.layers, self.values_at(lam.detach(), stream), self._displacement(lam))
         with evaluating(self.module), still_statistics(self.module), self.casting():
             losses = self.valid_loss(net, batch)
@@ -187,7 +201,7 @@ class Bilevel:
         """L_tr of eq. 15: taken like the validation loss (R16), or like the lower level's loss (R22)."""
         assert isinstance(self.method, CPMLHO)
         if not self.method.upper_regularised:
-            return self.validation_loss(batch, "upper")
+            return self._perturbed_validation_loss(batch, "upper")
         lam = self.lam + self.perturbation(self.rows(batch), "upper")
         with still_statistics(self.module):
             return self.training_loss(batch, lam.detach(), self._displacement(lam), "masks")
@@ -197,17 +211,35 @@ class Bilevel:
 
     def values_at(self, lam: Tensor, stream: str) -> Values:
         """The hyperparameters' values at lambda (B, n), with the random stream of a pass."""
-        return Values(self.space, self.space.value(lam), self.noise[stream])
+        return Values(self.space, self.space.value(lam), self.draws[stream])
+
+    def _gradient(
+        self, loss: Callable[[Batch], Tensor], batches: Sequence[Batch], variables: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """A mean loss over all examples of the batches, () and without a graph, and its gradients."""
+        first = loss(batches[0])
+        if len(batches) == 1:
+            return self._shared(first), self.descent.gradient(first, variables)
+        sizes = [self.rows(batch) for batch in batches]
+        part = first * (sizes[0] / sum(sizes))
+        total, gradients = part.detach(), self.descent.gradient(part, variables)
+        for batch, size in zip(batches[1:], sizes[1:], strict=True):
+            part = loss(batch) * (size / sum(sizes))
+            total, gradients = total + part.detach(), added(gradients, self.descent.gradient(part, variables))
+        return self._shared(total), gradients
+
+    def _shared(self, loss: Tensor) -> Tensor:
+        """The mean of a loss over all processes, without a graph."""
+        shared = loss.detach()
+        self.processes.average([shared])
+        return shared
 
     def _descend(self, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         """One step of an optimizer along these gradients."""
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
         if optimizer is self.response_optimizer:
             for group, source in zip(optimizer.param_groups, self._groups, strict=False):
                 group["lr"] = self.method.response_learning_rate or self.optimizer.param_groups[source]["lr"]
-        optimizer.step()
-        optimizer.zero_grad()
+        self.descent.step(optimizer, parameters, gradients, clip=optimizer is not self.hyper_optimizer)
 
     @torch.no_grad()
     def _constrained(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -243,6 +275,8 @@ class Bilevel:
         self.device, self.streams = device, Streams(self._seed, device)
         self.noise = {name: self.streams.device(f"{name}_noise") for name in (*PASSES, "idle")}
         self.noise["masks"] = self.streams.device("upper_masks")  # of a regularised upper level (R22)
+        rank = self.processes.rank  # each process perturbs its rows of the joint batch, with other masks
+        self.draws = {name: self.streams.device(f"{name}_draws/{rank}") for name in self.noise} if rank else self.noise
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on, as copies; module and optimizers included."""
@@ -263,6 +297,7 @@ class Bilevel:
             "streams": self.streams.state(),
             "valid": self.valid.state(),
             "train": self.upper.state() if self.upper is not None else None,
+            "scaler": self.descent.scaler.state_dict(),
             "rng": rng,
         }
         return copy.deepcopy(state)
@@ -296,6 +331,7 @@ class Bilevel:
             self.planes.restore(state["planes"])
         self.streams.restore(state["streams"])
         self.steps = state["steps"]
+        self.descent.scaler.load_state_dict(state["scaler"])
         for loader, kept in ((self.valid, state["valid"]), (self.upper, state["train"])):
             if loader is not None and kept is not None:
                 loader.restore(kept)
@@ -322,6 +358,13 @@ class Bilevel:
             self.planes.restore(move(self.planes.state(), target))
         if target.type != self.device.type:
             self.set_streams(target)
+
+
+def _rmsprop(parameters: list[Tensor], method: ResponseOptions) -> Optimizer:
+    """RMSprop; with bias correction it is Adam without momentum."""
+    if method.bias_correction:
+        return torch.optim.Adam(parameters, method.hyper_learning_rate, betas=(0.0, 0.99))
+    return torch.optim.RMSprop(parameters, method.hyper_learning_rate)
 
 
 def _groups(layers: Layers, optimizer: Optimizer) -> dict[int, list[Tensor]]:

@@ -18,7 +18,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils import _pytree as pytree
 
 from cpmlho.core.net import Net
-from cpmlho.core.options import ResponseOptions
+from cpmlho.core.options import CPMLHO, ResponseOptions
 from cpmlho.core.response import NORMS, Layers, evaluating, still_statistics
 from cpmlho.core.spaces import Space, Uniform, Values
 
@@ -74,9 +74,24 @@ def arguments(
         raise ValueError(f"method must be cpmlho.DeltaSTN(), cpmlho.STN() or cpmlho.CPMLHO(), got {method!r}")
 
 
+def precision(autocast: torch.dtype | None, method: ResponseOptions | None) -> None:
+    """Refuse float16 with cutting planes, whose gradient is not that of a scaled loss.
+
+    Raises:
+        ValueError: with one line.
+    """
+    if autocast is torch.float16 and isinstance(method, CPMLHO) and method.cutting_planes:
+        raise ValueError("cutting planes do not work with autocast=torch.float16: use torch.bfloat16")
+
+
 def _module(module: nn.Module) -> None:
     if any(isinstance(part, (DataParallel, DistributedDataParallel)) for part in module.modules()):
-        raise ValueError("a Tuner works in one process on one device: give it the module inside DataParallel")
+        raise ValueError(
+            "DataParallel does not work in a Tuner, and DistributedDataParallel only around the whole module: give the "
+            "module inside, or DistributedDataParallel(module)"
+        )
+    if any(hasattr(p, "device_mesh") for p in module.parameters()):
+        raise ValueError("sharded parameters (FSDP) do not work in a Tuner: use DistributedDataParallel(module)")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
         raise ValueError("the module has lazy layers: call it once on a batch before it is given to a Tuner")
     if len({p.device for p in module.parameters()}) != 1:
@@ -463,13 +478,14 @@ def _part(batch: Any, size: int, part: slice) -> Any:
     return pytree.tree_map(lambda t: t[part] if isinstance(t, Tensor) and t.dim() and len(t) == size else t, batch)
 
 
-def untrained(module: nn.Module, optimizer: Optimizer) -> None:
-    """Say, after the first gradients, which parameters do not train."""
+def untrained(module: nn.Module, optimizer: Optimizer, gradients: Sequence[Tensor | None]) -> None:
+    """Say, after the first gradients of the parameters that train, which of them do not."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    without = [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
     for reason, names in (
         ("the optimizer does not hold", [n for n, p in trainable.items() if id(p) not in held]),
-        ("train_loss does not depend on", [n for n, p in trainable.items() if id(p) in held and p.grad is None]),
+        ("train_loss does not depend on", [n for n in without if id(trainable[n]) in held]),
     ):
         if names:
             warn(f"these parameters do not train, as {reason} them: {named(names)}")

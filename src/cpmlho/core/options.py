@@ -116,6 +116,8 @@ class ResponseOptions(Options):
         warm_up: epochs before the first hyperparameter step (R18).
         warm_up_steps: training iterations before it, in addition.
         response_learning_rate: of w_h, alpha_wh in eq. 14; None: the lower level's (R21).
+        bias_correction: whether RMSprop's mean of squares is corrected for its start at 0. Without it the first
+            hyperparameter steps are up to ten times `hyper_learning_rate`, however small the gradient.
     """
 
     train_steps: int = least(1, 5)
@@ -129,6 +131,7 @@ class ResponseOptions(Options):
     warm_up: int = least(0, 0)
     warm_up_steps: int = least(0, 0)
     response_learning_rate: float | None = above(0, None)
+    bias_correction: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

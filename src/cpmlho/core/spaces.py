@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,7 +110,7 @@ class Values:
         rows: B.
     """
 
-    def __init__(self, space: Mapping[str, Uniform], values: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, space: Iterable[str], values: Tensor, generator: torch.Generator) -> None:
         self._values = {name: values[:, i] for i, name in enumerate(space)}
         self.generator, self.read, self.rows = generator, set[str](), len(values)
 

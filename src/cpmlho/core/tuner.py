@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cpmlho.core import checks
+from cpmlho.core import checks, signals
 from cpmlho.core.bilevel import Batch, Bilevel
+from cpmlho.core.descent import Processes
+from cpmlho.core.history import History, Update
 from cpmlho.core.loading import move, rows
 from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
 from cpmlho.core.options import ResponseOptions
 from cpmlho.core.response import evaluating, load_forward_mode
+from cpmlho.core.signals import Quality
 from cpmlho.core.spaces import Space, Uniform, Values
 
 TrainLoss = Callable[[Net, Batch, Values], Tensor]
 ValidLoss = Callable[[Net, Batch], Tensor]
-WATCHED = 100  # steps between checks for finite losses on a device that the host would have to wait for
+WATCHED = 100  # steps between checks for finite losses on a GPU, and updates between checks for values at bounds
+AT_BOUND = 0.01  # a value this near to a bound, as a share of its range, is at it
 
 
 class Tuner:
@@ -30,7 +36,8 @@ class Tuner:
     hyperparameters. Every few steps the hyperparameters descend a loss on validation batches through that response.
 
     Args:
-        module: any module, on its device; its Linear and convolution layers respond.
+        module: any module, on its device; its Linear and convolution layers respond. In `DistributedDataParallel` each
+            process has a Tuner and batches of its own, and all share their gradients.
         space: the hyperparameters by name.
         train_loss: (net, batch, h) -> (B,), one loss for each example. Call `net` instead of the module; `h.name` is
             (B,), one value for each example; `net.l2()` is half the squared weights of each example.
@@ -43,7 +50,9 @@ class Tuner:
         response_optimizer: makes an optimizer of the response from its parameter groups; None: one like `optimizer`,
             with its options, but without weight decay. Each group's learning rate is the method's
             `response_learning_rate`, or at each step that of the optimizer's group with the same weights.
-        autocast: dtype of the products, such as `torch.bfloat16`; parameters stay as they are.
+        max_norm: the gradients of the weights are clipped to this norm, and likewise those of their response.
+        autocast: dtype of the products, `torch.bfloat16` or `torch.float16` with scaled losses; parameters stay as they
+            are.
         rows: the number of examples in a batch; None: the length that its tensors share.
         seed: of the perturbations, tuned dropout and the response's start; other randomness comes from torch's global
             generator.
@@ -73,6 +82,7 @@ class Tuner:
         train: Iterable[Batch] | None = None,
         steps_per_epoch: int | None = None,
         response_optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
+        max_norm: float | None = None,
         autocast: torch.dtype | None = None,
         rows: Callable[[Batch], int] = rows,
         seed: int = 0,
@@ -80,7 +90,11 @@ class Tuner:
         check: bool = True,
         init: torch.Generator | None = None,
     ) -> None:
+        processes = Processes()
+        if isinstance(module, DistributedDataParallel):
+            processes, module = Processes(module.process_group), module.module
         checks.arguments(module, space, train_loss, valid_loss, optimizer, valid, method)
+        checks.precision(autocast, method)
         load_forward_mode()
         self.module, self.space, self.optimizer = module, Space(space), optimizer
         self.method: ResponseOptions = method or DeltaSTN()
@@ -98,8 +112,12 @@ class Tuner:
             _epoch(self.method, steps_per_epoch),
             seed,
             init,
+            processes,
+            max_norm,
         )
-        self._finite = torch.ones((), dtype=torch.bool, device=self.bilevel.device)
+        self._history = History(self.space, self.bilevel.lam)
+        self._best: tuple[float, dict[str, Any]] | None = None
+        self._finite, self._bound = torch.ones((), dtype=torch.bool, device=self.bilevel.device), set[str]()
         self._idle()
 
     @property
@@ -112,8 +130,15 @@ class Tuner:
         """Training steps done."""
         return self.bilevel.steps
 
-    def step(self, batch: Batch) -> Tensor:
+    @property
+    def history(self) -> list[Update]:
+        """Step, values and losses of each hyperparameter update, from the start values on; waits for the device."""
+        return self._history.updates()
+
+    def step(self, batch: Batch, *more: Batch) -> Tensor:
         """Train on a batch, and tune if it is time to; the mean training loss, ().
+
+        Several batches, `tuner.step(*batches)`, make one step on all their examples, in passes of one batch each.
 
         Raises:
             ValueError: the module is not in training mode, or a loss does not have the right shape.
@@ -122,20 +147,24 @@ class Tuner:
         if not self.module.training:
             raise ValueError("the module is in evaluation mode: call module.train() before tuner.step(batch)")
         bilevel = self.bilevel
-        batch = move(batch, bilevel.device)
+        batches = [move(each, bilevel.device) for each in (batch, *more)]
         if self._probe:
-            self._look(batch)
+            self._look(batches[0])
             self._probe = False
         if self._check and (names := bilevel.layers.unfrozen()):
             checks.warn(
                 f"these weights were frozen when the Tuner was made, so they train but do not respond: "
                 f"{checks.named(names)}; make a new Tuner that starts at tuner.values"
             )
-        loss, valid_loss = bilevel.step(batch)
+        bilevel.processes.broadcast(self.module.buffers())
+        loss, valid_loss = bilevel.step(batches)
         if valid_loss is not None:
+            self._history.add(self.steps, bilevel.lam, loss, valid_loss)
             self._idle()
         if self._check:
             self._watch(loss, valid_loss)
+            if valid_loss is not None and len(self._history) % WATCHED == 0:
+                self._watch_bounds()
         if self._log is not None and valid_loss is not None:
             losses = {"train_loss": loss.item(), "valid_loss": valid_loss.item()}
             self._log({**losses, **self.values}, step=self.steps)
@@ -160,6 +189,18 @@ class Tuner:
             values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
             raise FloatingPointError(f"{what} is not finite at step {self.steps}, with {values}")
 
+    def _watch_bounds(self) -> None:
+        """Say once of each value that it has been at a bound of its range for the last 100 updates."""
+        names = [name for name in self._history.at_bounds(WATCHED, AT_BOUND) if name not in self._bound]
+        self._bound.update(names)
+        for name in names:
+            range_ = self.space[name]
+            checks.warn(
+                f"{name} has been at a bound of its range, {range_.low:g} to {range_.high:g}, for {WATCHED} updates "
+                f"({self.values[name]:.3g}): the range is too narrow, the bound is best, or the response misleads; "
+                "tuner.response_quality(...) compares it with short trainings"
+            )
+
     def _idle(self) -> None:
         """Between steps, `net` and tuned dropout are at the current hyperparameters."""
         bilevel = self.bilevel
@@ -170,11 +211,14 @@ class Tuner:
             dropout.use(values)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Batch], **metrics: Callable[[Net, Batch], Tensor]) -> dict[str, float]:
+    def evaluate(
+        self, batches: Iterable[Batch], *, keep_best: bool = False, **metrics: Callable[[Net, Batch], Tensor]
+    ) -> dict[str, float]:
         """Means over all examples, in evaluation mode at the current hyperparameters.
 
         Args:
             batches: a loader, or any other batches.
+            keep_best: remember the whole state if the validation loss is the lowest so far; `load_best` returns to it.
             metrics: by name, (net, batch) -> (B,), or their mean (); `valid_loss` is always included.
 
         Raises:
@@ -195,7 +239,49 @@ class Tuner:
                     totals[name] += found.item() * size
         if not count:
             raise ValueError("there are no batches to evaluate on")
-        return {name: total / count for name, total in totals.items()}
+        means = {name: total / count for name, total in totals.items()}
+        if keep_best and (self._best is None or means["valid_loss"] < self._best[0]):
+            self._best = means["valid_loss"], self.state_dict()
+        return means
+
+    def load_best(self) -> float:
+        """Return to the state with the lowest validation loss that `evaluate(..., keep_best=True)` saw; that loss.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._best is None:
+            raise ValueError("no best state is kept: call tuner.evaluate(batches, keep_best=True) while training")
+        loss, state = self._best
+        self.load_state_dict(state)
+        return loss
+
+    def hypergradient(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The gradient of the mean validation loss through the response, by name; tuning steps go against it.
+
+        It is taken on the scale on which values are tuned: lambda, with value = low + (high - low) sigmoid(lambda), or
+        the same for logarithms of a `LogUniform`.
+        """
+        return signals.hypergradient(self.bilevel, batches)
+
+    def response_quality(
+        self, train: Iterable[Batch], valid: Iterable[Batch], *, steps: int = 100, shift: float = 0.5
+    ) -> Quality:
+        """How well the response predicts what other hyperparameters would do: its gradient and a measured one.
+
+        For each hyperparameter the weights train twice for `steps` steps from here, at lambda plus and minus `shift`;
+        the tuner continues afterwards as if nothing had been asked.
+
+        Args:
+            train: training batches, restarted when exhausted.
+            valid: validation batches, all used.
+            steps: of each short training; few steps show only a part of what trained weights would.
+            shift: of lambda.
+
+        Raises:
+            ValueError: the response is not centred, so that the module alone does not predict.
+        """
+        return signals.response_quality(self.bilevel, [*train], [*valid], steps, shift)
 
     def module_state(self) -> dict[str, Tensor]:
         """The module's state_dict at the current hyperparameters, for a plain module, with the response in its weights.
@@ -211,6 +297,7 @@ class Tuner:
         """Continue, module, optimizer and all, on another device; random streams restart there."""
         self.bilevel.to(torch.device(device))
         self._finite = self._finite.to(device)
+        self._history.to(self.bilevel.device)
         self._idle()
         return self
 
@@ -219,7 +306,7 @@ class Tuner:
 
         The state of a scheduler and of the training loader is the caller's.
         """
-        return self.bilevel.state_dict()
+        return {**self.bilevel.state_dict(), "history": copy.deepcopy(self._history.state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit-identically from where `state_dict` was taken.
@@ -228,6 +315,7 @@ class Tuner:
             ValueError: it belongs to another space, module or method.
         """
         self.bilevel.load_state_dict(dict(state))
+        self._history.restore(state["history"])
         self._idle()
 
 

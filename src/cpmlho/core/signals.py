@@ -1,0 +1,102 @@
+"""What a tuner can say about its hypergradient: its value, and whether a short retraining agrees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from cpmlho.core.bilevel import Batch, Bilevel
+from cpmlho.core.loading import move
+
+
+class Quality(NamedTuple):
+    """Gradients of the validation loss by lambda, by name.
+
+    Attributes:
+        predicted: through the response.
+        measured: finite differences of short trainings.
+    """
+
+    predicted: dict[str, float]
+    measured: dict[str, float]
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between both: 1 is the same direction, 0 none, -1 the opposite one."""
+        length = math.hypot(*self.predicted.values()) * math.hypot(*self.measured.values())
+        dot = sum(self.predicted[name] * self.measured[name] for name in self.predicted)
+        return dot / length if length else 0.0
+
+    @property
+    def signs(self) -> float:
+        """The share of hyperparameters whose gradients agree in sign."""
+        agree = [self.predicted[name] * self.measured[name] > 0 for name in self.predicted]
+        return sum(agree) / len(agree)
+
+
+def hypergradient(bilevel: Bilevel, batches: Iterable[Batch]) -> dict[str, float]:
+    """The gradient of the mean validation loss with respect to lambda, through the response, without perturbations.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    lam, count = bilevel.lam.detach().clone().requires_grad_(), 0
+    total = torch.zeros_like(lam)
+    for each in batches:
+        batch = move(each, bilevel.device)
+        size = bilevel.rows(batch)
+        loss = bilevel.validation_loss(batch, lam.expand(size, -1), "idle")
+        total += size * torch.autograd.grad(loss, lam)[0]
+        count += size
+    if not count:
+        raise ValueError("there are no batches to take the gradient on")
+    total /= count
+    bilevel.processes.average([total])
+    return dict(zip(bilevel.space, total.tolist(), strict=True))
+
+
+def response_quality(
+    bilevel: Bilevel, train: Sequence[Batch], valid: Sequence[Batch], steps: int, shift: float
+) -> Quality:
+    """The predicted and the measured gradient; `bilevel` ends as it was.
+
+    Raises:
+        ValueError: the response is not centred, or there are no batches.
+    """
+    if not bilevel.centred:
+        raise ValueError("the quality of a response can be measured for DeltaSTN and centred CPMLHO only, not for STN")
+    if not train:
+        raise ValueError("there are no batches to train on")
+    predicted, measured = hypergradient(bilevel, valid), dict[str, float]()
+    state = bilevel.state_dict()
+    try:
+        for i, name in enumerate(bilevel.space):
+            losses = []
+            for by in (shift, -shift):
+                bilevel.load_state_dict(state)
+                with torch.no_grad():
+                    bilevel.lam[i] += by
+                for step in range(steps):
+                    bilevel.general_step([move(train[step % len(train)], bilevel.device)])
+                losses.append(_loss(bilevel, valid))
+            measured[name] = (losses[0] - losses[1]) / (2 * shift)
+    finally:
+        bilevel.load_state_dict(state)
+    return Quality(predicted, measured)
+
+
+@torch.no_grad()
+def _loss(bilevel: Bilevel, batches: Sequence[Batch]) -> float:
+    """The mean validation loss."""
+    total, count = bilevel.lam.new_zeros(()), 0
+    for each in batches:
+        batch = move(each, bilevel.device)
+        size = bilevel.rows(batch)
+        total += size * bilevel.validation_loss(batch, bilevel.lam.expand(size, -1), "idle")
+        count += size
+    total /= count
+    bilevel.processes.average([total])
+    return total.item()
