@@ -65,8 +65,8 @@ class History:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore from `state`."""
-        self._steps, self._rows = list(state["steps"]), []
-        self._blocks = [state["table"].to(self._table())]
+        table = state["table"].to(self._table())
+        self._steps, self._blocks, self._rows = list(state["steps"]), [table], []
 
     def to(self, device: torch.device) -> None:
         """Move to a device."""

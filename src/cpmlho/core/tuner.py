@@ -45,7 +45,7 @@ class Tuner:
         optimizer: of the module's parameters, without weight decay if decay is tuned.
         valid: batches of validation data, restarted when exhausted; any iterable that can be iterated repeatedly.
         method: `DeltaSTN()`, `STN()` or `CPMLHO(...)` with all their options; None: `DeltaSTN()`.
-        train: training batches for the upper level of CPMLHO, restarted likewise; None: the batch of the current step.
+        train: training batches for the upper level of CPMLHO, restarted likewise; None: the last batch of the step.
         steps_per_epoch: the length of an epoch for the options that count epochs (`warm_up`, `cut_every`).
         response_optimizer: makes an optimizer of the response from its parameter groups; None: one like `optimizer`,
             with its options, but without weight decay. Each group's learning rate is the method's
