@@ -1,8 +1,8 @@
 """Which options find a known optimum: `python -m benchmarks.defaults [seeds]` prints the table of docs/defaults.md.
 
 A regret is the validation loss at the values where tuning ended minus that at the best values, as a share of the start
-values' own: 0 is the optimum, 1 no gain, more than 1 worse than the start. In the linear problems the losses are those of
-the exact solution of the training problem; for label smoothing those of the network, and of trainings on a grid of values.
+values' own: 0 is the optimum, 1 no gain, more than 1 worse than the start. In the linear problems the losses are those
+of the exact solution of the training problem; for label smoothing those of the network, and of trainings on a grid.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ BIAS: dict[str, Any] = {"bias_correction": True}
 LATE: dict[str, Any] = {"warm_up_steps": 200}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
-    "warm-up of 200 steps": LATE,
     "bias correction": BIAS,
+    "warm-up of 200 steps": LATE,
+    "warm-up, bias correction": {**LATE, **BIAS},
+    "R starts at W": WEIGHTS,
+    "R starts at W, bias correction": {**WEIGHTS, **BIAS},
     "R frozen at W": FROZEN,
     "R frozen at W, bias correction": {**FROZEN, **BIAS},
-    "warm-up, bias correction": {**LATE, **BIAS},
     "R frozen at W, warm-up, bias correction": {**FROZEN, **LATE, **BIAS},
     "response 10 times as fast": {"faster": 10},
     "response 10 times as fast, bias correction": {"faster": 10, **BIAS},
-    "R starts at W, bias correction": {**WEIGHTS, **BIAS},
     "temperature, bias correction": {"response": "temperature", **BIAS},
 }
 
