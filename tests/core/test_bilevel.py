@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import cpmlho
-from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred
+from cpmlho.core.options import CPMLHO, STN, CPMLHOUncentred, ResponseOptions
 from cpmlho.core.response import MEAN_DECAY
 
 DeltaSTN = cpmlho.DeltaSTN
@@ -115,14 +115,14 @@ def responses(tuner):
 
 
 def test_the_response_starts_at_random_or_at_the_weights():
-    own, found = weights(made(DeltaSTN())), responses(made(DeltaSTN(response_start="weights")))
+    own, found = weights(made(DeltaSTN(response_start="random"))), responses(made(DeltaSTN(response_start="weights")))
     for (W, b), (R, r, H) in zip(
         zip(own[::2], own[1::2], strict=True), zip(*[iter(found)] * 3, strict=True), strict=True
     ):
         assert torch.equal(R, W)
         assert torch.equal(r, b)
         assert not H.any()
-    assert not torch.equal(responses(made(DeltaSTN()))[0], own[0])
+    assert not torch.equal(responses(made(DeltaSTN(response_start="random")))[0], own[0])
 
 
 @pytest.mark.parametrize("start", ["random", "weights"])
@@ -192,7 +192,7 @@ def test_the_upper_level_rests_during_the_warm_up(options, first):
 
 @pytest.mark.parametrize("response", ["delta_stn", "stn", "stn_joint"])
 def test_the_responses_learning_rate_is_its_own(response):
-    runs = [made(DeltaSTN(response=response), steps=5) for _ in range(2)]
+    runs = [made(ResponseOptions(response=response), steps=5) for _ in range(2)]
     before = responses(runs[0])
     object.__setattr__(runs[1].bilevel.method, "response_learning_rate", 0.2)  # four times the lower level's
     for run in runs:

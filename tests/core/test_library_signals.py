@@ -116,7 +116,7 @@ def test_a_replay_sets_tuned_dropout():
 @pytest.mark.parametrize("start", [0.02, 5.0])
 def test_the_hypergradient_is_that_of_the_exact_solution(start):
     """With tuning held still, the measured slope is that of the closed form, and the response predicts its sign."""
-    run = tuner(start, warm_up_steps=10**6, perturbation_scale=0.1)
+    run = tuner(start, warm_up_steps=10**6, perturbation_scale=0.1, response_start="random")
     train(run, 3000)
     lam = run.bilevel.lam.item()
     slope = (exact(lam + 0.05) - exact(lam - 0.05)) / 0.1
@@ -156,8 +156,8 @@ def test_bias_correction_makes_first_steps_as_large_as_later_ones():
         before = run.bilevel.lam.item()
         return abs(train(run, 5).bilevel.lam.item() - before)
 
-    assert first() == pytest.approx(0.1, rel=0.01)  # RMSprop: the rate over sqrt(1 - 0.99)
-    assert first(bias_correction=True) == pytest.approx(0.01, rel=0.01)
+    assert first(bias_correction=False) == pytest.approx(0.1, rel=0.01)  # RMSprop: the rate over sqrt(1 - 0.99)
+    assert first() == pytest.approx(0.01, rel=0.01)
 
 
 def test_the_best_state_comes_back():

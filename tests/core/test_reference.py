@@ -7,7 +7,7 @@ from torch import nn
 
 import cpmlho
 from cpmlho.core.augment import dropout_mask
-from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
+from cpmlho.core.options import CPMLHO, STN, ResponseOptions
 from cpmlho.core.spaces import Space
 from cpmlho.core.streams import Streams
 from reference import Reference
@@ -15,7 +15,7 @@ from reference import Reference
 SEED, BATCH, STEPS = 3, 8, 60
 PLANES = {"theta": 2.0, "mu_init": 0.02, "cut_steps": 7}
 METHODS = {
-    "delta_stn": DeltaSTN(),
+    "delta_stn": ResponseOptions(),
     "stn": STN(response_learning_rate=0.02),
     "stn_joint": STN(response="stn_joint"),
     "cpmlho": CPMLHO(**PLANES),

@@ -140,7 +140,7 @@ def test_examples_that_touch_each_other_are_pointed_out():
 
     x = torch.randn(8, 16, 4)
     with pytest.warns(cpmlho.TunerWarning, match="first example's hyperparameters change the losses of others"):
-        tuner(TimeFirst()).step((x, Y))
+        tuner(TimeFirst(), valid=[(x, Y)]).step((x, Y))
     with pytest.raises(ValueError, match="gets 13 rows from a batch of 8 examples"):
         tuner(TimeFirst()).step((x[:, :13], Y))
 
@@ -149,7 +149,7 @@ def test_examples_that_touch_each_other_are_pointed_out():
     ("wrong", "message"),
     [
         (lambda: tuner(lambda x: x, optimizer=torch.optim.SGD([nn.Parameter(X)], 0.1)), "must be a torch.nn.Module"),
-        (lambda: tuner(nn.DataParallel(module())), "one process on one device"),
+        (lambda: tuner(nn.DataParallel(module())), "DataParallel does not work in a Tuner"),
         (lambda: tuner(nn.LayerNorm(4)), "no nn.Linear or convolution that trains"),
         (lambda: tuner(space={}), "the space is empty"),
         (lambda: tuner(space={"decay": (0, 1)}), r"space\['decay'\] must be cpmlho.Uniform or cpmlho.LogUniform"),

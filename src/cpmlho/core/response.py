@@ -289,7 +289,8 @@ def _start(layer: nn.Module, n: int, generator: torch.Generator, start: str) -> 
     H = torch.zeros(2 * len(weight), n, device=weight.device, dtype=dtype)
 
     def first(p: Tensor) -> Tensor:  # with R = H = 0 no gradient would ever move either
-        return p.detach().to(dtype, copy=True) if start == "weights" and p.any() else uniform(*p.shape)
+        drawn = uniform(*p.shape)
+        return torch.where(p.any(), p.detach().to(dtype), drawn) if start == "weights" else drawn
 
     return Response(first(weight), first(bias) if isinstance(bias, Tensor) else H.new_zeros(len(weight)), H)
 
