@@ -3,7 +3,11 @@
 import torch
 import torch.nn.functional as F
 from common import compare
-from sklearn.datasets import load_digits
+
+try:
+    from sklearn.datasets import load_digits
+except ImportError:
+    raise SystemExit("this example needs scikit-learn: pip install scikit-learn") from None
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
