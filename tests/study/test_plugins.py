@@ -153,7 +153,8 @@ def test_the_examples_through_the_whole_pipeline(tmp_path):
     page = (tmp_path / "results/report.html").read_text()
     assert "SHA" in tables
     assert "TPE" in tables
-    assert "each one such training, of: TPE 2. The 3 trials of SHA take 2 such trainings together." in tables
+    assert "TPE: the best of 2 trials by validation loss." in tables
+    assert "SHA: the best of 3 trials by validation loss, which cost 2 such trainings together." in tables
     assert "TPE" in page
     folder = run_dir(tmp_path / "results", RunKey("mnist", "successive_halving", 0))
     plugins.load_plugins(changes["plugins"])

@@ -51,7 +51,7 @@ def test_a_job_that_a_killed_command_left_in_the_queue_takes_no_result_away(tmp_
     job = ["--target-jobs", "run:dataset=mnist,method=cpmlho,seed=0", "--allowed-rules", "run", "--mode", "remote"]
     run = snakemake(tmp_path, *job, "--force", "--nolock", "--cores", "1", **jobs_own)
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("Error: results: the command that this job is of was killed")
+    assert run.stderr.splitlines()[-1].startswith("Error: results: this job belongs to a command that was killed")
     assert result.read_text() == "finished"
 
 

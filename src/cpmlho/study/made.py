@@ -31,4 +31,4 @@ def all_intact(results: Path) -> None:
     """
     for verb in ("tables", "figures"):
         if (results / verb).is_dir():
-            intact(results / verb, sealed(results / verb) or [SUMS], verb)
+            intact(results / verb, sealed(results / verb) if (results / verb / SUMS).exists() else [SUMS], verb)
