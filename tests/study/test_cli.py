@@ -45,7 +45,7 @@ def test_every_verb_by_hand(tmp_path, overlay):
     result = read_result(run_dir(tmp_path / "results", RunKey("mnist", "delta_stn", 0)) / RESULT)
     assert result.status == "done"
     assert "smoke test" in (tmp_path / "results/tables/table1.md").read_text()
-    assert (tmp_path / "results/figures/figure1.png").stat().st_size > 1000
+    assert (tmp_path / "results/figures/SHA256SUMS").exists()
     assert (tmp_path / "mlflow.db").exists()
 
 
