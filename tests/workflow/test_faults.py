@@ -211,7 +211,7 @@ def test_what_a_notebook_or_a_cluster_exports_changes_nothing_and_secrets_are_no
     [key] = workflow.protocol.keys()
     execute(workflow.protocol.resolve(key), run_dir(tmp_path / "plain", key), [], print, 0.0)
     assert numbers(run_dir(tmp_path / "results", key)) == numbers(run_dir(tmp_path / "plain", key))
-    assert (tmp_path / "results" / "figures" / "figure1.png").stat().st_size > 1000
+    assert (tmp_path / "results" / "figures" / "SHA256SUMS").exists()
     assert "MLflow at http://127.0.0.1:9/ fails" in said
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(".snakemake" in path.parts for path in written)
@@ -262,8 +262,7 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(small, tmp_path):
     refused = one_run(small, "cpmlho", tmp_path / "results")
     assert refused.returncode == 2
     last = refused.stderr.splitlines()[-1]
-    assert last.startswith("cpmlho: error: ")
-    assert last.endswith(os.strerror(errno.ENOTDIR))
+    assert last.startswith(f"cpmlho: error: results_dir: {tmp_path / 'results'} is not a folder")
     assert "Traceback" not in refused.stderr
     assert (tmp_path / "results").read_text() == "a file"
 
