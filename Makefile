@@ -49,7 +49,7 @@ test-fast: .venv/.ready     ## the tests that start no workflow and train nothin
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 # The profiler would print between the tables.
-bench: .venv/.ready         ## times of steps next to the machine's peak, and of whole runs; PUBLISHED=FOLDER: of published code too
+bench: .venv/.ready         ## times of steps next to the machine's peak, and of tuned steps; PUBLISHED=FOLDER: of published code too
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks $(if $(PUBLISHED),--published $(PUBLISHED))
 
 docs: .venv/.ready          ## the library's guide and reference, into site/
