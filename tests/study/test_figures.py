@@ -20,7 +20,6 @@ from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.report import selection
 from cpmlho.study.report.figures import FIGURES, KINDS, caption, drawing, made_by
 from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.figures.responses import option_label
 from cpmlho.study.report.figures.specification_curve import shown
 from cpmlho.study.report.style import style_of
 from cpmlho.study.report.write import study_of, write_figures, write_tables
@@ -362,46 +361,28 @@ def test_without_tuning_beside_them_sizes_are_no_figure(small: Protocol) -> None
     assert selection.sizes(left) == []
 
 
-OPTIONS: dict[str, Any] = {
-    "planes": {"base": "cpmlho", "settings": {"mixed_level": False}},
-    "late": {"base": "delta_stn", "settings": {"response_weights": "frozen", "warm_up": 5}},
-    "faster": {"base": "delta_stn", "settings": {"response_learning_rate": 0.1}},  # a number, no option
-    "uncentred": {"base": "stn"},
-    "mixed": {"base": "cpmlho"},
-    "elsewhere": {"base": "delta_stn", "start": {"dropout0": 0.4}},
-    "planes_values": {"base": "fixed", "settings": {"values_of": "planes"}},
+OTHERS: dict[str, Any] = {
+    "faster": {"base": "delta_stn", "label": "a faster response", "settings": {"response_learning_rate": 0.1}},
+    "faster_values": {"base": "fixed", "settings": {"values_of": "faster"}},
+    "longer": {"base": "delta_stn", "epochs": 9},  # another budget
+    "chosen": {"base": "delta_stn", "seeds": [5], "settings": {"response_learning_rate": 0.3}},  # other seeds
 }
 
 
-def test_responses_show_each_option_with_the_values_that_it_found(tmp_path: Path) -> None:
-    protocol = of(tmp_path, ["fixed", "delta_stn"], OPTIONS)
-    assert "responses" in made_by(protocol)
-    for i, method in enumerate(["fixed", "delta_stn", *OPTIONS]):
-        made(protocol, method, [0.1 * i, 0.1 * i + 0.01])  # the test loss is 0.1 more
-    write(protocol, RunKey("mnist", "late", 2), math.nan, status="diverged")
-    data, figure = drawn(protocol, "responses")
-    rows = data.drop_duplicates(["option", "training"])[["option", "training", "method"]].values.tolist()
-    assert rows == [
-        ["Δ-STN", "tuning", "delta_stn"],
-        ["cutting planes", "tuning", "planes"],
-        ["cutting planes", "values found", "planes_values"],
-        ["R frozen, tuning after 5 epochs", "tuning", "late"],
-        ["No tuning", "no tuning", "fixed"],
-    ]
+def test_outcomes_show_each_method_with_the_values_that_it_found(tmp_path: Path) -> None:
+    run = {"datasets": ["mnist"], "methods": ["fixed", "delta_stn"], "variants": [*OTHERS], "seeds": [0, 1, 2]}
+    protocol = load(tmp_path, run=run, variants=OTHERS, data={"split": "random"})
+    assert "outcomes" in made_by(protocol)
+    for i, method in enumerate(["fixed", "delta_stn", "faster", "faster_values", "longer"]):
+        made(protocol, method, [0.9 - 0.1 * i, 0.91 - 0.1 * i])  # the test loss is 0.1 more
+    write(protocol, RunKey("mnist", "faster", 2), math.nan, status="diverged")
+    _, figure = drawn(protocol, "outcomes")
     (axes,) = figure.axes
-    dots = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
-    assert dots[1] == pytest.approx([0.3, 0.31])
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["a faster response (1 diverged)", "Δ-STN", "No tuning"]
     means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
-    assert means == pytest.approx([0.205, 0.305, 0.905, 0.405, 0.105])
-    assert axes.get_yticklabels()[2].get_text() == "R frozen, tuning after 5 epochs\n(1 diverged)"
+    assert means == pytest.approx([0.805, 0.705, 0.905, 1.005])
 
 
-def test_an_option_is_named_after_what_it_changes() -> None:
-    assert option_label("delta_stn", {}) == "Δ-STN"
-    late = {"response_start": "weights", "response_weights": "tied", "warm_up_steps": 300}
-    assert option_label("delta_stn", late) == "R starts at W, R tied to W, tuning after 300 iterations"
-    assert option_label("delta_stn", {"valid_steps": 2}) == "valid steps 2"
-
-
-def test_two_options_are_no_figure_of_responses(tmp_path: Path) -> None:
-    assert "responses" not in made_by(of(tmp_path, ["fixed", "delta_stn"], {"planes": OPTIONS["planes"]}))
+def test_the_papers_setting_has_no_figure_of_outcomes(tmp_path: Path) -> None:
+    assert "outcomes" not in made_by(load(tmp_path))

@@ -22,6 +22,7 @@ from cpmlho.study.settings import (
     Dataset,
     Device,
     Grid,
+    Hypothesis,
     Identifier,
     InnerTraining,
     PathText,
@@ -33,7 +34,13 @@ from cpmlho.study.settings import (
 from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.strict import ConfigError, Strict, mistake, read_options, setting_error, unknown
 
-SELECTION = {"base", "datasets", "seeds", "choices"}  # the settings of a variant that change nothing about its base
+SELECTION = {
+    "base",
+    "label",
+    "datasets",
+    "seeds",
+    "choices",
+}  # the settings of a variant that change nothing about its base
 
 
 class Protocol(Strict):
@@ -52,6 +59,7 @@ class Protocol(Strict):
     methods: dict[str, SerializeAsAny[Options]]
     variants: dict[Identifier, Variant]
     grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict, exclude=True)]  # expanded into variants
+    hypotheses: Annotated[list[Hypothesis], Field(default_factory=list)]  # tested on the seeds of `run`
     tracking: Tracking
     multiverse: PathText | None = None  # results of the specification curve, which the report counts next to its runs
 
@@ -102,6 +110,11 @@ class Protocol(Strict):
         """Check the names that one part of the protocol uses for another, and that every variant fits its base."""
         self._check_names("run.datasets", "dataset", self.run.datasets, self.datasets)
         self._check_names("run.variants", "variant", self.run.variants, self.variants)
+        for each in self.hypotheses:
+            names = [each.method, each.other, *filter(None, [each.gradients_of])]
+            self._check_names(
+                f"hypotheses.{each.id}", "method", names, dict.fromkeys([*self.run.methods, *self.run.variants])
+            )
         self._check_values("methods.fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
             if name in METHODS:

@@ -203,6 +203,7 @@ class Variant(Strict):
     """A method under another name, with other settings, start, network, data, budget, precision or inner training."""
 
     base: MethodName
+    label: str = ""  # in figures and sentences; empty: its name
     datasets: Names | None = None
     seeds: Seeds | None = None
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -257,6 +258,26 @@ class Run(Strict):
     methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(_unique)]
     variants: Annotated[list[Identifier], AfterValidator(_unique)]
     seeds: Seeds
+
+
+class Hypothesis(Strict):
+    """What a protocol expects of the test loss of a method minus that of another.
+
+    Attributes:
+        id: what it is called.
+        claim: what it says, as a clause.
+        method: a method or variant.
+        other: what it is compared with.
+        expected: the sign of the difference, or that it is too small to matter.
+        gradients_of: `other` is a search, stopped after as many gradients as one run of this method takes.
+    """
+
+    id: str
+    claim: str
+    method: Identifier
+    other: Identifier
+    expected: Literal["below", "equal"]
+    gradients_of: Identifier | None = None
 
 
 class Tracking(Strict):

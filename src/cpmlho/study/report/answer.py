@@ -17,6 +17,7 @@ from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rul
 from cpmlho.study.report.stats import FEWEST_SEEDS, paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables.divergence import joined
+from cpmlho.study.report.tables.hypotheses import NOT_TESTED, TEST
 from cpmlho.study.report.tables.multiverse import sides
 from cpmlho.study.report.tables.robust import DEPENDS, JOINT, UNASKED, UNFAIR
 from cpmlho.study.results import ResultError
@@ -31,13 +32,11 @@ FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an ei
 
 def headline(study: Study) -> str:
     """The answer in one sentence."""
-    rows = differences(study, CENTRED, PAPERS)
     if not is_papers_setting(study.protocol):
-        enough = rows[rows["test_n_seeds"] >= FEWEST_SEEDS] if len(rows) else rows
-        said = [_tested(study, row) for row in enough.itertuples()]
-        return f"Where tuning matters, CPMLHO {_and(said)}." if said else TOO_FEW
+        return _tested(study)
     if not are_judged(study.protocol):
         return _curve(study.table("multiverse"))
+    rows = differences(study, CENTRED, PAPERS)
     if rows.empty or rows["difference_n_seeds"].min() < FEWEST_SEEDS:
         return TOO_FEW
     if (rows["difference_ci_low"] > rows["paper_difference"] / 2).all():
@@ -57,17 +56,51 @@ def _curve(rows: pd.DataFrame) -> str:
     )
 
 
-def _tested(study: Study, row: Any) -> str:
-    side = "does not differ significantly from Δ-STN"
-    if row.test_ci_high < 0 or row.test_ci_low > 0:
-        side = f"ends {'below' if row.test_ci_high < 0 else 'above'} Δ-STN"
-    return f"{side} on {study.folder(row.dataset)} (test loss {value(row, 'test')})"
+def _tested(study: Study) -> str:
+    """The hypotheses that the runs decide, each with its verdict."""
+    rows = study.table("hypotheses")
+    if rows.empty:
+        return "These runs are not in the paper's setting, and their protocol declares no hypothesis."
+    found = {verdict: list(dict.fromkeys(own["claim"])) for verdict, own in rows.groupby("verdict", sort=False)}
+    if not found.keys() - {NOT_TESTED}:
+        return "Where tuning matters: too few seeds to test any hypothesis."
+    said = [
+        f"{words} that {_listed(found[verdict])}"
+        for verdict, words in (
+            ("supported", "we find"),
+            ("contradicted", "we find against the claim"),
+            ("undecided", "it is undecided"),
+        )
+        if verdict in found
+    ]
+    return f"Where tuning matters, {'; '.join(said)}."
 
 
 def answer(study: Study) -> Iterator[str]:
     """The sentences below the headline; only those that the protocol's runs support."""
-    if is_papers_setting(study.protocol):
+    if study.protocol.hypotheses:
+        yield from filter(None, (_means(study), _untested(study)))
+    elif is_papers_setting(study.protocol):
         yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
+
+
+def _means(study: Study) -> str:
+    """The mean test loss of each method that enough runs of have ended."""
+    said = []
+    for dataset, runs in study.finished.groupby("dataset", sort=False):
+        own = runs[runs["method"].isin([*study.protocol.run.methods, *study.protocol.run.variants])]
+        losses = own.groupby("method")[TEST].agg(["mean", "size"])
+        rows = losses[losses["size"] >= FEWEST_SEEDS].sort_values("mean")
+        if len(rows):
+            each = (f"{study.words(str(name))} {number(mean, 3)}" for name, mean in rows["mean"].items())
+            said.append(f"Mean test loss on {study.folder(dataset)}: {', '.join(each)}.")
+    return " ".join(said)
+
+
+def _untested(study: Study) -> str:
+    rows = study.table("hypotheses")
+    names = list(dict.fromkeys(rows.loc[rows["verdict"] == NOT_TESTED, "hypothesis"]))
+    return f"Not tested yet: {', '.join(names)}." if names else ""
 
 
 def findings(study: Study) -> Iterator[tuple[str, str]]:
@@ -120,6 +153,10 @@ def _decided(rows: pd.DataFrame) -> bool:
 
 def _and(parts: Iterable[str]) -> str:
     return " and ".join(parts)
+
+
+def _listed(parts: list[str]) -> str:
+    return _and(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def _uncentred(study: Study) -> str:

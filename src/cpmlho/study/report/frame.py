@@ -15,6 +15,7 @@ import pandas as pd
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.provision import as_run
 from cpmlho.study.report.along import KEY, read_along
+from cpmlho.study.report.style import label_of
 from cpmlho.study.results import METRICS, PLANES, RESULT, ResultError, read_result, run_dir
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
@@ -90,6 +91,15 @@ class Study:
         """A dataset's name as people write it."""
         datasets = self.protocol.datasets
         return datasets[str(dataset)].folder if dataset in datasets else str(dataset)
+
+    def algorithm(self, dataset: str, method: str) -> str:
+        """The method that a variant is a variant of; for a method, itself."""
+        return self.spec(dataset, method).algorithm
+
+    def words(self, method: str) -> str:
+        """What tables and figures call a method or variant."""
+        variant = self.protocol.variants.get(method)
+        return (variant and variant.label) or label_of(method)
 
     def along(self, name: str, runs: pd.DataFrame) -> pd.DataFrame:
         """The rows of one of the tables along these runs, each with its dataset, method and seed.

@@ -59,6 +59,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = [
+    Section("hypotheses", "Hypotheses", ("outcomes", "tuning_pays"), ("hypotheses",)),
     Section("tables", "The paper's tables", (), ("table1", "table2", "table3", "differences", "optimism")),
     Section("figures", "The paper's figures", ("figure1", "figure2"), ()),
     Section("ablations", "Ablations and sensitivity", (), ("variants",)),
@@ -78,7 +79,7 @@ def page(study: Study) -> str:
     """
     protocol, runs, judged = study.protocol, study.runs, are_judged(study.protocol)
     pictures, grids = dict(_pictures(protocol)), _grids(study)
-    first = "specification_curve" if _kind(protocol) == CURVE else "forest"
+    first = "outcomes" if protocol.hypotheses else "specification_curve" if _kind(protocol) == CURVE else "forest"
     placed = {name for section in SECTIONS for name in section.figures}
     further = tuple(name for name in pictures if name not in {first, *placed})
     sections = [*SECTIONS, Section("further", "Further figures", further, ())]

@@ -9,15 +9,15 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.rules import PAPERS, Reading, rules
+from cpmlho.study.report.rules import Reading, rules
 from cpmlho.study.spec import RunSpec
 
 FIGURE1, FIGURE2 = "mnist", "dropout0"  # the dataset of the paper's figures; the hyperparameter of the second
-FEWEST_SPECIFICATIONS, FEWEST_OPTIONS = 6, 3  # of a dataset; fewer need no figure
+FEWEST_SPECIFICATIONS = 6  # of a dataset; fewer need no figure
 _NAMES = {"dataset", "method", "seed", "changes", "data_dir", "device", "cuda_graphs"}  # what a run is, and where
 
 Specs = Sequence[RunSpec]
@@ -137,43 +137,13 @@ def sizes(specs: Specs) -> list[Sizes]:
     return found
 
 
-class Option(NamedTuple):
-    """A way to learn the response of Δ-STN, with the runs that train at the values that it found."""
-
-    dataset: str
-    changes: dict[str, Any]  # of Δ-STN's settings
-    spec: RunSpec
-    found: str  # `fixed` at the values that it found; empty if that is not run
-
-
-def responses(specs: Specs) -> list[Option]:
-    """Response methods that differ from Δ-STN in a choice about the response, and in no number; three or more."""
-    groups: dict[str, list[Option]] = defaultdict(list)
-    at_values = {(spec.dataset, spec.values_of): spec.method for spec in specs if spec.values_of}
-    for spec in specs:
-        changes = _response(spec, specs)
-        if changes is not None and "start" not in spec.changes:
-            found = at_values.get((spec.dataset, spec.method), "")
-            groups[spec.dataset + _conditions(spec)].append(Option(spec.dataset, changes, spec, found))
-    return [option for own in groups.values() if len(own) >= FEWEST_OPTIONS for option in own]
-
-
-def untuned_beside(specs: Specs, spec: RunSpec) -> str:
-    """`fixed` at the start values, with all else as in `spec`; empty if that is not run."""
-    alike = (each for each in specs if each.dataset == spec.dataset and _is_untuned(each))
-    return next((each.method for each in alike if _conditions(each) == _conditions(spec)), "")
-
-
-def _response(spec: RunSpec, specs: Specs) -> dict[str, Any] | None:
-    """What a run changes of Δ-STN's settings, if these are choices about the response alone."""
-    reference = next((each for each in specs if each.method == PAPERS), None)
-    if reference is None or METHODS[spec.algorithm].kind != "schedule":
-        return None
-    plain = {"cutting_planes": False, "mixed_level": False, **asdict(reference.settings)}
-    changes = {name: value for name, value in asdict(spec.settings).items() if plain.get(name, value) != value}
-    other = changes.get("response") in ("stn", "stn_joint") or "mixed_level" in changes
-    every = [*changes.values(), *spec.changes.get("settings", {}).values()]
-    return None if other or any(isinstance(value, float) for value in every) else changes
+def outcomes(specs: Specs) -> list[RunSpec]:
+    """The methods and variants that differ in the method alone, if the protocol is not in the paper's setting."""
+    plain = [spec for spec in specs if spec.method == spec.algorithm and spec.split == "random"]
+    seeds = {spec.dataset: spec.seed for spec in plain}
+    return [
+        spec for spec in specs if spec.seed == seeds.get(spec.dataset) and spec.changes.keys() <= {"settings", "start"}
+    ]
 
 
 def _is_untuned(spec: RunSpec) -> bool:

@@ -73,11 +73,11 @@ FIGURES = {
         " training examples: mean and 95 % interval.",
         selection.sizes,
     ),
-    "responses": About(
-        "Test loss by the way the response is learned",
-        "For each dataset, the final test loss of Δ-STN with other ways to learn its response, and of training at the"
-        " values that each found: a dot for each seed, mean and 95 % interval.",
-        selection.responses,
+    "outcomes": About(
+        "What each method ends at",
+        "For each dataset, a line for each method and variant, lowest first: a dot for the test loss of each seed, mean"
+        " and 95 % interval, and in grey those of training at the values that the method found.",
+        selection.outcomes,
     ),
 }
 

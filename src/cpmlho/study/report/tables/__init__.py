@@ -21,6 +21,7 @@ TABLES: dict[str, tuple[str, ...]] = {  # the kinds of files of each
     "verdicts": EVIDENCE,
     "claims": EVIDENCE,
     "robust": EVIDENCE,
+    "hypotheses": EVIDENCE,
     "differences": EVIDENCE,
     "divergence": EVIDENCE,
     "variants": EVIDENCE,

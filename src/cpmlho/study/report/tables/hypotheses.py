@@ -1,0 +1,120 @@
+"""The hypotheses that a protocol declares, each tested on the seeds that both methods have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from cpmlho.study.report.frame import MISSING, Study, framed
+from cpmlho.study.report.render import Grid, Linked, interval, listed, number
+from cpmlho.study.report.stats import FEWEST_SEEDS, Summary, holm_levels, pairs, summarise
+from cpmlho.study.report.tables import Table
+from cpmlho.study.report.work import evaluations
+from cpmlho.study.settings import Hypothesis
+
+TEST = "final_test_loss"
+SMALLEST = 0.005  # effect of interest, in test loss
+NOT_TESTED = "not tested"
+CAPTION = (
+    "Test loss at the last step of a method minus that of another, paired by seed: mean, and Student-t interval at the"
+    " level that Holm's correction over all hypotheses leaves. Supported: the interval lies below 0 (expected: below)"
+    f" or within ±{SMALLEST} (expected: equal). Contradicted: it lies above 0 or within ±{SMALLEST} (expected: below),"
+    f" or outside of ±{SMALLEST} (expected: equal). A diverged run is the worst outcome; a sign test then replaces the"
+    f" interval. Not tested: fewer than {FEWEST_SEEDS} seeds. Wins: seeds in which the method ends lower."
+)
+
+
+def numbers(study: Study) -> pd.DataFrame:
+    """A row for each hypothesis and dataset, in the order of the protocol."""
+    rows = list(_rows(study))
+    levels = holm_levels([row["p"] for row in rows])
+    return framed(row | _decided(row, level) for row, level in zip(rows, levels, strict=True))
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    ended = study.runs[study.runs["status"] != MISSING]
+    losses = ended.assign(loss=ended[TEST].where(ended["status"] == "done", math.inf))
+    for each in study.protocol.hypotheses:
+        for dataset in study.protocol.run.datasets:
+            runs = losses[losses["dataset"] == dataset]
+            if each.gradients_of:
+                runs = _within(study, runs, each)
+            both = pairs(runs, each.method, each.other, "loss")
+            diverged = both.isin([math.inf]).any(axis=1)
+            yield {
+                "dataset": dataset,
+                "hypothesis": each.id,
+                "claim": each.claim,
+                "method": each.method,
+                "other": each.other,
+                "expected": each.expected,
+                "found": summarise((both["ours"] - both["theirs"])[~diverged]),
+                "won": int((both["ours"] < both["theirs"]).sum()),
+                "lost": int((both["ours"] > both["theirs"]).sum()),
+                "diverged": int(diverged.sum()),
+            } | _p(both, each.expected)
+
+
+def _within(study: Study, runs: pd.DataFrame, hypothesis: Hypothesis) -> pd.DataFrame:
+    """The runs, with what a search has found after as many gradients as one run of `gradients_of` takes."""
+    evaluated = evaluations(study)
+    evaluated = evaluated[evaluated["dataset"] == runs["dataset"].iloc[0]] if len(runs) else evaluated
+    budget = evaluated.loc[evaluated["method"] == hypothesis.gradients_of, "gradients"].max()
+    own = evaluated[(evaluated["method"] == hypothesis.other) & (evaluated["gradients"] <= budget)]
+    best = own.loc[own.groupby("seed")["val_loss"].idxmin()].set_index("seed")["test_loss"]
+    is_search = runs["method"] == hypothesis.other
+    return runs.assign(loss=runs["loss"].mask(is_search, runs["seed"].map(best)))
+
+
+def _p(both: pd.DataFrame, expected: str) -> dict[str, Any]:
+    """The p-value that Holm's correction orders: of the decision that is the nearer one, both ways."""
+    if len(both) < FEWEST_SEEDS:
+        return {"p": math.nan}
+    if both.isin([math.inf]).any(axis=None):
+        won, lost = int((both["ours"] < both["theirs"]).sum()), int((both["ours"] > both["theirs"]).sum())
+        return {"p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0}
+    own = summarise(both["ours"] - both["theirs"])
+    other = own.p() if expected == "below" else _p_outside(own)
+    return {"p": min(other, own.p_within(SMALLEST))}
+
+
+def _p_outside(own: Summary) -> float:
+    """The level from which on the whole interval lies on one side of ± the smallest effect."""
+    return own.p(math.copysign(SMALLEST, own.mean)) if abs(own.mean) > SMALLEST else 1.0
+
+
+def _decided(row: dict[str, Any], level: float) -> dict[str, Any]:
+    own: Summary = row.pop("found")
+    low, high = own.interval(level)
+    verdict = "undecided"
+    if math.isnan(row["p"]):
+        verdict = NOT_TESTED
+    elif row["p"] <= level:
+        if row["diverged"]:
+            verdict = "supported" if row["expected"] == "below" and row["won"] > row["lost"] else "contradicted"
+        elif row["expected"] == "below":
+            verdict = "supported" if high < 0 and own.p() <= level else "contradicted"
+        else:
+            verdict = "supported" if own.p_within(SMALLEST) <= level else "contradicted"
+    return {**own.named("difference"), "corrected_low": low, "corrected_high": high, "level": level, "verdict": verdict}
+
+
+def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
+    """A line for each row."""
+    columns = {
+        "Hypothesis": lambda row: Linked(f"{row['hypothesis']}: {row['claim']}", f"{row['dataset']}/{row['method']}"),
+        "Difference": lambda row: number(row["difference_mean"], sign="+"),
+        "Corrected interval": lambda row: interval(row["corrected_low"], row["corrected_high"]),
+        "p": lambda row: number(row["p"], 3),
+        "Wins": lambda row: f"{row['won']} of {row['won'] + row['lost']}",
+        "n": lambda row: str(row["difference_n_seeds"]),
+        "Verdict": lambda row: row["verdict"],
+    }
+    return listed(study, "Hypotheses", columns, frame, CAPTION, study.runs)
+
+
+TABLE = Table(numbers, view)
