@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import Row, in_turns
 from cpmlho.core.options import ResponseOptions
-from cpmlho.core.tuner import Tuner
 from cpmlho.study.data import load as load_data
 from cpmlho.study.harness.hardware import DTYPES
+from cpmlho.study.methods.response import tuner_of
 from cpmlho.study.problem import Budget, Problem, budget_of, problem_of
 from cpmlho.study.protocol import load
 from cpmlho.study.spec import RunKey
@@ -43,15 +43,7 @@ def cycle(case: str, method: str, dtype: torch.dtype) -> Callable[[], None]:
     """A cycle of one method: `train_steps` iterations, and the hyperparameter update after them."""
     where, budget, methods = problem(case, dtype)
     streams, options = budget.streams(where), methods[method]
-    module = where.module(streams.host("init"))
-    tuner = Tuner(
-        *(module, where.space, where.train_loss, where.valid_loss, budget.optimizer(module)),
-        budget.batches(where.valid, streams.host("valid_order")),
-        method=options,
-        train=budget.batches(where.train, streams.host("upper_order")),
-        autocast=budget.autocast,
-        check=False,
-    )
+    tuner = tuner_of(where, budget, options, streams)
     batches = budget.batches(where.train, streams.host("train_order"))
 
     def act() -> None:

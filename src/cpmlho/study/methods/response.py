@@ -10,6 +10,7 @@ from torch import Tensor
 from cpmlho.core.options import ResponseOptions
 from cpmlho.core.planes import PlaneState
 from cpmlho.core.spaces import Space
+from cpmlho.core.streams import Streams
 from cpmlho.core.tuner import Tuner
 from cpmlho.study.events import Method, Past, Snapshot, Tick, Update
 from cpmlho.study.problem import Budget, Problem, predictor
@@ -18,24 +19,8 @@ from cpmlho.study.problem import Budget, Problem, predictor
 def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, past: Past) -> Method:
     """Train for the whole budget; a snapshot after each evaluated epoch."""
     streams, iterations = budget.streams(problem), budget.iterations(problem)
-    init = streams.host("init")
-    module = problem.module(init)
+    tuner = tuner_of(problem, budget, options, streams)
     batches = budget.batches(problem.train, streams.host("train_order"))
-    tuner = Tuner(
-        module,
-        problem.space,
-        problem.train_loss,
-        problem.valid_loss,
-        budget.optimizer(module),
-        budget.batches(problem.valid, streams.host("valid_order")),
-        method=options,
-        train=budget.batches(problem.train, streams.host("upper_order")),
-        steps_per_epoch=iterations,
-        autocast=budget.autocast,
-        seed=budget.seed,
-        check=False,
-        init=init,
-    )
     if past.state is not None:
         tuner.load_state_dict(past.state["tuner"])
         batches.load_state_dict(past.state["batches"])
@@ -54,7 +39,7 @@ def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, p
         yield Snapshot(
             epoch,
             tuner.steps,
-            predictor(module, tuner.net),
+            predictor(tuner.module, tuner.net),
             tuner.values,
             updates=_updates(problem.space, path),
             planes=_planes(tuner, epoch),
@@ -63,6 +48,27 @@ def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, p
             train_loss=torch.stack(losses).mean(),
         )
         path, losses = [], []
+
+
+def tuner_of(problem: Problem, budget: Budget, options: ResponseOptions, streams: Streams) -> Tuner:
+    """The tuner of a run, before its first step."""
+    init = streams.host("init")
+    module = problem.module(init)
+    return Tuner(
+        module,
+        problem.space,
+        problem.train_loss,
+        problem.valid_loss,
+        budget.optimizer(module),
+        budget.batches(problem.valid, streams.host("valid_order")),
+        method=options,
+        train=budget.batches(problem.train, streams.host("upper_order")),
+        steps_per_epoch=budget.iterations(problem),
+        autocast=budget.autocast,
+        seed=budget.seed,
+        check=False,
+        init=init,
+    )
 
 
 def _updates(space: Space, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:
