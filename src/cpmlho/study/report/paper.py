@@ -11,6 +11,7 @@ import pandas as pd
 from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.frame import Study, finished, incomplete
 from cpmlho.study.report.render import Cell, Grid, Line
+from cpmlho.study.report.rules import is_papers_setting
 from cpmlho.study.report.stats import Summary, significant_best, summarise
 from cpmlho.study.report.style import label_of
 from cpmlho.study.results import METRICS
@@ -44,7 +45,7 @@ def paper_effect(dataset: str, method: str, other: str, quantity: str) -> float 
 
 def beside_paper(study: Study, table: int, quantities: Sequence[str], datasets: list[str]) -> pd.DataFrame:
     """Our mean, spread and interval beside each number of one of the paper's tables, a row each."""
-    paper, rows = paper_numbers(table), []
+    paper, rows = paper_numbers(table) if is_papers_setting(study.protocol) else {}, []
     for dataset, of_dataset in _chosen(study, datasets).groupby("dataset", sort=False):
         for quantity in quantities:
             for method, group in of_dataset.groupby("method", sort=False):

@@ -12,7 +12,7 @@ from scipy import special
 from cpmlho.study.report.frame import LOSS, MISSING, Study, framed
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import DIFFERENCE, Grid, interval_of, listed, method_of, number
-from cpmlho.study.report.rules import readings_run
+from cpmlho.study.report.rules import is_papers_setting, readings_run
 from cpmlho.study.report.stats import LEVEL, Summary, paired
 from cpmlho.study.report.tables import Table
 
@@ -36,7 +36,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
     for dataset, method, other in product(study.protocol.run.datasets, ours, others):
         runs = study.finished[study.finished["dataset"] == dataset]
         found = paired(runs, method, other, LOSS)
-        printed = paper_effect(dataset, "cpmlho", other, "val_loss")
+        printed = paper_effect(dataset, "cpmlho", other, "val_loss") if is_papers_setting(study.protocol) else None
         if found.n_seeds:
             yield {
                 **{"dataset": dataset, "method": method, "other": other},

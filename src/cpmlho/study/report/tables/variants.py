@@ -13,7 +13,7 @@ from cpmlho.study.protocol import SELECTION
 from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, incomplete
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import Grid, Linked, interval, listed, number
-from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.rules import PAPERS, is_papers_setting
 from cpmlho.study.report.stats import FEWEST_SEEDS, pairs, summarise
 from cpmlho.study.report.tables import Table
 
@@ -64,7 +64,7 @@ def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
         "SD": lambda row: number(row["base_std"]),
         "Difference": lambda row: number(row["difference"], sign="+"),
         "95 % interval": lambda row: interval(row["ci_low"], row["ci_high"]),
-        "Equivalent": equivalent,
+        "Equivalent": equivalent if is_papers_setting(study.protocol) else lambda row: "–",
         "n": lambda row: statuses[row["dataset"], row["variant"]].removeprefix("n=") or str(row["n_seeds"]),
     }
     return listed(study, "Variants", columns, frame, CAPTION, study.runs)
