@@ -79,8 +79,8 @@ def test_a_diverged_run_is_the_worst_outcome(protocol: Protocol) -> None:
     assert own["verdict"] == "undecided"
 
 
-def test_too_few_seeds_test_nothing(protocol: Protocol) -> None:
-    table = rows(protocol, {"delta_stn": [-0.1, -0.1, -0.1, -0.1]})
+def test_before_all_seeds_have_ended_nothing_is_tested(protocol: Protocol) -> None:
+    table = rows(protocol, {"delta_stn": [-0.1, -0.2, -0.1, -0.1, -0.1]})
     assert set(table["verdict"]) == {"not tested"}
     assert "claim" not in headline(study_of(protocol))
 

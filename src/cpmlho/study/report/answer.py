@@ -227,7 +227,7 @@ def _verdicts(study: Study) -> str:
 
 def _power(study: Study) -> str:
     rows = differences(study, CENTRED, PAPERS)
-    if not _decided(rows):
+    if not _decided(rows) or rows["paper_difference"].isna().any():
         return ""
     shares = rows["detectable"] / rows["paper_difference"].abs()
     found = (
