@@ -19,6 +19,7 @@ quick: .venv/.ready         ## the same pipeline cut down to about 90 seconds on
 
 paper: .venv/.ready         ## tables, figures and pages from the published runs, without training, in a minute
 	$(call OUTPUTS,multiverse)
+	$(call OUTPUTS,small_data)
 	$(call OUTPUTS,published)
 	$(BIN)/python -m cpmlho.study.report.readme
 

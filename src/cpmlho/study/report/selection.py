@@ -138,12 +138,10 @@ def sizes(specs: Specs) -> list[Sizes]:
 
 
 def outcomes(specs: Specs) -> list[RunSpec]:
-    """The methods and variants that differ in the method alone, if the protocol is not in the paper's setting."""
-    plain = [spec for spec in specs if spec.method == spec.algorithm and spec.split == "random"]
-    seeds = {spec.dataset: spec.seed for spec in plain}
-    return [
-        spec for spec in specs if spec.seed == seeds.get(spec.dataset) and spec.changes.keys() <= {"settings", "start"}
-    ]
+    """The methods and variants that differ from training without tuning in the method alone, on a random split."""
+    untuned = [spec for spec in specs if _is_untuned(spec) and spec.split == "random" and not spec.changes]
+    seeds = {spec.dataset: spec.seed for spec in reversed(untuned)}
+    return [spec for spec in specs if spec.seed == seeds.get(spec.dataset) and spec.changes.keys() <= {"settings"}]
 
 
 def _is_untuned(spec: RunSpec) -> bool:
