@@ -157,13 +157,6 @@ def unpack_runs(arguments: argparse.Namespace) -> None:
     unpack(protocol_of(arguments, writes=True).results_dir, say)
 
 
-def write_crate(arguments: argparse.Namespace) -> None:
-    """Verb `crate`."""
-    from cpmlho.study.crate import write_crate
-
-    write_crate(_unpacked(protocol_of(arguments)), arguments.config or [Path("config.yaml")], arguments.out, say)
-
-
 def print_schema(arguments: argparse.Namespace) -> None:
     """Verb `schema`."""
     from cpmlho.study.results import schema
@@ -196,7 +189,6 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "track": track,
     "pack": pack_runs,
     "unpack": unpack_runs,
-    "crate": write_crate,
     "ui": serve_page,
     "schema": print_schema,
     "compare": compare_runs,

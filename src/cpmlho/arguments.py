@@ -22,7 +22,6 @@ VERBS = {
     "pack": "pack all finished runs into one compressed file, runs.tar.xz, to publish them",
     "unpack": "unpack the runs of runs.tar.xz; runs that are already there stay as they are",
     "compare": "compare the runs in two folders, and say which of them have the same numbers",
-    "crate": "write a folder that describes the published runs for a data archive such as Zenodo (an RO-Crate)",
     "schema": "print the JSON Schema of result.json: its fields and their types",
 }
 WITHOUT_CONFIG = ("schema", "compare")
@@ -55,8 +54,6 @@ def parser() -> Parser:
             config_help = "configuration file, default config.yaml; may be repeated: later files change earlier ones"
             sub.add_argument("--config", action="append", type=path, metavar="FILE", help=config_help)
     subs["ui"].add_argument("--port", type=port, help="of the page; default: $MLFLOW_PORT, or the first free from 5000")
-    out = Path("results", "crate")
-    subs["crate"].add_argument("--out", type=path, metavar="FOLDER", default=out, help=f"write here; default: {out}")
     compare = subs["compare"]
     compare.add_argument("ours", type=path, help="a folder with runs, such as results/published/runs")
     compare.add_argument("theirs", type=path, help="a folder with the same runs, made elsewhere")

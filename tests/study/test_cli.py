@@ -179,7 +179,7 @@ def test_every_suggested_command_names_the_configuration(tmp_path, overlay):
         command = done.stderr.rstrip().removesuffix(", or snakemake").rpartition(": ")[2]
         assert shlex.split(command)[3:] == [*wanted, *options], verb
     (results / "runs.tar.xz").touch()
-    for verb in ("tables", "figures", "report", "track", "crate"):
+    for verb in ("tables", "figures", "report", "track"):
         assert suggested(cpmlho(verb, *options, cwd=tmp_path))[3:] == ["unpack", *options], verb
 
 

@@ -10,13 +10,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rocrate.rocrate import ROCrate
 from test_mutations import killed, leftovers
 from test_tracking import GRADIENT, MADE, PROCESSES, artifacts, live, make_tables, other_protocol, result, runs
 
@@ -24,7 +23,6 @@ from cpmlho.study import tracking
 from cpmlho.study.archive import archived, pack, unpack
 from cpmlho.study.arrays import DataError
 from cpmlho.study.compare import compare
-from cpmlho.study.crate import write_crate
 from cpmlho.study.data import load as load_data
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.provision import provide
@@ -77,7 +75,7 @@ def check_the_next_fetch(protocol: Protocol, raw: Path) -> None:
     load_data(protocol.datasets["mnist"], protocol.data.dir)
 
 
-def dies_writing(act: Callable[[], object], number: int, steps: Sequence[str] = WRITES) -> Callable[[], None]:
+def dies_writing(act: Callable[[], object], number: int) -> Callable[[], None]:
     """An act that is killed just before the one of these steps with this number."""
 
     def dies() -> None:
@@ -93,7 +91,7 @@ def dies_writing(act: Callable[[], object], number: int, steps: Sequence[str] = 
 
             return counting
 
-        for name in steps:
+        for name in WRITES:
             setattr(os, name, counted(getattr(os, name)))
         act()
 
@@ -136,7 +134,7 @@ def test_a_fetch_killed_at_any_moment_ends_at_the_same_bytes(small_protocol: Pro
     assert kills > 10
 
 
-# The archive of runs, and the crate
+# The archive of runs
 
 Folder = Callable[[Path], object]
 
@@ -146,18 +144,12 @@ def quiet(line: str) -> None:
 
 
 def packed(folder: Path) -> Path:
-    """Three runs, their archive, and a page."""
+    """Three runs, and their archive."""
     for seed in range(3):
         run = result(seed=seed, started="2026-01-02T00:00:00+00:00", ended="2026-01-02T00:30:00+00:00")
         write_run(run_dir(folder, run.key), run, GRADIENT)
-    (folder / "report.html").touch()
     pack(str(folder), quiet)
     return folder
-
-
-def export(folder: Path) -> None:
-    protocol = load([ROOT / "config.yaml"], {"results_dir": str(folder)})
-    write_crate(protocol, [ROOT / "config.yaml"], folder / "crate", quiet)
 
 
 def lose_a_run(folder: Path) -> None:
@@ -168,15 +160,6 @@ def lose_parts(folder: Path) -> None:
     """One run, and the result of another."""
     lose_a_run(folder)
     (run_dir(folder, result(seed=1).key) / RESULT).unlink()
-
-
-def change_the_page(folder: Path) -> None:
-    export(folder)
-    (folder / "report.html").write_text("newer")
-
-
-def nothing(folder: Path) -> None:
-    pass
 
 
 def check_archive(folder: Path) -> None:
@@ -191,14 +174,6 @@ def check_runs(folder: Path) -> None:
         assert {each.name for each in path.parent.iterdir()} == {RESULT, *GRADIENT}
 
 
-def check_crate(folder: Path) -> None:
-    """It is not there, or whole."""
-    if (folder / "crate").exists():
-        crate = ROCrate(folder / "crate")
-        assert crate.root_dataset["mentions"]
-        assert {each.id for each in crate.data_entities} < set(tree(folder / "crate"))
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     """All files that can be seen, by their place."""
     paths = (path for path in folder.rglob("[!.]*") if path.is_file())
@@ -207,19 +182,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("act", "prepare", "check", "steps"),
+    ("act", "prepare", "check"),
     [
-        (lambda folder: pack(str(folder), quiet), lose_a_run, check_archive, WRITES),
-        (lambda folder: unpack(str(folder), quiet), lose_parts, check_runs, WRITES),
-        (export, nothing, check_crate, ["rename"]),
-        (export, change_the_page, check_crate, ["rename", "rmdir"]),
+        (lambda folder: pack(str(folder), quiet), lose_a_run, check_archive),
+        (lambda folder: unpack(str(folder), quiet), lose_parts, check_runs),
     ],
-    ids=["pack", "unpack", "crate", "another crate"],
+    ids=["pack", "unpack"],
 )
-def test_archive_and_crate_killed_at_any_step_of_their_writing(
-    act: Folder, prepare: Folder, check: Folder, steps: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_killed_at_any_step_of_its_writing(
+    act: Folder, prepare: Folder, check: Folder, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(ROOT)
     start, whole, folder = packed(tmp_path / "start"), tmp_path / "whole" / "results", tmp_path / "results"
     prepare(start)
     shutil.copytree(start, whole)
@@ -227,7 +199,7 @@ def test_archive_and_crate_killed_at_any_step_of_their_writing(
     kills = 0
     while True:
         shutil.copytree(start, folder)
-        if not killed(dies_writing(lambda: act(folder), kills + 1, steps), 60):
+        if not killed(dies_writing(lambda: act(folder), kills + 1), 60):
             break
         kills += 1
         check(folder)
@@ -235,7 +207,7 @@ def test_archive_and_crate_killed_at_any_step_of_their_writing(
         assert tree(folder) == tree(whole)
         assert leftovers(folder) == []
         shutil.rmtree(folder)
-    assert kills >= len(steps)
+    assert kills >= len(WRITES)
 
 
 # Verbs that write little
