@@ -86,7 +86,7 @@ endif
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo 'Error: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3.11' >&2; exit 1; }
-	@echo "Setting up .venv: about two minutes and 6.3 GB"
+	@echo "Setting up .venv: about two minutes and 7 GB"
 	$(PYTHON) -m venv $(if $(OUTDATED),--clear) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
