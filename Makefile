@@ -23,22 +23,22 @@ paper: .venv/.ready         ## tables, figures and pages from the published runs
 	$(call OUTPUTS,published)
 	$(BIN)/python -m cpmlho.study.report.readme
 
-published: .venv/.ready     ## the whole published protocol, from the published runs on: hours, resumable
+published: .venv/.ready     ## the whole published protocol, continued from the published runs: hours, resumable
 	$(call VERB,unpack,published)
 	$(SNAKEMAKE) all --config overlay=workflow/published.yaml
 
-multiverse: .venv/.ready    ## the specification curve, from the published runs on: hours, resumable
+multiverse: .venv/.ready    ## the specification curve, continued from its published runs: hours, resumable
 	$(call VERB,unpack,multiverse)
 	$(SNAKEMAKE) all --config overlay=workflow/multiverse.yaml
 
-small-data: .venv/.ready    ## the protocol where tuning matters, from the archived runs on: hours, resumable
+small-data: .venv/.ready    ## the protocol where tuning matters, continued from its archived runs: hours, resumable
 	$(call VERB,unpack,small_data)
 	$(SNAKEMAKE) all --config overlay=workflow/small_data.yaml
 
 ui: .venv/.ready            ## MLflow's page on your runs; PORT=N: on this port
 	$(BIN)/python -m cpmlho ui $(if $(PORT),--port $(PORT))
 
-ui-published: .venv/.ready  ## MLflow's page on the published runs, which are logged first, in some minutes; PORT=N
+ui-published: .venv/.ready  ## MLflow's page on the published runs, after logging them for some minutes; PORT=N
 	$(call VERB,unpack,published)
 	$(call VERB,track,published)
 	$(call VERB,ui,published) $(if $(PORT),--port $(PORT))
@@ -50,10 +50,10 @@ test-fast: .venv/.ready     ## the tests that start no workflow and train nothin
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 # The profiler would print between the tables.
-bench: .venv/.ready         ## times of steps next to the machine's peak, and of tuned steps; PUBLISHED=FOLDER: of published code too
+bench: .venv/.ready         ## times of plain and of tuned training steps; PUBLISHED=FOLDER: of the published code too
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks $(if $(PUBLISHED),--published $(PUBLISHED))
 
-docs: .venv/.ready          ## the library's guide and reference, into site/
+docs: .venv/.ready          ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/.ready          ## formatting, style and types
@@ -62,10 +62,10 @@ lint: .venv/.ready          ## formatting, style and types
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 
-gpu-check: .venv/.ready     ## a GPU compared with the CPU and with itself; without one, what can be checked
+gpu-check: .venv/.ready     ## a GPU compared with the CPU and with itself; without a GPU, the CPU with itself
 	$(BIN)/python -m benchmarks.gpu
 
-test-cluster: .venv/.ready  ## small runs on a Slurm and a PostgreSQL that it starts, with faults injected; as root
+test-cluster: .venv/.ready  ## small runs with injected faults on its own Slurm and PostgreSQL; needs root
 	$(BIN)/python -m tests.cluster
 
 define OUTPUTS
@@ -75,7 +75,7 @@ define OUTPUTS
 	$(call VERB,report,$(1))
 endef
 
-# A .venv that was moved or copied still runs the code of its first place, and one whose interpreter is gone runs nothing.
+# A moved or copied .venv still runs the code of its old folder, and one without its interpreter runs nothing.
 MADE_HERE := $(shell sed -n 's/^command = .* -m venv \(--clear \)*//p' .venv/pyvenv.cfg 2>/dev/null)
 ifneq ($(MADE_HERE),$(and $(shell $(BIN)/python -c 'print(1)' 2>/dev/null),$(CURDIR)/.venv))
 .PHONY: .venv/.ready
@@ -86,7 +86,7 @@ endif
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo 'Error: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3.11' >&2; exit 1; }
-	@echo "Setting up .venv: about two minutes and 6.3 GB"
+	@echo "Setting up .venv: about two minutes and 7 GB"
 	$(PYTHON) -m venv $(if $(OUTDATED),--clear) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

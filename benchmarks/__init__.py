@@ -1,4 +1,4 @@
-"""The project's benchmarks. No test asserts a time; a benchmark reports it."""
+"""The project's benchmarks: they measure times, which no test asserts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]  # of a table, by column
 
 
 def in_turns(acts: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
-    """Milliseconds of processor time of each act: the median over several rounds in which the acts take turns."""
+    """Return the median processor time of each act in milliseconds, over rounds in which the acts take turns."""
     times: dict[str, list[float]] = {name: [] for name in acts}
     for turn in range(repeats + 1):
         for name, act in acts.items():
@@ -24,7 +24,7 @@ def in_turns(acts: dict[str, Callable[[], object]], repeats: int = 7) -> dict[st
 
 
 def show(title: str, rows: Iterable[Row]) -> list[Row]:
-    """Print rows as a Markdown table while they arrive."""
+    """Print rows as a Markdown table while they arrive, and return them."""
 
     def text(value: Any) -> str:
         return ("" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)

@@ -20,7 +20,7 @@ OUTPUT = Path("results/benchmark.json")
 
 
 def main() -> None:
-    """Cycles of the study's networks; the cost of tuning; with --published, the published code too."""
+    """Measure training cycles of the study's networks, the cost of tuning, and with --published the published code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--published", type=Path, metavar="FOLDER", help="a checkout of the published Delta-STN code")
     folder = parser.parse_args().published

@@ -1,8 +1,9 @@
-"""Which options find a known optimum: `python -m benchmarks.defaults [seeds]` prints the table of docs/defaults.md.
+"""Regrets of the options of Delta-STN: `python -m benchmarks.defaults [seeds]` prints the table of docs/defaults.md.
 
-A regret is the validation loss at the values where tuning ended minus that at the best values, as a share of the start
-values' own: 0 is the optimum, 1 no gain, more than 1 worse than the start. In the linear problems the losses are those
-of the exact solution of the training problem; for label smoothing those of the network, and of trainings on a grid.
+The regret is the validation loss at the values where tuning ended minus that at the best values, divided by the same
+difference for the start values: 0 is the optimum, 1 is no gain, and more than 1 is worse than the start. The losses of
+the linear problems come from the exact solution of the training problem. For label smoothing they come from the tuned
+network, and from trainings on a grid of values.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Problem(NamedTuple):
-    """A module to train, what tunes it, and how far from the optimum it ended."""
+    """A module with the arguments of its Tuner, and a function that returns the regret of a tuner."""
 
     module: nn.Module
     space: dict[str, cpmlho.Uniform]
@@ -55,19 +56,22 @@ class Problem(NamedTuple):
 
 
 class Parts(nn.Module):
-    """A linear regression whose features are dealt to several layers."""
+    """A linear regression with its features divided among several layers."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.part = nn.ModuleList(nn.Linear(FEATURES // count, 1, bias=False) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, features) -> (B,)."""
+        """Return the prediction (B,) for x (B, features)."""
         return sum(part(each)[:, 0] for part, each in zip(self.part, x.chunk(len(self.part), 1), strict=True))
 
 
 def linear(seed: int, act: str, ranges: list[cpmlho.Uniform]) -> Problem:
-    """A decay, noise level or dropout of the inputs of each layer: penalties on the squares of its weights."""
+    """Return a linear regression that tunes a decay, a noise level or a dropout rate for each layer.
+
+    Each of them is a penalty on the squared weights, so the optimum is known.
+    """
     g, count = torch.Generator().manual_seed(seed), len(ranges)
     relevance = torch.linspace(0, 2, count).repeat_interleave(FEATURES // count) if count > 1 else 1
     truth = torch.randn(FEATURES, generator=g) / FEATURES**0.5 * relevance
@@ -116,7 +120,7 @@ def linear(seed: int, act: str, ranges: list[cpmlho.Uniform]) -> Problem:
 
 
 def smoothing(seed: int) -> Problem:
-    """The label smoothing of a small network on 100 examples, a fifth of them with a random label."""
+    """Return a small network on 100 examples that tunes its label smoothing; a fifth of the labels are random."""
     g, range_ = torch.Generator().manual_seed(seed), cpmlho.Uniform(0, 0.95, 0.05)
     centres = torch.randn(5, FEATURES, generator=g)
 
@@ -167,12 +171,12 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
 
 
 def applies(variant: str, problem: str) -> bool:
-    """Whether a variant can tune a problem: no temperature responds to a decay."""
+    """Return whether a variant can tune a problem: a temperature does not respond to a decay."""
     return "temperature" not in variant or problem in ("dropout", "label smoothing", "two noise levels")
 
 
 def regret(variant: str, problem: str, seed: int) -> float:
-    """Where one tuning run ended."""
+    """Return the regret of one tuning run."""
     p, options = PROBLEMS[problem](seed), dict(VARIANTS[variant])
     method = ResponseOptions(response_learning_rate=options.pop("faster", 1) * p.rate, **options)
     optimizer = torch.optim.SGD(p.module.parameters(), p.rate)
@@ -184,7 +188,7 @@ def regret(variant: str, problem: str, seed: int) -> float:
 
 
 def main() -> None:
-    """Print the table: the median regret of the seeds and, in brackets, the largest."""
+    """Print the table: the median regret over the seeds and, in brackets, the largest."""
     torch.set_num_threads(1)
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     print(f"| regret: median (worst) of {seeds} seeds | {' | '.join(PROBLEMS)} |")

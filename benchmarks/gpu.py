@@ -1,6 +1,6 @@
-"""`make gpu-check`: whether a GPU repeats itself, resumes bit-identically and agrees with the CPU, and what it gains.
+"""`make gpu-check`: checks that a GPU repeats and resumes runs bit-identically and agrees with the CPU.
 
-Each method trains for two epochs on the small real data of the tests, with the paper's networks.
+Each method trains the paper's networks for two epochs on the tests' small subset of the real data.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.results import HISTORY, Observer, read_rows
 from cpmlho.study.spec import RunKey
 
-AGREEMENT = 0.02  # largest difference of final validation losses of two devices, whose random streams differ
+AGREEMENT = 0.02  # largest accepted difference of final validation losses; the random streams of the two devices differ
 
 
 class StopAfterFirst(Observer):
     """Interrupts a run after its first evaluation."""
 
     def evaluated(self, *arguments: object) -> None:
-        """Stop."""
+        """Raise KeyboardInterrupt."""
         raise KeyboardInterrupt
 
 
 def protocol(folder: Path) -> Protocol:
-    """The smoke protocol with the paper's networks, its data in place."""
+    """Return the smoke protocol with the paper's networks, and write its data into `folder`."""
     networks = {name: each.network.model_dump() for name, each in load([Path("config.yaml")]).datasets.items()}
     overrides = {
         "data": {"dir": str(folder)},
@@ -49,12 +49,12 @@ def protocol(folder: Path) -> Protocol:
 
 
 def losses(folder: Path) -> list[Mapping[str, Any]]:
-    """The evaluations of a run, without their times."""
+    """Return the evaluations of a run without their times."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(folder / HISTORY)]
 
 
 def check(device: str, methods: list[str]) -> Iterator[Row]:
-    """A row for each dataset and method: a device against itself, interrupted, and against the CPU."""
+    """Yield a row per dataset and method: does the run repeat, does it resume, does it agree with the CPU's?"""
     with TemporaryDirectory() as name:
         small = protocol(Path(name))
         for dataset in small.datasets:
@@ -85,7 +85,7 @@ def main() -> None:
     """Check the GPU; without one, the CPU against itself. Exit status 1 if a check fails."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        print("There is no GPU that torch can use. The CPU is checked against itself; this says nothing about a GPU.")
+        print("torch finds no GPU. The CPU is compared with itself, which tests no GPU.")
     rows = show(f"{device} and the CPU", check(device, list(METHODS)))
     sys.exit(not all(row[name] for row in rows for name in ("repeats", "resumes", "agrees")))
 

@@ -1,4 +1,4 @@
-"""How accurate the hypergradient is along a run, by finite differences; writes a row for each point and repeat.
+"""Accuracy of the hypergradient along a run, by finite differences; writes a row for each point and repeat.
 
     python -m benchmarks.hypergradient mnist cpmlho 10 --config config.yaml --config workflow/small_data.yaml
 
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    """Train as the study does, and measure on the way."""
+    """Train as the study does, and measure after some epochs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hypergradient", description=main.__doc__)
     parser.add_argument("dataset")
     parser.add_argument("method", help="a method or variant with a centred response")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measured(spec: RunSpec) -> Iterator[dict[str, Any]]:
-    """A row for each point, repeat and hyperparameter."""
+    """Yield a row for each point, repeat and hyperparameter."""
     torch.set_num_threads(1)
     problem = problem_of(spec, load_data(spec.data, spec.data_dir), CPU)
     budget = budget_of(spec, DTYPES[choose_precision(spec.precision, CPU)])

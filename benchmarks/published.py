@@ -1,4 +1,4 @@
-"""The published Delta-STN code and ours on the same networks and batches, in one process, in turns."""
+"""Times of the published Delta-STN code and of ours, on the same networks and batches, in one process in turns."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ NEEDED = ("base_step_optimizer.py", "hyper/container.py", "examples/mlp/model.py
 
 
 class PublishedCodeError(Exception):
-    """The folder is no checkout of the published code; the message says what is missing."""
+    """The folder is not a checkout of the published code; the message names a missing file."""
 
 
 def find(folder: Path) -> Path:
-    """The folder, if it holds what is measured.
+    """Return the folder if it is a checkout of the published code.
 
     Raises:
-        PublishedCodeError: it does not.
+        PublishedCodeError: a needed file is missing.
     """
     for name in NEEDED:
         if not (folder / name).is_file():
             raise PublishedCodeError(
-                f"PUBLISHED={folder}: no {name} there; give a checkout of the published Delta-STN code"
+                f"PUBLISHED={folder}: {name} is missing; name a checkout of the published Delta-STN code"
             )
     return folder
 
 
 def published_cycle(case: str) -> Callable[[], object]:
-    """A cycle of the published code in float32, on batches in memory.
+    """Return a function that runs a cycle of the published code in float32, on batches in memory.
 
     Its DataLoader and its cutout, which works on one example at a time, are excluded. Its optimizers use plain SGD
     here, like ours; its scripts use momentum.
@@ -48,7 +48,7 @@ def published_cycle(case: str) -> Callable[[], object]:
         bounds = (each.first, options.perturbation_scale, each.low, each.high)
         container.register(name, *bounds, name.startswith("cutout"))
     model: Any
-    if case.startswith("MLP"):  # it ends in 1200 outputs whatever number it is given
+    if case.startswith("MLP"):  # it has 1200 outputs, whatever number it is given
         model = import_module("examples.mlp.model").StnThreeLayerMLP(28 * 28, 10, len(space), container)
     else:
         model = import_module("examples.simple_cnn.model").StnSimpleCNN(len(space), container)
@@ -71,7 +71,7 @@ def published_cycle(case: str) -> Callable[[], object]:
 
 
 def measure_published(folder: Path) -> Iterator[Row]:
-    """A row for each network of the published code, on one thread."""
+    """Yield a row for each network of the published code, on one thread."""
     torch.set_num_threads(1)
     sys.path.insert(0, str(find(folder).resolve()))
     for case in ("MLP, 1200 outputs", "CNN, dropout_fc"):

@@ -1,4 +1,4 @@
-"""Processor time of training cycles: a plain step, and each method's five iterations with one hyperparameter update."""
+"""Processor time of plain training steps, and of cycles: five training iterations and one hyperparameter update."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def problem(case: str, dtype: torch.dtype) -> tuple[Problem, Budget, dict[str, ResponseOptions]]:
-    """The problem of a case, its budget, and the options of the response methods."""
+    """Return the problem of a case, its budget, and the options of the response methods."""
     dataset, changes = CASES[case]
     protocol = load([Path("config.yaml")], {"datasets": {dataset: changes}})
     spec = protocol.resolve(RunKey(dataset, "delta_stn", 0))
@@ -40,7 +40,7 @@ def problem(case: str, dtype: torch.dtype) -> tuple[Problem, Budget, dict[str, R
 
 
 def cycle(case: str, method: str, dtype: torch.dtype) -> Callable[[], None]:
-    """A cycle of one method: `train_steps` iterations, and the hyperparameter update after them."""
+    """Return a function that runs a cycle of one method: `train_steps` iterations and a hyperparameter update."""
     where, budget, methods = problem(case, dtype)
     streams, options = budget.streams(where), methods[method]
     tuner = tuner_of(where, budget, options, streams)
@@ -54,26 +54,26 @@ def cycle(case: str, method: str, dtype: torch.dtype) -> Callable[[], None]:
 
 
 def plain(case: str, dtype: torch.dtype) -> Callable[[], object]:
-    """A training step at the start values."""
+    """Return a function that runs a training step at the start values."""
     where, budget, _ = problem(case, dtype)
     return FixedTraining(where, budget, torch.tensor([each.first for each in where.space.values()])).step
 
 
 def operations(act: Callable[[], object]) -> int:
-    """Operations of the matrix products and convolutions."""
+    """Return the number of operations of an act's matrix products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         act()
     return int(counter.get_total_flops())
 
 
 def peak(dtype: torch.dtype) -> float:
-    """Operations per millisecond of the machine's own product of two square matrices."""
+    """Return the operations per millisecond that the machine reaches in a product of two square matrices."""
     a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
     return 2 * 1024**3 / in_turns({"product": lambda: a @ b}, 20)["product"]
 
 
 def measure() -> Iterator[Row]:
-    """A row for each network and precision, on one thread."""
+    """Yield a row for each network and precision, on one thread."""
     torch.set_num_threads(1)
     for case, (precision, dtype) in itertools.product(CASES, DTYPES.items()):
         acts: dict[str, Callable[[], object]] = {"plain step": plain(case, dtype)}

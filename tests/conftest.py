@@ -13,23 +13,23 @@ from runs import unpacked
 
 ROOT = Path(__file__).parents[1]
 
-# As a run has it: the workers take turns on the cores, and two threads of each would mostly wait for one another.
-os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
+# One thread, as in a run: the workers share the cores, and two threads of each would mostly wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 
-# No test asserts a time, hypothesis's own included; derandomised, so that a failure is found again.
+# No deadline, because no test asserts a time; derandomised, so that a failure repeats.
 settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores: a fifth of the time goes by in waiting for what the tests start and stop."""
+    """Return one more than the cores, at most 4: a fifth of the time is spent waiting for other processes."""
     return min(4, (os.cpu_count() or 1) + 1)
 
 
-@pytest.hookimpl(trylast=True)  # when `-m` and `-k` have chosen
+@pytest.hookimpl(trylast=True)  # after `-m` and `-k` have selected
 def pytest_collection_modifyitems(items):
-    """The longest first, those on the finished smoke protocol before all: workers that are done take from the end."""
+    """Sort long tests to the front, first those on the finished smoke protocol, so that no worker ends alone."""
     items.sort(
         key=lambda item: (
             "finished" not in item.fixturenames,
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """The smoke protocol with its data in place."""
+    """Return the smoke protocol, with its data written."""
     folder = tmp_path_factory.mktemp("data")
     overrides = {"data": {"dir": str(folder), "folder": str(ROOT / "tests/data")}}
     protocol = load([ROOT / "config.yaml", ROOT / "tests/smoke.yaml"], overrides)
@@ -52,5 +52,5 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """The published runs."""
+    """Return a folder with the published runs."""
     return unpacked("published", tmp_path_factory.mktemp("published"))

@@ -1,7 +1,7 @@
-"""Delta-STN, STN and CPMLHO once more, for tests: slow, in float64, and independent of the engine.
+"""A second implementation of Delta-STN, STN and CPMLHO for tests: slow, in float64, and independent of the engine.
 
-Every example has its own displaced weights, written out in full, and torch.func differentiates. The engine never forms
-such weights: it adds responses to outputs. Symbols as in the engine; numbers of equations are the paper's.
+It computes the displaced weights of each example in full and differentiates with torch.func. The engine never forms
+such weights: it adds responses to outputs. The symbols are those of the engine; equation numbers are the paper's.
 """
 
 import math
@@ -12,9 +12,10 @@ from torch.func import functional_call, grad, jvp, vmap
 
 
 class Reference:
-    """One run. `draw(pass, batch)` gives epsilon / sigma (B, n); `act(inputs, values, pass)` applies dropout to inputs.
+    """One run.
 
-    The network has no dropout inside: `act` stands for all that the hyperparameters do.
+    `draw(pass, batch)` returns epsilon / sigma (B, n). `act(inputs, values, pass)` applies all hyperparameters to the
+    inputs, as dropout; the network itself has none.
     """
 
     def __init__(self, module, R, space, options, lr, draw, act):
@@ -33,11 +34,11 @@ class Reference:
         return self.options.response == "delta_stn"
 
     def change(self, R, H, delta):
-        """Eq. 4: what the displacement delta (n,) adds to each weight."""
+        """Return the change of each weight for the displacement delta (n,), eq. 4."""
         return {name: (H[name] @ delta).view(-1, *(1,) * (R[name].dim() - 1)) * R[name] for name in R}
 
     def output(self, W, R, H, x, delta, linear):
-        """The output for one example: f(x; W + change), or f(x; W) + its derivative along the change."""
+        """Return the output for one example: f(x; W + change), linearised in the change if `linear`."""
 
         def f(weights):
             return functional_call(self.module, weights, (x[None],))[0]
@@ -49,13 +50,13 @@ class Reference:
         return f({name: W[name] + change[name] for name in W})
 
     def loss(self, W, R, H, batch, delta, linear=False):
-        """Mean cross-entropy with a displacement for each example, delta (B, n)."""
+        """Return the mean cross-entropy with a displacement for each example, delta (B, n)."""
         inputs, labels = batch
         outputs = vmap(lambda x, d: self.output(W, R, H, x, d, linear))(inputs, delta)
         return F.cross_entropy(outputs, labels)
 
     def step(self, batch, valid, upper):
-        """Eqs. 13, 14, 15 and 16, and the planes."""
+        """Make one training iteration: eqs. 13 and 14, and when they are due eqs. 15 and 16 and a new plane."""
         o, size = self.options, len(batch[1])
         perturbed = self.lam + self.draw("response", size) * F.softplus(self.rho)
         delta = perturbed - self.lam if self.centred else perturbed
@@ -89,7 +90,7 @@ class Reference:
             self.cut()
 
     def tune(self, valid, upper):
-        """Eqs. 15 and 16 by RMSprop."""
+        """Make a hyperparameter step by RMSprop, eqs. 15 and 16."""
         at, o = self.lam.clone(), self.options
         draws = [self.draw(name, len(part[1])) for name, part in (("valid", valid), ("upper", upper)) if part]
 
@@ -107,7 +108,7 @@ class Reference:
             p.sub_(o.hyper_learning_rate * g / (square.sqrt() + 1e-8))
 
     def gap(self, R, H):
-        """v = w_e - w_h of the weights (not the biases), w_h = (H_w c) R at the coordinates c, or R itself (R3)."""
+        """Return v = w_e - w_h of the weights without biases; w_h is (H_w c) R at coordinates c, or R itself (R3)."""
         c = {"raw": self.lam, "value": self.space.value(self.lam), "displaced": self.delta}.get(self.options.constraint)
         scale = {n: torch.ones(len(W)) if c is None else H[n] @ c for n, W in self.W.items()}
         return torch.cat(
@@ -115,7 +116,7 @@ class Reference:
         )
 
     def cut(self):
-        """Eqs. 10 and 11 at the current iterate."""
+        """Add the plane of eqs. 10 and 11 at the current iterate, and drop the oldest beyond `max_planes`."""
         v = self.gap(self.R, self.H)
         measures = {"l2": torch.norm, "squared": lambda x: (x * x).sum(), "l1": lambda x: x.abs().sum()}
         g = measures[self.options.g]
@@ -126,7 +127,7 @@ class Reference:
         return plane["g"] + plane["normal"] @ (self.gap(R, H) - plane["v"]) - self.options.eps_sq
 
     def constraint(self, R, H):
-        """The sum of mu_k phi_k over the planes that pull."""
+        """Return the sum of mu_k phi_k over the active planes."""
         phis = [(plane["mu"], self.phi(plane, R, H)) for plane in self.planes]
         always = self.options.force == "always"
         return sum(mu * phi * (1.0 if always else (phi.detach() > 0).to(phi.dtype)) for mu, phi in phis)

@@ -1,4 +1,4 @@
-"""What the tests of runs share."""
+"""Helpers for tests that train runs or start the workflow."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from cpmlho.study.results import RESULT, read_rows
 
 
 def content(folder):
-    """A run's files without times, each byte of the rest."""
+    """Return the tables and the result of a run without times."""
     tables = {
         path.name: [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(path)]
         for path in folder.glob("*.csv")
@@ -23,7 +23,7 @@ def content(folder):
 
 
 def snakemake(folder, target, *config, options=()):
-    """The workflow from another folder than the project's, with a tracking store there."""
+    """Run the workflow in a folder outside the project, with a tracking store there; return the process."""
     snakefile = Path(__file__).parents[1] / "Snakefile"
     command = ["snakemake", "-s", str(snakefile), "--cores", "2", target, *options, "--config", *config]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -32,7 +32,7 @@ def snakemake(folder, target, *config, options=()):
 
 
 def forget(before):
-    """Register what was registered before, and no plug-in."""
+    """Restore the registries to `before`, and forget the loaded plug-ins."""
     plugins._LOADED.clear()
     for each, earlier in zip(plugins.REGISTRIES, before, strict=True):
         each.clear()
@@ -40,7 +40,7 @@ def forget(before):
 
 
 def unpacked(edition, folder):
-    """A folder with the runs of a published edition, and without what was made of them."""
+    """Unpack the runs of a published protocol into a folder, without tables and figures, and return it."""
     for name in (ARCHIVE, CHECKSUM):
         (folder / name).symlink_to(Path(__file__).parents[1] / "results" / edition / name)
     unpack(str(folder), lambda line: None)

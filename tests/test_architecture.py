@@ -1,4 +1,4 @@
-"""The halves stay apart, and the command line stays quick: what each part may import."""
+"""Each part imports only what it may: library and study stay apart, and the command line starts quickly."""
 
 import ast
 import subprocess

@@ -1,7 +1,7 @@
-"""`make test-cluster`: small runs through a real Slurm and a real tracking server, with faults injected on the way.
+"""`make test-cluster`: small runs on a real Slurm and a real tracking server, with injected faults.
 
-Slurm and PostgreSQL come from Debian's packages, listen on loopback alone, and are ended again. Whatever happens to the
-jobs, the runs must be bit-identical to those of this machine alone, and the server must have every metric of the files.
+Slurm and PostgreSQL come from Debian's packages, listen only on loopback, and are stopped at the end. Despite the
+faults, the results must be bit-identical to runs without Slurm, and the server must have every metric of the files.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from cpmlho.study.tracking.entry import Store, curves
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 1200.0  # seconds, for a workflow or a writer to end
-CPUS = 3  # that Slurm believes in: jobs wait a good part of their time
-RUN = {  # nine runs: each attack needs one that none has hit before
+CPUS = 3  # that Slurm assumes; more than there may be, because jobs often wait
+RUN = {  # nine runs: each fault needs a run without an earlier fault
     "datasets": ["mnist"],
     "variants": [*(f"cpmlho_dropout0_{rate}" for rate in (0.1, 0.2, 0.5, 0.8)), "cpmlho_values"],
     "seeds": [0],
 }
-# The account that no accounting knows; seconds between the looks at the queue; a file system that hides nothing.
+# No accounting; few seconds between looks at the queue; a local file system, where files appear at once.
 PROFILE = [
     f"--profile={ROOT / 'profiles/slurm'}",
     "--slurm-no-account",
@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen[bytes], here: Path) -> None:
 
 
 def write(uri: str, results: Path, folder: Path) -> None:
-    """Log a finished run as if it were training, some rows at a time."""
+    """Log a finished run a few rows at a time, as if it were training."""
     result = read_result(folder / RESULT)
     tables = {path.name: read_rows(path) for path in folder.glob("*.csv")}
     tracker = TrackerProcess(uri, results, print)
@@ -97,7 +97,7 @@ def lost(uri: str, results: Path) -> tuple[int, int]:
 
 
 def all_found(uri: str, results: Path) -> str:
-    """Check that the server has every metric of the files, at once or after what `track` does."""
+    """Check that the server has every metric of the files after `track`; return how many it had before."""
     total, late = lost(uri, results)
     store = Store(uri, results)
     for path in results.glob(f"runs/*/*/*/{RESULT}"):
@@ -108,7 +108,7 @@ def all_found(uri: str, results: Path) -> str:
 
 
 def eight_writers(folder: Path, server: TrackingServer, uri: str) -> str:
-    """Log eight published runs at once, and kill the server and start it again meanwhile."""
+    """Log eight published runs at once; meanwhile kill the server and restart it."""
     results = folder / "writers"
     with tarfile.open(ROOT / "results/published/runs.tar.xz") as archive:
         wanted = tuple(f"runs/mnist/cpmlho/seed{seed}/" for seed in range(2, 10))
@@ -127,7 +127,7 @@ def eight_writers(folder: Path, server: TrackingServer, uri: str) -> str:
 
 
 def attacked(here: Path, uri: str) -> str:
-    """Run the workflow through Slurm with faults; Snakemake too is killed, and started again."""
+    """Run the workflow on Slurm with faults; Snakemake itself is killed and restarted."""
     first = workflow(here, PROFILE, uri)
     attacks = slurm.Attacks(here)
     try:
@@ -144,7 +144,7 @@ def attacked(here: Path, uri: str) -> str:
         finish(second, here)
     finally:
         second.kill()
-    assert slurm.ended("TIMEOUT") >= 1, "the stopped job has not run into its time limit"
+    assert slurm.ended("TIMEOUT") >= 1, "the stopped job did not reach its time limit"
     assert slurm.ended("CANCELLED") >= 1, "no job was cancelled"
     return "node down, a time limit, two kills, a cancelled job, Snakemake killed: all runs are done"
 
@@ -159,7 +159,7 @@ def same_bytes(ours: Path, theirs: Path) -> str:
 
 
 def run_all(folder: Path) -> None:
-    """Run the parts, one after the other; four to five minutes on two quiet cores."""
+    """Run all parts one after the other; this takes four to five minutes on two quiet cores."""
 
     def done(what: str, outcome: str) -> None:
         print(f"{what}: {outcome} ({time.monotonic() - began:.0f} s after the start)", flush=True)
@@ -169,24 +169,24 @@ def run_all(folder: Path) -> None:
     with postgres(folder / "pg", words[0]) as database, TrackingServer(folder, database) as server:
         uri = server.uri.replace("//", f"//team:{words[1]}@")
         finish(reference, folder / "alone")
-        done("The runs on this machine alone", "done")
+        done("The runs without Slurm", "done")
         done("Eight writers", eight_writers(folder, server, uri))
         with slurm.slurm(folder / "slurmd", CPUS):
-            done("The same runs through Slurm", attacked(folder / "slurm", uri))
-        done("Against this machine alone", same_bytes(folder / "slurm/results", folder / "alone/results"))
+            done("The same runs on Slurm", attacked(folder / "slurm", uri))
+        done("Compared with the runs without Slurm", same_bytes(folder / "slurm/results", folder / "alone/results"))
         done("Their metrics", all_found(server.uri, folder / "slurm/results"))
     kept = [path for path in folder.rglob("*") if path.is_file() and not {"pg", "slurmd"} & set(path.parts)]
     leaks = [path for path in kept if path.name != "pgpass" and any(w.encode() in path.read_bytes() for w in words)]
-    assert not leaks, f"a password lies in {', '.join(map(str, leaks))}"
+    assert not leaks, f"a password is in {', '.join(map(str, leaks))}"
     done("Passwords", "in no log, result, page, artifact or metadata")
 
 
 if __name__ == "__main__":
     if os.geteuid() != 0:
-        sys.exit("make test-cluster: only root can install Slurm and PostgreSQL and run them as their users")
+        sys.exit("make test-cluster: needs root, to install Slurm and PostgreSQL and start them as their users")
     if slurm.CONFIGURATION.exists() and not slurm.CONFIGURATION.read_text().startswith(slurm.MARK):
-        sys.exit(f"make test-cluster: this machine has a Slurm of its own, {slurm.CONFIGURATION}")
+        sys.exit(f"make test-cluster: this machine already has a Slurm, {slurm.CONFIGURATION}; use another machine")
     install(slurm.PROGRAMS | {"pg_createcluster": "postgresql"})
     with TemporaryDirectory(prefix="cpmlho-cluster-") as name:
-        Path(name).chmod(0o755)  # PostgreSQL's user passes through
+        Path(name).chmod(0o755)  # so that PostgreSQL's user can enter
         run_all(Path(name))

@@ -1,4 +1,4 @@
-"""Programs that the test starts on loopback alone and ends again: PostgreSQL, and MLflow's server on it."""
+"""Programs that the test starts on loopback and stops again: PostgreSQL, and MLflow's server on it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 300.0  # seconds; on a machine that is busy with other work, everything takes long
+PATIENCE = 300.0  # seconds; enough for a busy machine
 APT = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300")
 POSTGRES = "postgres"  # the user of Debian's package; PostgreSQL refuses root
 
 
 def install(programs: Mapping[str, str]) -> None:
-    """Install the Debian packages of the programs that are missing, without starting a service of the system."""
+    """Install the Debian packages of missing programs, without starting their services."""
     if missing := sorted({package for program, package in programs.items() if not shutil.which(program)}):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: nothing is started
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: start no service
         for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
             subprocess.run([*APT, *command], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on now."""
+    """Return a free port of loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -87,10 +87,10 @@ class Service:
 
 @contextmanager
 def postgres(folder: Path, password: str) -> Iterator[dict[str, str]]:
-    """Run a throw-away PostgreSQL on a Unix socket in `folder`.
+    """Run a temporary PostgreSQL on a Unix socket in `folder`.
 
     Yields:
-        The environment in which a client reaches the database `mlflow`: it says where the password is, not what.
+        The environment in which a client reaches the database `mlflow`: it names the password's file, not the password.
     """
     binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     folder.mkdir()
@@ -118,7 +118,7 @@ def postgres(folder: Path, password: str) -> Iterator[dict[str, str]]:
 
 
 class TrackingServer(Service):
-    """`mlflow server` on a PostgreSQL, artifacts through the server; it can be killed and started again."""
+    """`mlflow server` on a PostgreSQL, with artifacts sent through the server; it can be killed and restarted."""
 
     def __init__(self, folder: Path, database: Mapping[str, str]) -> None:
         port = free_port()
@@ -127,7 +127,7 @@ class TrackingServer(Service):
         options = [f"--port={port}", f"--artifacts-destination={folder / 'artifacts'}"]
         environment = {
             **database,
-            "MLFLOW_BACKEND_STORE_URI": "postgresql:///mlflow",  # who and where from PGHOST and the like
+            "MLFLOW_BACKEND_STORE_URI": "postgresql:///mlflow",  # user and host come from PGHOST and the like
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         super().__init__(folder / "mlflow.log", [*program, *options], environment)

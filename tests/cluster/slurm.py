@@ -1,4 +1,4 @@
-"""Slurm on one node, loopback alone, without accounting; and what happens to jobs on a cluster."""
+"""A Slurm with one node on loopback, without accounting; and faults of the kinds that happen on clusters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 from tests.cluster.services import PATIENCE, Service, free_port, wait_for
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
-# Jobs are submitted without SLURM_CONF, so the file must lie where Slurm looks by itself.
+# Jobs are submitted without SLURM_CONF, so the file must be at Slurm's default place.
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# made by make test-cluster"
 CLUSTER = "cpmlho-test"
@@ -48,7 +48,7 @@ PartitionName=test Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 @contextmanager
 def slurm(folder: Path, cpus: int) -> Iterator[None]:
-    """Run a Slurm that takes jobs; its files lie in `folder`."""
+    """Run a Slurm that accepts jobs, with its files in `folder`."""
     with ExitStack() as stack:
         for name in ("state", "spool"):
             (folder / name).mkdir(parents=True)
@@ -64,7 +64,7 @@ def slurm(folder: Path, cpus: int) -> Iterator[None]:
         key.touch(0o400)
         key.write_bytes(secrets.token_bytes(1024))
         paths = [f"--{name}={folder}/munge.{name.removesuffix('-file')}" for name in ("socket", "pid-file", "log-file")]
-        # Forced, as munged wants to be neither root nor in a folder below a writable one.
+        # Forced, because munged refuses root and folders below a writable one.
         munged = ["munged", "--foreground", "--force", f"--key-file={key}", f"--seed-file={folder}/munge.seed", *paths]
         stack.enter_context(Service(folder / "munged.log", munged))
         wait_for("munged", (folder / "munge.socket").exists)
@@ -76,7 +76,7 @@ def slurm(folder: Path, cpus: int) -> Iterator[None]:
 
 
 def end_jobs() -> None:
-    """Kill what is left of the jobs: a node that failed has let go of its processes."""
+    """Kill the remaining processes of jobs: a failed node no longer controls its processes."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("SLURM_CLUSTER_NAME") == CLUSTER:
@@ -90,7 +90,7 @@ def command(*arguments: str, check: bool = True) -> str:
 
 
 class Attacks:
-    """Attacks on the runs of a workflow; each hits a run that none has hit before, as a job is tried three times."""
+    """Faults in a workflow's runs; each hits a run without an earlier fault, because a job has three attempts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -108,38 +108,38 @@ class Attacks:
             process.resume()
 
     def time_out(self) -> None:
-        """Leave a run's process stopped: its job, which now has a minute, runs into its time limit."""
+        """Leave a run's process stopped, and shorten its job's time limit to a minute."""
         command("scontrol", "update", f"JobId={self._next()[1]}", "TimeLimit=1")
 
     def fail_node(self) -> None:
-        """Take the node down with all that runs on it, and back up; Slurm requeues the jobs, here without a delay."""
+        """Take the node down with all its jobs, and back up; Slurm requeues the jobs, here without a delay."""
         self._next()[0].resume()
         self._hit |= {name for name, _, _ in self._runs()}
         command("scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test")
-        wait_for("the node to let go of its jobs", lambda: not running_jobs())
-        command("scontrol", "update", "NodeName=localhost", "State=RESUME", check=False)  # it may be back by itself
+        wait_for("the node to lose its jobs", lambda: not running_jobs())
+        command("scontrol", "update", "NodeName=localhost", "State=RESUME", check=False)  # it may already be back
         wait_for("the node's return", lambda: command("sinfo", "--noheader", "--states=IDLE,MIXED,ALLOCATED"))
         for line in command("squeue", "--noheader", "--states=PENDING", "--format=%A %r").splitlines():
             if line.endswith(" BeginTime"):
                 command("scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now")
 
     def _next(self) -> tuple[psutil.Process, str]:
-        """Return the process of a run that has not been hit, stopped so that it cannot end meanwhile, and its job."""
+        """Return the process, stopped so that it cannot end, and the job of a run without an earlier fault."""
         found: list[tuple[str, psutil.Process, str]] = []
 
         def look() -> bool:
             found.extend(each for each in self._runs() if not found and each[0] not in self._hit and stopped(each[1]))
             return bool(found)
 
-        wait_for("a job to attack", look)
+        wait_for("a job without a fault", look)
         self._hit.add(found[0][0])
         return found[0][1:]
 
     def _runs(self) -> Iterator[tuple[str, psutil.Process, str]]:
-        """Yield the runs that have begun and not ended: name, process, job."""
+        """Yield name, process and job of each run in progress."""
         jobs = running_jobs()
         for process in psutil.process_iter():
-            with suppress(psutil.Error):  # ended meanwhile, or not to be looked at
+            with suppress(psutil.Error):  # ended meanwhile, or not readable
                 arguments = process.cmdline()
                 if arguments[1:4] == ["-m", "cpmlho", "run"] and Path(process.cwd()) == self._folder:
                     name = "_".join(arguments[4:7])

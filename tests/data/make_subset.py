@@ -1,8 +1,9 @@
-"""Cut the test subset out of the full datasets: `python tests/data/make_subset.py DATA_DIR`.
+"""Write the test subset of the full datasets: `python tests/data/make_subset.py DATA_DIR`.
 
-DATA_DIR is torchvision's root with the whole, uncompressed files. The first 2,000 training and the first 500 test
-examples of each dataset are written beside this script, in the same format and layout, gzipped so that the same
-input always gives the same bytes; the SHA-256 sums of the uncompressed files are printed for smoke.yaml.
+DATA_DIR is torchvision's root with the full, uncompressed files. The first 2,000 training and the first 500 test
+examples of each dataset are written next to this script, in the same format and layout. They are gzipped without a
+time, so the same input always gives the same bytes. The SHA-256 sums of the uncompressed files are printed for
+smoke.yaml.
 """
 
 import gzip
@@ -14,7 +15,7 @@ KEPT = {"train": 2000, "t10k": 500}
 
 
 def cut(content: bytes, n: int) -> bytes:
-    """The first `n` entries of an IDX array of bytes."""
+    """Return the first `n` entries of an IDX array of bytes."""
     dimensions = content[3]
     header = 4 + 4 * dimensions
     length = int.from_bytes(content[4:8])
@@ -23,7 +24,7 @@ def cut(content: bytes, n: int) -> bytes:
 
 
 def main(root: Path) -> None:
-    """Write the subset of both datasets and print its sums."""
+    """Write the subset of both datasets and print its checksums."""
     for dataset in ("MNIST", "FashionMNIST"):
         folder = Path(__file__).parent / dataset / "raw"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tracking store of its own for each test, and plug-ins that are forgotten after it."""
+"""Fixtures of the study's tests: each test has its own tracking store, and its plug-ins are unregistered after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runs import forget
 
 @pytest.fixture(autouse=True)
 def unset_patience() -> Iterator[None]:
-    """What a store of this process sets is no user's setting to the commands that a test starts."""
+    """Restore the environment variables that a tracking store sets, so that commands of other tests do not see them."""
     before = dict(os.environ)
     yield
     for name in entry.ENVIRONMENT:
@@ -26,7 +26,7 @@ def unset_patience() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once."""
+    """Return a database with MLflow's empty tables, created once."""
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     entry.Store(f"sqlite:///{path}", path.parent)
     return path
@@ -34,7 +34,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty store under `tmp_path`, and no other one."""
+    """Return the address of an empty store under `tmp_path`; the environment names no other."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_database, tmp_path)
     return tracking.tracking_uri(None, tmp_path)
@@ -42,7 +42,7 @@ def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """What a test registers is forgotten after it, and each works in a folder of its own."""
+    """Run the test in `tmp_path`, and unregister its plug-ins afterwards."""
     before = [dict(each) for each in plugins.REGISTRIES]
     monkeypatch.setattr(plugins, "_LOADED", set())
     monkeypatch.chdir(tmp_path)

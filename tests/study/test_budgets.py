@@ -1,4 +1,4 @@
-"""Fair budgets on hand-made runs: work is counted, not timed, and all is paired by seed."""
+"""Comparisons at equal budget on made-up runs: work is counted in gradients, not time, and runs are paired by seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cpmlho.study.results import HISTORY, run_dir, to_csv
 
 
 def trained(protocol: Protocol, method: str, seed: int, losses: list[float], steps: int = 10) -> None:
-    """A run of MNIST with these validation losses, so many steps apart."""
+    """Write a run of MNIST with these validation losses, `steps` apart."""
     key = RunKey("mnist", method, seed)
     metrics = [Metrics(loss, 1 - loss, loss + 0.1, 0.9 - loss) for loss in losses]
     best = min(metrics, key=lambda each: each.val_loss)

@@ -1,6 +1,6 @@
-"""The numbers of every method after a few steps: they change on purpose, together with NUMERICS, or not at all.
+"""The numbers of every method after a few steps. They may change only together with NUMERICS.
 
-After a change on purpose, raise NUMERICS and write them again: `python -m tests.study.test_golden`.
+After an intended change, raise NUMERICS and write the numbers again: `python -m tests.study.test_golden`.
 """
 
 import json
@@ -20,7 +20,7 @@ CASES = [(dataset, method) for dataset in ("mnist", "fashionmnist") for method i
 
 
 def last_snapshot(protocol, dataset, method):
-    """The validation loss and the hyperparameters at the end of a run in float32."""
+    """Return the validation loss and the hyperparameters at the end of a run in float32."""
     spec = protocol.resolve(RunKey(dataset, method, 0))
     problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
     events, metrics, last = METHODS[method].train(problem, budget_of(spec, torch.float32), spec.settings), None, None

@@ -1,4 +1,4 @@
-"""`make gpu-check` on the CPU: it passes there, and it can fail."""
+"""`make gpu-check` on the CPU: it passes, and it fails when results differ."""
 
 import pytest
 from benchmarks import gpu

@@ -1,4 +1,4 @@
-"""The device of a run: which is chosen, what is said, and how a GPU is made to repeat itself."""
+"""The device of a run: which one is chosen, the messages, and the settings that make a GPU deterministic."""
 
 import os
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ def test_the_peak_of_memory_is_in_bytes_in_whatever_unit_the_system_counts(monke
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with a GPU that works (True), that is too old for this torch (False), or with none (None)."""
+    """Simulate a machine with a working GPU (True), a GPU too old for this torch (False), or no GPU (None)."""
     ones = torch.ones
 
     def on_gpu(*size, device):

@@ -1,4 +1,4 @@
-"""The methods on the small real subset: determinism to the last bit, common randomness, divergence."""
+"""The methods on the small real subset: bit-identical repeats, common random numbers, divergence."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -36,7 +36,7 @@ NAMES = ["random_search", "bayesian_optimization", "fixed", "stn", "delta_stn", 
 
 
 def setting(small, key, **changes):
-    """The problem, the budget and the options of a run."""
+    """Return the problem, the budget and the options of a run."""
     spec = small.resolve(key).model_copy(update=changes)
     problem = problem_of(spec, load_arrays(spec.data, spec.data_dir), torch.device("cpu"))
     return problem, budget_of(spec, torch.float32), spec.settings
@@ -54,7 +54,7 @@ RESPONSES = {
 
 
 def spec_of(small, dataset, name, seed=0):
-    """The specification of a method's run, or of one with the options of `RESPONSES`; a plane every ten steps."""
+    """Return the specification of a run of a method, or of an entry of `RESPONSES`, with a plane every ten steps."""
     method, options = RESPONSES.get(name, (name, {}))
     spec = small.resolve(RunKey(dataset, method, seed))
     if isinstance(spec.settings, CPMLHO):
@@ -81,8 +81,8 @@ def test_a_seed_decides_every_bit(small, tmp_path, dataset, method, precision):
 
 
 def off(small, **changes):
-    """CPMLHO's settings with both of its parts off, and these changes."""
-    both = {"cutting_planes": False, "mixed_level": False, "cut_steps": None}  # planes, if any, after each epoch
+    """Return CPMLHO's settings with both of its parts off, and these changes."""
+    both = {"cutting_planes": False, "mixed_level": False, "cut_steps": None}  # if planes are on, one per epoch
     return replace(small.methods["cpmlho"], **{**both, **changes})
 
 
@@ -120,7 +120,7 @@ def test_until_the_first_plane_cutting_planes_change_nothing(small, tmp_path):
     execute(spec.model_copy(update={"algorithm": "cpmlho", "settings": off(small)}), tmp_path / "off", [], print, 0.0)
     without = content(tmp_path / "off")[0]
     assert runs[3] == without
-    assert runs[2][HISTORY] == without[HISTORY]  # the plane comes after the last step
+    assert runs[2][HISTORY] == without[HISTORY]  # the only plane comes after the last step
     assert [(row["epoch"], row["plane"]) for row in read_rows(tmp_path / "2" / PLANES)] == [(2, 1)]
 
 
@@ -165,7 +165,7 @@ def test_an_epoch_is_one_permutation_in_whole_batches(small):
     seen = torch.cat([next(batches)[0] for _ in range(budget.iterations(problem))]).flatten(1)
     assert len(seen) == 1700 // 128 * 128
     assert len(torch.unique(seen, dim=0)) == len(torch.unique(torch.cat([seen, seen]), dim=0))
-    assert len(torch.unique(seen, dim=0)) > 0.99 * len(seen)  # no example twice, but for equal images
+    assert len(torch.unique(seen, dim=0)) > 0.99 * len(seen)  # no example appears twice, except equal images
 
 
 def test_evaluation_is_the_mean_over_the_split(small):
@@ -211,7 +211,7 @@ def test_rows_of_a_search(small, tmp_path, method):
     trials = read_rows(tmp_path / TRIALS)
     best = min(trials, key=lambda row: row["val_loss"])
     assert [row["trial"] for row in trials] == [0, 1]
-    assert result.final.val_loss == best["val_loss"]  # validation chooses (R11)
+    assert result.final.val_loss == best["val_loss"]  # chosen by validation (R11)
     assert result.final.test_loss == best["test_loss"]
     assert {name: best[name] for name in result.hyperparameters} == result.hyperparameters
     assert result.steps == 2 * 26
@@ -323,12 +323,12 @@ def test_a_gpu_gives_the_losses_of_the_processor(small, tmp_path, method):
     for device in ("cpu", "cuda"):
         result = execute(spec.model_copy(update={"device": device}), tmp_path / device, [], print, 0.0)
         losses.append(result.final.val_loss)
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # its noise comes from another generator
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # the noise comes from another generator
 
 
 @pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 def test_training_at_the_values_of_a_trial_is_that_trial(small, tmp_path, dataset):
-    """Same initialisation, order and masks: what a method's values are worth is asked on equal terms."""
+    """Initialisation, order and masks are the same, so that runs differ only in their values."""
     key = RunKey(dataset, "random_search", 0)
     searched = execute(small.resolve(key), run_dir(tmp_path, key), [], print, 0.0)
     spec = small.resolve(RunKey(dataset, "fixed", 0))
@@ -350,4 +350,4 @@ def test_the_network_that_is_kept_has_the_loss_that_the_run_is_judged_by(small, 
     metrics = problem.evaluate(predictor(module))
     assert metrics.val_loss == pytest.approx(result.final.val_loss, rel=1e-5)
     execute(spec, tmp_path, [Network(tmp_path, False)], print, 0.0)
-    assert not (tmp_path / NETWORK).exists()  # it would be taken for this run's
+    assert not (tmp_path / NETWORK).exists()  # it would pass as this run's

@@ -1,4 +1,4 @@
-"""The planes of whole runs on the small real subset: that they hold, and what is written of them."""
+"""The cutting planes of whole runs on the small real subset: they lower g, and the files record them."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, Resul
 
 
 def run(small, folder, method, epochs, settings=None):
-    """The result and the rows of its planes; `settings` None for the configuration's."""
+    """Return the result and the rows of its planes; `settings` None: those of the configuration."""
     spec = small.resolve(RunKey("mnist", method, 0))
     data = spec.data.model_copy(update={"epochs": epochs})
     changes = {"data": data, "settings": settings or replace(spec.settings, cut_steps=13)}  # an epoch's iterations
@@ -26,13 +26,13 @@ def test_the_gap_stays_where_it_began_for_thirty_epochs(small, tmp_path, method,
     result, rows = run(small, tmp_path, method, 30, options() if settings == "library" else None)
     gaps = [row["g"] for row in rows]
     assert result.status == "done"
-    assert len(gaps) >= 27  # the first plane is of step 50
+    assert len(gaps) >= 27  # the first plane is added at step 50
     assert max(gaps) <= 1.05 * gaps[0]
-    assert gaps[-1] < 0.9 * gaps[0]  # 390 iterations; in the budgets of config.yaml by a fifth and more
+    assert gaps[-1] < 0.9 * gaps[0]  # 390 iterations; with config.yaml's budgets g falls by a fifth or more
 
 
 def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp_path):
-    """At the first gap beyond the bound, on a network whose losses are still good."""
+    """The run stops at the first g beyond the bound, although the losses are still good."""
     wild = CPMLHO(constraint="raw", force="always", mu_init=5.0, cut_steps=None, max_planes=3)
     result, rows = run(small, tmp_path, "cpmlho", 30, wild)
     assert result.status == read_result(tmp_path / "result.json").status == "diverged"
@@ -47,7 +47,7 @@ def test_a_run_that_its_planes_drive_away_ends_there_with_its_history(small, tmp
 
 @pytest.mark.parametrize("name", [HISTORY, HYPERPARAMETERS, PLANES])
 def test_a_table_that_is_gone_is_named_by_whatever_reads_the_run(small, tmp_path, name):
-    """Without its planes, a run that they drove away would count as done."""
+    """Without the recorded planes, a run with a diverged response would count as done."""
     result, _ = run(small, tmp_path, "cpmlho", 1)
     assert result.tables == [HISTORY, HYPERPARAMETERS, PLANES]
     assert read_result(tmp_path / RESULT) == result

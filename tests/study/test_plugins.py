@@ -73,7 +73,7 @@ def test_without_the_file_the_method_is_unknown():
         ("import nowhere\n", "own.py line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("open('nowhere')\n", "own.py line 1: FileNotFoundError: "),
         ("x = 1\n", "own.py: registers nothing; decorate a function with @method(...)"),
-        (OWN.replace("mine", "cpmlho"), "own.py line 10: ValueError: cpmlho: there is a method of this name already"),
+        (OWN.replace("mine", "cpmlho"), "own.py line 10: ValueError: cpmlho: a method of this name exists already"),
         (OWN + "\n1 / 0\n", "own.py line 15: ZeroDivisionError"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What each reading of the paper does, on the small real subset (R4, R6, R11, R18 to R22)."""
+"""The effect of each reading of the paper, on the small real subset (R4, R6, R11, R18 to R22)."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def run(small, folder, method, training=None, **options):
-    """The tables of a run of these options."""
+    """Return the tables of a run with these options."""
     spec = small.resolve(RunKey("mnist", method, 0))
     changes = {"settings": replace(spec.settings, **options), "training": replace(spec.training, **(training or {}))}
     execute(spec.model_copy(update=changes), folder, [], print, 0.0)

@@ -1,4 +1,4 @@
-"""The README's examples work, and what it links to is there."""
+"""The README's examples work and its links lead somewhere; each table has its caption for Snakemake's report."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cpmlho.study.protocol import load
+from cpmlho.study.report.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,3 +45,8 @@ def test_the_example_of_the_library_tunes_a_module():
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^):]+)\)", README))
 def test_what_it_links_to_exists(path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_table_has_a_caption(table):
+    assert (ROOT / f"workflow/report/{table}.rst").read_text(encoding="utf-8").strip()

@@ -25,7 +25,7 @@ class MLP(NetworkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CNN(NetworkOptions):
-    """Options of the CNN; with 0 hidden units there is the classifier alone (R14)."""
+    """Options of the CNN; with 0 hidden units it has no hidden linear layer (R14)."""
 
     hidden_units: int = least(0)
 
@@ -36,7 +36,7 @@ def _cnn_hyperparameters(options: CNN) -> tuple[str, ...]:
 
 @network(MLP, hyperparameters=lambda options: DROPOUTS, label="MLP")
 def mlp(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module:
-    """Three linear layers with ReLU between them and dropout before each."""
+    """Return three linear layers with ReLU between them and dropout before each."""
     from torch import nn
 
     from cpmlho.core.augment import Dropout
@@ -56,10 +56,10 @@ def mlp(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module
 
 @network(CNN, hyperparameters=_cnn_hyperparameters, label="CNN", cost=3)
 def cnn(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module:
-    """Two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden_units` is 0 (R14), and the classifier.
+    """Return two 5 x 5 convolutions with pooling, a hidden linear layer unless `hidden_units` is 0, and a classifier.
 
     Raises:
-        ValueError: the inputs are not images that can be halved twice.
+        ValueError: the inputs are not images, or their sides are not multiples of 4.
     """
     from torch import nn
 
@@ -75,7 +75,7 @@ def cnn(hidden_units: int, output_units: int, inputs: Shape = GREY) -> nn.Module
         Dropout("dropout0", channels=True),
         ChannelsLast(),
         nn.Conv2d(channels, 16, 5, padding=2),
-        MaxPool2(),  # before ReLU: the two commute, and ReLU then costs a quarter
+        MaxPool2(),  # before ReLU: the result is the same, and ReLU then costs a quarter
         nn.ReLU(),
         Dropout("dropout1", channels=True),
         nn.Conv2d(16, 32, 5, padding=2),

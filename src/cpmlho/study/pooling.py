@@ -1,4 +1,4 @@
-"""Max-pooling whose forward-mode derivative is fast on a CPU: 5 % of a training cycle of the CNN in float32."""
+"""Max-pooling with a fast forward-mode derivative on a CPU; it saves 5 % of a training cycle of the CNN in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ChannelsLast(nn.Module):
     """Stores the channels of each pixel next to each other, which makes pooling several times as fast on a CPU."""
 
     def forward(self, a: Tensor) -> Tensor:
-        """The same (B, C, H, W); a copy, because torch sees no difference for one channel."""
+        """Return a channels-last copy of a (B, C, H, W); `contiguous` does not change a single channel's layout."""
         return a.clone(memory_format=torch.channels_last)
 
 
@@ -22,7 +22,7 @@ class MaxPool2(nn.Module):
     """Max-pooling over 2 x 2 windows; height and width must be even."""
 
     def forward(self, a: Tensor) -> Tensor:
-        """The pooling of a (B, C, H, W)."""
+        """Return a (B, C, H, W) pooled, with its tangent if it has one."""
         value, tangent = forward_ad.unpack_dual(a)
         if tangent is None:
             return F.max_pool2d(a, 2)
@@ -32,7 +32,7 @@ class MaxPool2(nn.Module):
 
 
 class _AtWinners(torch.autograd.Function):
-    """The entries of t (B, C, H, W) at each window's winner; its transpose is the pooling's own backward kernel."""
+    """Selects the entries of t (B, C, H, W) at each window's maximum; the backward pass is the pooling's own kernel."""
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, winners: Tensor) -> Tensor:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 def bayesian_optimization(
     problem: Problem, budget: Budget, options: BayesianOptimization, past: Past = FRESH
 ) -> Method:
-    """Train `trials` points, each after the first `initial_trials` chosen by all before it."""
+    """Train `trials` points; after the first `initial_trials`, the results so far choose the next one."""
     from cpmlho.study.trials import search
 
     return search(problem, budget, propose(problem, budget, options), past)
 
 
 def propose(problem: Problem, budget: Budget, options: BayesianOptimization) -> Proposals:
-    """Points from ask and tell, the start values before them if they are asked for."""
+    """Yield the points that the optimizer chooses, preceded by the start values if `from_start` is set."""
     import torch
-    from skopt import Optimizer  # 1.2 s that the other methods need not spend
+    from skopt import Optimizer  # here, because it takes 1.2 s that the other methods do not need
     from skopt.space import Real
 
     from cpmlho.study.trials import fraction, start_point

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method(CPMLHO, kind="schedule", label="CPMLHO", colour="#005083", gradients=gradients_of_response)
 def cpmlho(problem: Problem, budget: Budget, options: CPMLHO, past: Past = FRESH) -> Method:
-    """Train and tune; with both parts off, bit-identical to Delta-STN, or to STN."""
+    """Train and tune; with both parts off, a run is bit-identical to Delta-STN's, or STN's by `response`."""
     from cpmlho.study.methods.response import train_and_tune
 
     return train_and_tune(problem, budget, options, past)

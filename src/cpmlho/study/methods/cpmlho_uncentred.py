@@ -1,4 +1,4 @@
-"""CPMLHO as eqs. 3, 13 and 14 are written: on the uncentred response (R4), in two steps."""
+"""CPMLHO as eqs. 3, 13 and 14 are written: with STN's uncentred response (R4), trained in two steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method(CPMLHOUncentred, kind="schedule", label="CPMLHO, uncentred", colour="#2E96D6", gradients=gradients_of_response)
 def cpmlho_uncentred(problem: Problem, budget: Budget, options: CPMLHOUncentred, past: Past = FRESH) -> Method:
-    """Train and tune."""
+    """Train and tune with cutting planes and a mixed-level upper objective."""
     from cpmlho.study.methods.response import train_and_tune
 
     return train_and_tune(problem, budget, options, past)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method(ResponseOptions, kind="schedule", label="Δ-STN", colour="#D55E00", line="--", gradients=gradients_of_response)
 def delta_stn(problem: Problem, budget: Budget, options: ResponseOptions, past: Past = FRESH) -> Method:
-    """Train and tune by the validation loss alone."""
+    """Train and tune; the validation loss alone is the upper objective."""
     from cpmlho.study.methods.response import train_and_tune
 
     return train_and_tune(problem, budget, options, past)

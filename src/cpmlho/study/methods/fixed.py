@@ -1,4 +1,4 @@
-"""Training without tuning, at the start values or at the values that another method's run ended at."""
+"""Training without tuning, at the start values or at the final values of another method's run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @method(Fixed, kind="fixed", label="No tuning", colour="#767676")
 def fixed(problem: Problem, budget: Budget, options: Fixed, past: Past = FRESH) -> Method:
-    """Train at the start values, which `results.with_values` has set; a snapshot after each evaluated epoch."""
+    """Train at the start values and yield a snapshot after each evaluated epoch.
+
+    If `values_of` names a method, `results.with_values` has made its final values the start values.
+    """
     import torch
 
     from cpmlho.study.problem import predictor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @method(Search, kind="search", label="RS", colour="#B57A00", line=":")
 def random_search(problem: Problem, budget: Budget, options: Search, past: Past = FRESH) -> Method:
-    """Train `trials` independent points, side by side where there are workers."""
+    """Train `trials` independent points, in parallel if there are workers."""
     from cpmlho.study.trials import fraction, search_all
 
     points = draw(problem, budget, options)
@@ -24,7 +24,7 @@ def random_search(problem: Problem, budget: Budget, options: Search, past: Past 
 
 
 def draw(problem: Problem, budget: Budget, options: Search) -> list[Tensor]:
-    """Uniform points of the unit cube, the start values before them if they are asked for."""
+    """Return uniform points of the unit cube, preceded by the start values if `from_start` is set."""
     import torch
 
     from cpmlho.study.trials import start_point

@@ -1,4 +1,4 @@
-"""What the study knows of a method, declared in the method's own file. No torch."""
+"""The registry of methods. Each method's own file declares its entry; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Kind = Literal["search", "schedule", "fixed"]
 
 @dataclass(frozen=True)
 class Method:
-    """A method: how it trains, what it can be told, how it is named and drawn, what it costs.
+    """A method: its training, its options, its name and style in tables and figures, and its cost.
 
     Attributes:
-        train: generator of events from (problem, budget, options, past); imports torch when it is called.
+        train: generator function (problem, budget, options, past) of events; it imports torch when called.
         options: dataclass of its options, with defaults.
-        kind: `search`, whose snapshots are `options.trials` trials; `schedule`, which tunes while it trains; `fixed`,
-            one training at fixed values, those of `options.values_of` if it names a method.
-        label: its name in tables and figures.
-        colour: of its lines.
-        line: their style, as matplotlib writes it.
-        gradients: gradients of a batch's loss for each training iteration, given its options.
-        trainings: whole trainings that a run takes, given its options; None: one a trial, or one.
+        kind: `search`: a run yields `options.trials` snapshots, one per trial; `schedule`: it tunes while it trains;
+            `fixed`: one training at fixed values, those of `options.values_of` if it names a method.
+        label: name in tables and figures.
+        colour: colour of its lines.
+        line: matplotlib style of its lines.
+        gradients: number of batch gradients per training iteration, given the options.
+        trainings: number of full trainings in a run, given the options; None: one per trial, or one.
     """
 
     train: Callable[..., Events]
@@ -41,7 +41,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The name in the configuration."""
+        """Name in the configuration."""
         return self.train.__name__
 
 
@@ -49,7 +49,11 @@ METHODS: dict[str, Method] = {}
 
 
 def gradients_of_response(options: ResponseOptions) -> float:
-    """A general and a response step each iteration, or one of both, and each hyperparameter step's batches."""
+    """Return the batch gradients per training iteration of a response method.
+
+    An iteration has a step of the weights and one of the response, or a joint one. Each hyperparameter step adds a
+    validation batch, and a training batch with the mixed level.
+    """
     batches = 2 if isinstance(options, CPMLHO) and options.mixed_level else 1
     return (1 if options.response == "stn_joint" else 2) + options.valid_steps * batches / options.train_steps
 
@@ -64,17 +68,17 @@ def method(
     gradients: Callable[[Any], float] = lambda options: 1.0,
     trainings: Callable[[Any], float] | None = None,
 ) -> Callable[[Callable[..., Events]], Callable[..., Events]]:
-    """Register the decorated generator function under its own name; arguments as `Method`.
+    """Return a decorator that registers a generator function under its own name; the arguments are those of `Method`.
 
     Raises:
-        ValueError: there is such a method already, or options and kind do not fit.
+        ValueError: the name is taken, or the options do not fit the kind.
     """
 
     def register(train: Callable[..., Events]) -> Callable[..., Events]:
         if train.__name__ in METHODS:
-            raise ValueError(f"{train.__name__}: there is a method of this name already")
+            raise ValueError(f"{train.__name__}: a method of this name exists already")
         if (kind == "search") != issubclass(options, Search):
-            raise ValueError(f"{train.__name__}: the options of a search, and of no other, are a `Search`")
+            raise ValueError(f"{train.__name__}: options derive from `Search` if and only if the kind is search")
         METHODS[train.__name__] = Method(train, options, kind, label, colour, line, gradients, trainings)
         return train
 

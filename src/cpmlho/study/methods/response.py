@@ -1,4 +1,4 @@
-"""Training and tuning at the same time, by the library's Tuner: the loop that STN, Delta-STN and CPMLHO share."""
+"""The training loop that STN, Delta-STN and CPMLHO share: the library's Tuner trains and tunes at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cpmlho.study.problem import Budget, Problem, predictor
 
 
 def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, past: Past) -> Method:
-    """Train for the whole budget; a snapshot after each evaluated epoch."""
+    """Train for the whole budget and yield a snapshot after each evaluated epoch."""
     streams, iterations = budget.streams(problem), budget.iterations(problem)
     tuner = tuner_of(problem, budget, options, streams)
     batches = budget.batches(problem.train, streams.host("train_order"))
@@ -51,7 +51,7 @@ def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, p
 
 
 def tuner_of(problem: Problem, budget: Budget, options: ResponseOptions, streams: Streams) -> Tuner:
-    """The tuner of a run, before its first step."""
+    """Return the tuner of a run, before its first step."""
     init = streams.host("init")
     module = problem.module(init)
     return Tuner(
@@ -72,7 +72,7 @@ def tuner_of(problem: Problem, budget: Budget, options: ResponseOptions, streams
 
 
 def _updates(space: Space, path: Sequence[tuple[int, int, Tensor]]) -> list[Update]:
-    """The updates with their values by name; one transfer from the device for all of them."""
+    """Return the updates with values by name; all are copied from the device at once."""
     if not path:
         return []
     rows = space.value(torch.stack([lam for _, _, lam in path])).cpu()
@@ -80,7 +80,7 @@ def _updates(space: Space, path: Sequence[tuple[int, int, Tensor]]) -> list[Upda
 
 
 def _planes(tuner: Tuner, epoch: int) -> list[PlaneState]:
-    """The state of each cutting plane; empty before the first."""
+    """Return the state of each cutting plane; empty before the first plane."""
     bilevel = tuner.bilevel
     if not bilevel.planes:
         return []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method(STN, kind="schedule", label="STN", colour="#CC79A7", line="--", gradients=gradients_of_response)
 def stn(problem: Problem, budget: Budget, options: STN, past: Past = FRESH) -> Method:
-    """Train and tune by the validation loss alone."""
+    """Train and tune; the validation loss alone is the upper objective."""
     from cpmlho.study.methods.response import train_and_tune
 
     return train_and_tune(problem, budget, options, past)
