@@ -88,7 +88,7 @@ def test_before_all_seeds_have_ended_nothing_is_tested(protocol: Protocol) -> No
 def test_the_headline_says_what_was_found(protocol: Protocol) -> None:
     rows(protocol, {"delta_stn": -0.1 + 0.01 * NOISE, "stn": 0.3 * NOISE})
     said = headline(study_of(protocol))
-    assert said.index("find that claim lower") < said.index("undecided that claim alike")
+    assert said.index("find that claim lower") < said.index("undecided whether claim alike")
 
 
 def test_a_hypothesis_of_a_run_that_nobody_makes_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
 ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
 TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
+TOO_EARLY = "Where tuning matters: no hypothesis has been tested yet."
+VERDICTS = {  # of a hypothesis, before its claim
+    "supported": "we find that",
+    "contradicted": "we find against the claim that",
+    "undecided": "it is undecided whether",
+}
 PLURAL = {DEPENDS: "depend on a choice"}
 FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
 
@@ -61,19 +67,17 @@ def _tested(study: Study) -> str:
     rows = study.table("hypotheses")
     if rows.empty:
         return "These runs are not in the paper's setting, and their protocol declares no hypothesis."
-    found = {verdict: list(dict.fromkeys(own["claim"])) for verdict, own in rows.groupby("verdict", sort=False)}
-    if not found.keys() - {NOT_TESTED}:
-        return "Where tuning matters: too few seeds to test any hypothesis."
     said = [
-        f"{words} that {_listed(found[verdict])}"
-        for verdict, words in (
-            ("supported", "we find"),
-            ("contradicted", "we find against the claim"),
-            ("undecided", "it is undecided"),
-        )
-        if verdict in found
+        f"{words} {_listed([_tested_claim(row) for row in own.itertuples()])}"
+        for verdict, words in VERDICTS.items()
+        if len(own := rows[rows["verdict"] == verdict])
     ]
-    return f"Where tuning matters, {'; '.join(said)}."
+    return f"Where tuning matters, {'; '.join(said)}." if said else TOO_EARLY
+
+
+def _tested_claim(row: Any) -> str:
+    ends = interval(row.corrected_low, row.corrected_high, 3)
+    return f"{row.claim} ({number(row.difference_mean, 3, '+')} {ends}, n = {row.difference_n_seeds})"
 
 
 def answer(study: Study) -> Iterator[str]:
@@ -85,15 +89,15 @@ def answer(study: Study) -> Iterator[str]:
 
 
 def _means(study: Study) -> str:
-    """The mean test loss of each method that enough runs of have ended."""
-    said = []
+    """The mean test loss without tuning and of each method of a hypothesis, where enough runs have ended."""
+    rows, said = study.table("hypotheses"), []
+    named = {"fixed", *rows["method"], *rows["other"]}
     for dataset, runs in study.finished.groupby("dataset", sort=False):
-        own = runs[runs["method"].isin([*study.protocol.run.methods, *study.protocol.run.variants])]
-        losses = own.groupby("method")[TEST].agg(["mean", "size"])
-        rows = losses[losses["size"] >= FEWEST_SEEDS].sort_values("mean")
-        if len(rows):
-            each = (f"{study.words(str(name))} {number(mean, 3)}" for name, mean in rows["mean"].items())
-            said.append(f"Mean test loss on {study.folder(dataset)}: {', '.join(each)}.")
+        losses = runs[runs["method"].isin(named)].groupby("method")[TEST].agg(["mean", "size"])
+        means = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values()
+        if len(means):
+            each = (f"{study.words(str(name))} {number(mean, 3)}" for name, mean in means.items())
+            said.append(f"Mean test loss on {study.folder(dataset)}: {'; '.join(each)}.")
     return " ".join(said)
 
 

@@ -66,8 +66,9 @@ def _second_question(root: Path) -> Iterator[str]:
     """Where tuning matters, once the runs on little data have been made."""
     if not (root / "results" / "small_data" / "tables").is_dir():
         return
+    study = _study(root, "small_data")
     yield ""
-    yield f"**{headline(_study(root, 'small_data'))}**"
+    yield f"**{headline(study)}** {' '.join(answer(study))}"
 
 
 def main() -> None:
