@@ -1,14 +1,15 @@
 # The replication as a workflow: data -> run -> tables, figures -> report -> summary. The protocol is config.yaml.
 #
 #   snakemake --cores 4 all        everything
-#   snakemake --cores 4 tables     tables 1-3, the evidence, and the runs that they need
-#   snakemake --cores 4 figures    figures 1-4 and the runs that they need
+#   snakemake --cores 4 tables     the tables, and the runs that they need
+#   snakemake --cores 4 figures    the figures, and the runs that they need
+#   snakemake --cores 4 --until data                   the data alone
 #   snakemake --cores 4 all --config overlay=FILE      with the settings of FILE over config.yaml
-#   snakemake --report all.html    Snakemake's own report: every output with its caption, and the DAG
+#   snakemake --report all.html    Snakemake's own report: every output with its caption, and the graph of jobs
 #
-# A run is done if its result.json says that it was made with the settings of the protocol and the present NUMERICS
+# A run is done if its result.json has the settings of the protocol and the present NUMERICS
 # (src/cpmlho/study/numerics.py). Tables, figures and report depend on the content of the runs and of the code that
-# makes them. File times and paths decide nothing, so results and checkouts may be copied and moved.
+# makes them. File times and paths do not matter, so results and clones can be copied and moved.
 from snakemake.utils import min_version
 
 min_version("9.0")

@@ -1,6 +1,9 @@
-"""The README's examples work and its links lead somewhere; each table has its caption for Snakemake's report."""
+"""The README's examples and the documents' commands work, links lead somewhere, and each table has a caption."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,12 @@ from cpmlho.study.report.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = [
+    line.partition("#")[0].strip()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for commands in re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    for line in commands.splitlines()
+]
 
 
 def block(language):
@@ -50,3 +59,21 @@ def test_what_it_links_to_exists(path):
 @pytest.mark.parametrize("table", TABLES)
 def test_each_table_has_a_caption(table):
     assert (ROOT / f"workflow/report/{table}.rst").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in SHELL if "snakemake --cores" in line])
+def test_the_documents_snakemake_commands_have_something_to_do(tmp_path, command):
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    (tmp_path / "more.yaml").write_text(block("yaml"))
+    arguments = command.split()[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing to be done" not in done.stdout + done.stderr

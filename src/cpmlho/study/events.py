@@ -1,4 +1,4 @@
-"""What a method yields while it runs, and what it is told."""
+"""The events that a method yields while it runs, and the data that it receives."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Metrics:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is NaN, infinite, or so large that training cannot recover."""
+        """Return whether a loss is NaN, infinite, or so large that training cannot recover."""
         return not (self.val_loss < WORST_LOSS and self.test_loss < WORST_LOSS)
 
 
 class Tick(NamedTuple):
-    """A sign of life between snapshots."""
+    """The end of an epoch without an evaluation, for the progress display."""
 
-    epoch: int  # complete ones, over all trials
+    epoch: int  # complete epochs, over all trials
 
 
 class Update(NamedTuple):
@@ -48,7 +48,7 @@ State = dict[str, Any]  # of tensors, numbers, text, and lists and dictionaries 
 
 @dataclass(frozen=True)
 class Past:
-    """What an interrupted run had done; empty for a fresh one."""
+    """The work of an interrupted run; empty for a new one."""
 
     metrics: Sequence[Metrics] = ()  # of each snapshot, in order
     state: State | None = None  # the result of the last snapshot's `state`
@@ -60,7 +60,7 @@ FRESH = Past()
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of training that cannot be timed from outside because it ran in parallel with other training."""
+    """The cost of a training that ran in parallel with others, so that the run cannot time it from outside."""
 
     seconds: float
     cpu_seconds: float
@@ -68,20 +68,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a method stands. The run evaluates it, outside the training clock, and sends the metrics back."""
+    """The state of a method. The run evaluates it, outside the training clock, and sends the metrics back."""
 
-    epoch: int  # complete ones, over all trials
+    epoch: int  # complete epochs, over all trials
     step: int  # training iterations, over all trials
     predict: Callable[[Tensor], Tensor]  # inputs (B, ...) to outputs (B, outputs), without dropout
     hyperparameters: dict[str, float]  # values, in their own units
     updates: Sequence[Update] = ()  # since the last snapshot
     planes: Sequence[PlaneState] = ()
-    state: Callable[[], State] = dict  # what the method needs to continue from here, besides the metrics
+    state: Callable[[], State] = dict  # all that the method needs to continue from here, except the metrics
     weights: Callable[[], dict[str, Tensor]] | None = None  # the network's state_dict
     train_loss: Tensor | None = None  # mean since the last snapshot, with dropout and cutout, ()
     cost: Cost | None = None  # of the training since the last snapshot; None: the time between them
 
 
-# A method is a generator, timed between its yields. It yields a Snapshot where it wants to be evaluated, and then
-# receives the metrics. It yields a Tick for nothing.
+# A method is a generator, timed between its yields. After a Snapshot it receives the metrics, after a Tick nothing.
 Method = Generator[Snapshot | Tick, Metrics | None, None]

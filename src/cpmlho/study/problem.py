@@ -37,7 +37,7 @@ class Split:
     Attributes:
         images: (N, ...) as they are stored.
         labels: (N,).
-        prepare: network inputs in float32 from stored images.
+        prepare: converts stored images into network inputs in float32.
     """
 
     images: Tensor
@@ -49,11 +49,11 @@ class Split:
 
 
 class Batches(Iterator[Batch]):
-    """Endless inputs and labels: the whole batches of one fresh permutation after another."""
+    """Endless batches of inputs and labels: the full batches of one random permutation after another."""
 
     def __init__(self, part: Split, size: int, order: torch.Generator) -> None:
         self._part, self._size, self._order = part, min(size, len(part)), order
-        self._left = part.labels.new_empty(0)  # indices of the current permutation that are still to come
+        self._left = part.labels.new_empty(0)  # remaining indices of the current permutation
 
     def __next__(self) -> Batch:
         if len(self._left) < self._size:
@@ -62,7 +62,7 @@ class Batches(Iterator[Batch]):
         return self._part.prepare(self._part.images[index]), self._part.labels[index]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that later batches depend on."""
+        """Return everything that later batches depend on."""
         return {"left": self._left.clone(), "order": self._order.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -73,14 +73,14 @@ class Batches(Iterator[Batch]):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is tuned: data, network and losses.
+    """The tuning problem: data, network and losses.
 
     Attributes:
         train: examples of the lower level.
         valid: examples of the upper level.
-        test: examples that decide nothing.
-        network: builds the network; its parameters start anew for each training.
-        space: the hyperparameters; a `Dropout` of the network or cutout acts at the values of the same name.
+        test: examples that are only evaluated.
+        network: builds the network; its parameters are initialised again for each training.
+        space: the hyperparameters; a `Dropout` of the network, or cutout, uses the values of the same name.
     """
 
     train: Split
@@ -91,13 +91,14 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
-        """Where the data lie and everything is computed."""
+        """The device of the data and of all computations."""
         return self.train.images.device
 
     def module(self, init: torch.Generator) -> nn.Module:
-        """A fresh network on the device. Linear and convolution layers draw from `init`, other layers from its seed.
+        """Return a newly initialised network on the device.
 
-        A `Dropout` that is not tuned does nothing.
+        Linear and convolution layers draw from `init`, other layers from its seed. A `Dropout` that is not tuned does
+        nothing.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init.initial_seed())
@@ -109,7 +110,7 @@ class Problem:
         return module.to(self.device)
 
     def train_loss(self, net: Net | nn.Module, batch: Batch, h: Values) -> Tensor:
-        """The lower level's loss of each example, (B,): cross-entropy in nats with dropout and cutout at `h` (R1)."""
+        """Return the lower level's loss per example, (B,): cross-entropy in nats, dropout and cutout at `h` (R1)."""
         inputs, labels = batch
         if "cutout_holes" in h:
             holes = int(self.space["cutout_holes"].high)
@@ -117,17 +118,17 @@ class Problem:
         return F.cross_entropy(net(inputs).float(), labels, reduction="none")
 
     def valid_loss(self, net: Net, batch: Batch) -> Tensor:
-        """The upper level's mean loss, (): cross-entropy in nats, without dropout and cutout."""
+        """Return the upper level's mean loss, (): cross-entropy in nats, without dropout and cutout."""
         return F.cross_entropy(net(batch[0]).float(), batch[1])
 
     def evaluate(self, predict: Callable[[Tensor], Tensor]) -> Metrics:
-        """Loss and accuracy of `predict` (inputs to outputs) over the whole validation and test splits, in float32."""
+        """Return loss and accuracy of `predict` (inputs to outputs) on the validation and test splits, in float32."""
         valid_loss, valid_acc = self._score(predict, self.valid)
         test_loss, test_acc = self._score(predict, self.test)
         return Metrics(val_loss=valid_loss, val_acc=valid_acc, test_loss=test_loss, test_acc=test_acc)
 
     def final_train_loss(self, predict: Callable[[Tensor], Tensor]) -> float:
-        """Mean loss of `predict` over the whole training split, evaluated like the other splits."""
+        """Return the mean loss of `predict` on the training split, evaluated like the other splits."""
         return self._score(predict, self.train)[0]
 
     @torch.no_grad()
@@ -143,7 +144,7 @@ class Problem:
 
 
 def predictor(module: nn.Module, net: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor], Tensor]:
-    """The network's outputs, or those of `net`, in evaluation mode."""
+    """Return a function that computes the outputs of `module`, or of `net`, in evaluation mode."""
 
     def predict(inputs: Tensor) -> Tensor:
         with evaluating(module):
@@ -154,14 +155,14 @@ def predictor(module: nn.Module, net: Callable[[Tensor], Tensor] | None = None) 
 
 @dataclass(frozen=True)
 class Budget:
-    """How a problem is trained, whatever the method.
+    """The training of a problem, the same for every method.
 
     Attributes:
-        training: of the lower level.
-        epochs: of each training.
-        seed: of all random streams.
+        training: options of the lower level.
+        epochs: epochs of each training.
+        seed: seed of all random streams.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
-        dtype: of the training steps' products; parameters and evaluation are float32.
+        dtype: dtype of products in training steps; parameters and evaluation are float32.
         workers: how many independent trainings may run in parallel.
     """
 
@@ -173,40 +174,40 @@ class Budget:
     workers: int = 1
 
     def iterations(self, problem: Problem) -> int:
-        """Whole batches in an epoch."""
+        """Return the number of full batches in an epoch."""
         return len(problem.train) // self.training.batch_size
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether the network is evaluated after this epoch, from 1."""
+        """Return whether the network is evaluated after this epoch; the first is 1."""
         return epoch == self.epochs or epoch % self.evaluate_every == 0
 
     def streams(self, problem: Problem) -> Streams:
-        """The random streams from their beginning; every trial of a search starts from here."""
+        """Return the random streams in their initial state, in which every trial of a search starts."""
         return Streams(self.seed, problem.device)
 
     def batches(self, part: Split, order: torch.Generator) -> Batches:
-        """Endless batches of the batch size, or of the whole part if that is smaller."""
+        """Return endless batches of the batch size, or of the whole split if that is smaller."""
         return Batches(part, self.training.batch_size, order)
 
     def optimizer(self, module: nn.Module) -> torch.optim.SGD:
-        """SGD of eqs. 13 and 14."""
+        """Return the SGD of eqs. 13 and 14."""
         return torch.optim.SGD(module.parameters(), self.training.learning_rate, momentum=self.training.momentum)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype of the products, if it is not that of the parameters."""
+        """The dtype of products; None if it is that of the parameters."""
         return None if self.dtype == torch.float32 else self.dtype
 
     def casting(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Autocast to the dtype of the products."""
+        """Return a context that autocasts to the dtype of products."""
         return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
 
 
 def problem_of(spec: RunSpec, arrays: Arrays, device: torch.device) -> Problem:
-    """The problem of a run.
+    """Return the problem of a run.
 
     Raises:
-        DataError: there is less than one batch to train on, or the network, mean or cutout do not fit the examples.
+        DataError: there is less than one training batch, or network, mean, std or cutout do not fit the examples.
     """
     train, valid = parts(spec, arrays)
     if len(train[1]) < spec.training.batch_size:
@@ -229,12 +230,12 @@ def problem_of(spec: RunSpec, arrays: Arrays, device: torch.device) -> Problem:
 
 
 def budget_of(spec: RunSpec, dtype: torch.dtype, workers: int = 1) -> Budget:
-    """The budget of a run."""
+    """Return the budget of a run."""
     return Budget(spec.training, spec.data.epochs, spec.seed, spec.data.evaluate_every, dtype, workers)
 
 
 def parts(spec: RunSpec, arrays: Arrays) -> tuple[Part, Part]:
-    """The training and the validation split: the dataset's own, the file's last part, or a random part (R20)."""
+    """Return training and validation split; the latter is the dataset's own, the file's last part, or random (R20)."""
     images, labels = arrays.train_images, arrays.train_labels
     if arrays.valid_images is not None and arrays.valid_labels is not None:
         return (images, labels), (arrays.valid_images, arrays.valid_labels)
@@ -245,7 +246,7 @@ def parts(spec: RunSpec, arrays: Arrays) -> tuple[Part, Part]:
 
 
 def standardise(spec: RunSpec, arrays: Arrays, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function from stored examples to inputs: (value - mean) / std, after bytes are scaled to [0, 1].
+    """Return a function from stored examples to inputs: (value - mean) / std, after bytes are scaled to [0, 1].
 
     Raises:
         DataError: mean or std is a list without exactly one number for each channel.
@@ -270,17 +271,17 @@ def standardise(spec: RunSpec, arrays: Arrays, device: torch.device) -> Callable
 
 
 def builder(spec: RunSpec, shape: Shape) -> Callable[[], nn.Module]:
-    """A function that builds the configured network for examples of a shape.
+    """Return a function that builds the configured network for examples of a shape.
 
     Raises:
-        DataError: it does not fit them.
+        DataError: the network does not fit the examples.
     """
     network, options = spec.data.network, spec.data.network.options
     build = partial(NETWORKS[network.kind].build, inputs=shape, **vars(options))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             outputs = build().eval()(torch.zeros(1, *shape)).shape
-    except Exception as error:  # whatever the network's file does
+    except Exception as error:  # anything that the network's file raises
         message = " ".join(str(error).split())
         raise DataError(f"{spec.dataset}: network {network.kind}, on inputs of shape {shape}: {message}") from None
     if outputs != (1, options.output_units):
@@ -292,5 +293,5 @@ def builder(spec: RunSpec, shape: Shape) -> Callable[[], nn.Module]:
 
 
 def _permutation(n: int, seed: int) -> NDArray[np.int64]:
-    """An order of n examples that depends on the seed alone, whatever the method."""
+    """Return an order of n examples that depends only on the seed, not on the method."""
     return np.random.default_rng(Streams(seed, torch.device("cpu")).number("split")).permutation(n)

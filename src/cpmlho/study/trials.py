@@ -1,6 +1,6 @@
 """Searches: trials at fixed hyperparameters, each one full training (R11).
 
-All trials share initialisation, order and noise, because the random streams restart with each.
+All trials share initialisation, order and noise, because the random streams restart with each trial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cpmlho.core.spaces import Values
 from cpmlho.study.events import WORST_LOSS, Cost, Method, Metrics, Past, Snapshot, State, Tick
 from cpmlho.study.problem import Budget, Problem, predictor
 
-# Proposes points (n,) of the unit cube, and receives the validation loss of each.
+# Yields points (n,) of the unit cube, and receives the validation loss of each.
 Proposals = Generator[Tensor, float, None]
 
 
@@ -46,7 +46,7 @@ def search(problem: Problem, budget: Budget, proposals: Proposals, past: Past) -
 
 
 def search_all(problem: Problem, budget: Budget, points: Sequence[Tensor], past: Past) -> Method:
-    """Train points that do not depend on each other; in parallel if there are workers, bit-identical on a CPU."""
+    """Train independent points, in parallel if there are workers; on a CPU the results are bit-identical."""
     if budget.workers == 1:
         yield from search(problem, budget, in_turn(points), past)
         return
@@ -56,7 +56,7 @@ def search_all(problem: Problem, budget: Budget, points: Sequence[Tensor], past:
 
 
 def in_turn(points: Sequence[Tensor]) -> Proposals:
-    """Proposals that ignore the losses."""
+    """Yield the points one after another; the losses are ignored."""
     for point in points:  # noqa: UP028  (a list takes no sent values)
         yield point
 
@@ -64,39 +64,39 @@ def in_turn(points: Sequence[Tensor]) -> Proposals:
 def snapshot(
     problem: Problem, budget: Budget, trial: int, point: Tensor, module: nn.Module, cost: Cost | None = None
 ) -> Snapshot:
-    """A finished trial, the first being 0."""
+    """Return the snapshot of a finished trial; the first trial is 0."""
     epochs = (trial + 1) * budget.epochs
     steps, values = epochs * budget.iterations(problem), problem.space.named(values_at(problem, point))
     return Snapshot(epochs, steps, predictor(module), values, weights=module.state_dict, cost=cost)
 
 
 def score(metrics: Metrics) -> float:
-    """The loss that is reported for a trial; after divergence a finite one, worse than any other."""
+    """Return the loss to report for a trial; after divergence a finite one that is worse than any other."""
     return WORST_LOSS if metrics.diverged else metrics.val_loss
 
 
-LOGIT_BOUND = 5.0  # of lambda, where a search draws it uniformly: 0.0067 to 0.9933 of the range
+LOGIT_BOUND = 5.0  # of lambda if a search draws it uniformly: 0.0067 to 0.9933 of the range
 
 
 def fraction(options: Search, point: Tensor) -> Tensor:
-    """Where in its range each value lies, from a point of the unit cube on which a search draws (R11)."""
+    """Return each value as a fraction of its range, for a point of the unit cube (R11)."""
     return point if options.prior == "uniform" else torch.sigmoid(LOGIT_BOUND * (2 * point - 1))
 
 
 def start_point(problem: Problem, options: Search) -> Tensor:
-    """The point of the unit cube at the start values."""
+    """Return the point of the unit cube that belongs to the start values."""
     if options.prior == "uniform":
         return torch.tensor([each.unit(each.first) for each in problem.space.values()])
     return ((torch.tensor(problem.space.start()) / LOGIT_BOUND + 1) / 2).clamp(0, 1)
 
 
 def values_at(problem: Problem, point: Tensor) -> Tensor:
-    """Hyperparameter values (n,) at a point (n,) of the unit cube, on the device."""
+    """Return the hyperparameter values (n,) at a point (n,) of the unit cube, on the device."""
     return problem.space.at(point.to(problem.device))
 
 
 class FixedTraining:
-    """Training at fixed hyperparameter values (n,); the random streams start anew with each.
+    """Training at fixed hyperparameter values (n,); each instance restarts the random streams.
 
     Attributes:
         module: the network, trained in place.
@@ -115,7 +115,7 @@ class FixedTraining:
                 part.use(self._values)
 
     def step(self) -> Tensor:
-        """One training iteration; its loss, ()."""
+        """Make one training iteration and return its loss, ()."""
         self._optimizer.zero_grad()
         with self._budget.casting(self._problem.device):
             loss = self._problem.train_loss(self.module, next(self._batches), self._values).mean()
@@ -124,7 +124,7 @@ class FixedTraining:
         return loss.detach()
 
     def state(self) -> State:
-        """Everything that later steps depend on."""
+        """Return everything that later steps depend on."""
         return {
             "module": self.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -141,9 +141,9 @@ class FixedTraining:
 
 
 def train_all(problem: Problem, budget: Budget, points: Sequence[Tensor]) -> Iterator[tuple[nn.Module, Cost]]:
-    """The trained network of each point, in order; each worker has a thread, or a stream of the GPU.
+    """Yield the trained network of each point, in order; each worker has a thread, and on a GPU a stream.
 
-    torch releases Python's lock while it computes, so threads suffice and the data are in memory once.
+    Threads suffice, because torch releases Python's lock while it computes. They share the data in memory.
     """
     stopped = Event()
 
@@ -164,6 +164,6 @@ def train_all(problem: Problem, budget: Budget, points: Sequence[Tensor]) -> Ite
     with ThreadPoolExecutor(budget.workers) as pool:
         try:
             yield from pool.map(train, points)
-        finally:  # the run ends early: no thread trains on
+        finally:  # if the run ends early, the threads stop too
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""Where an interrupted run goes on: one file, replaced as a whole after each evaluation.
+"""The checkpoint, from which an interrupted run resumes: one file, replaced atomically after each evaluation.
 
-Its first line says, as JSON, what the run was and the SHA-256 of the rest, which `torch.load` reads with
-`weights_only`: no code in a file is ever executed.
+Its first line is JSON with the identity of the run and the SHA-256 of the rest. `torch.load` reads the rest with
+`weights_only`, so that no code in the file is executed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Checkpoint:
 
     Args:
         folder: the run's folder.
-        identity: what must be the same for a run to go on, by name: settings, code, device and so on.
+        identity: what must be unchanged for a run to resume, by name: settings, versions, device and so on.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -46,10 +46,10 @@ class Checkpoint:
         self._identity = identity
 
     def read(self, device: torch.device) -> Saved | None:
-        """Where the run stood, or None if there is no checkpoint.
+        """Return the content of the checkpoint, or None if there is none.
 
         Raises:
-            UnusableError: it is damaged, or of another run.
+            UnusableError: the checkpoint is damaged, or from a different run.
         """
         try:
             first, _, payload = self.path.read_bytes().partition(b"\n")
@@ -72,7 +72,7 @@ class Checkpoint:
             raise UnusableError("it holds something else") from None
 
     def write(self, record: Record, state: State) -> None:
-        """Replace the file by where the run stands now."""
+        """Replace the file by the present record and state."""
         buffer = io.BytesIO()
         torch.save({"record": record.model_dump_json(), "state": state}, buffer)
         payload = buffer.getbuffer()  # no copy: the state may be large
@@ -80,5 +80,5 @@ class Checkpoint:
         write_bytes(self.path, json.dumps(header).encode() + b"\n", payload)
 
     def remove(self) -> None:
-        """Remove the file, if there is one: the run is complete."""
+        """Remove the file if there is one, because the run is complete."""
         self.path.unlink(missing_ok=True)

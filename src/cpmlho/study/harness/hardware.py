@@ -47,10 +47,10 @@ def choose_device(wanted: Device, say: Callable[[str], None]) -> torch.device:
 
 
 def reproduce() -> None:
-    """Make a GPU give the same bits each time, and keep float32 products exact; call it before the first operation.
+    """Make a GPU's results bit-identical, and keep float32 products exact; call it before the first operation.
 
-    The only operation of the networks that torch's deterministic mode refuses is pooling, whose windows do not overlap
-    here, so that no two threads add to one number. The mode itself costs time and warns about it, so it stays off.
+    torch's deterministic mode stays off: it costs time, and warns about pooling alone. The pooling windows of our
+    networks do not overlap, so no two threads add to the same number.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
     torch.backends.cudnn.deterministic = True
@@ -60,7 +60,7 @@ def reproduce() -> None:
 
 
 def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively and faster than float32.
+    """Return whether the device multiplies bfloat16 natively and faster than float32.
 
     AVX-512's bfloat16 counts on AMD's processors only: on Intel's without AMX it takes twice the time of float32.
     """

@@ -1,7 +1,7 @@
-"""The time that runs take on this machine, estimated from a few training steps and an evaluation on noise.
+"""The time of runs on this machine, estimated from a few training steps and an evaluation on noise.
 
-`python -m cpmlho.study.harness.pace FILE` takes `DATASET METHOD` lines and prints JSON: seconds of a run of each, on
-one core or GPU. The workflow asks it before it starts, in a process of its own, as it imports torch.
+`python -m cpmlho.study.harness.pace FILE` reads lines `DATASET METHOD` and prints JSON: the seconds of a run of each,
+on one core or GPU. The workflow starts it in a separate process, because it imports torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.registry import Shape
 from cpmlho.study.spec import RunKey, RunSpec
 
-STEPS = 5  # of an epoch, a cycle of the methods that tune
+STEPS = 5  # per epoch; one cycle of the methods that tune
 EXAMPLES = (60_000, 10_000)  # of the datasets' training and test files
 
 
@@ -40,11 +40,11 @@ class Pace(NamedTuple):
 
 
 def measure(spec: RunSpec, shape: Shape) -> Pace:
-    """Measure the second of two short epochs, and an evaluation.
+    """Return the pace of a run, from the second of two short epochs and an evaluation.
 
     Args:
-        spec: the settings of a run; not of a search.
-        shape: of an example.
+        spec: the settings of a run that is not a search.
+        shape: shape of an example.
     """
     device = choose_device(spec.device, lambda line: None)
     dtype = DTYPES[choose_precision(spec.precision, device)]
@@ -79,7 +79,7 @@ def estimate(protocol: Protocol, kinds: Iterable[tuple[str, str]]) -> dict[str, 
     for dataset, method in kinds:
         spec = protocol.resolve(RunKey(dataset, method, 0))
         trainings = spec.trainings
-        if METHODS[spec.algorithm].kind != "schedule":  # a trial trains as no tuning does
+        if METHODS[spec.algorithm].kind != "schedule":  # a trial trains like `fixed`
             spec = spec.model_copy(update={"algorithm": "fixed", "settings": Fixed()})
         shape: Shape = GREY
         examples, tested = EXAMPLES

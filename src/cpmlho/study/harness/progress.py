@@ -23,10 +23,10 @@ class Progress(Observer):
         self._trials = spec.trials
         self._epochs = round(spec.data.epochs * spec.trainings)
         self._per_trial = spec.data.epochs
-        self._alike = spec.trainings == self._trials  # each trial is one whole training
+        self._alike = spec.trainings == self._trials  # each trial is one full training
         self._say = say
         self._start = time.monotonic()
-        self._before = 0  # epochs that an interrupted attempt had done
+        self._before = 0  # epochs of an interrupted attempt
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
         """Start the clock."""
@@ -38,7 +38,7 @@ class Progress(Observer):
             self._line(f"resuming after {self._where(self._before)}")
 
     def ticked(self, epoch: int) -> None:
-        """Report an epoch that no evaluation follows."""
+        """Report an epoch without an evaluation."""
         if epoch % self._per_trial:
             self._line(f"{self._where(epoch)}{self._left(epoch)}")
 

@@ -1,4 +1,4 @@
-"""Where a run was made: commit, versions, machine, and the users' own files that it used. Imports torch when called."""
+"""The provenance of a run: commit, versions, machine and plug-in files. It imports torch only when called."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ REPOSITORY = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "G
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a run's numbers."""
+    """Return the versions of Python and of the packages that determine a run's numbers."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return what else can change the last digits: processor, instructions, threads, system, further versions."""
+    """Return other facts that can change the last digits: processor, instructions, threads, system, versions."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -57,7 +57,7 @@ def plugin_sha256(data: Dataset, algorithm: str | None = None) -> dict[str, str]
 
     Args:
         data: the dataset, which names its network and may name a reader.
-        algorithm: the method; None: the files of the dataset alone.
+        algorithm: the method; None: only the files of the dataset.
     """
     functions: dict[str, Callable[..., Any]] = {"network": NETWORKS[data.network.kind].build}
     if data.reader:
@@ -75,7 +75,7 @@ def git_commit() -> str:
     `unknown` if there is none: no git, a repository that git refuses to read, or one that does not track the package,
     as when the project was copied or installed into the folder of another project.
     """
-    # A hook or a CI job exports the repository that it is about, which may be another one.
+    # A hook or a CI job may export the variables of another repository.
     environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
     def git(*arguments: str) -> str:

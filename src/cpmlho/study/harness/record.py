@@ -1,4 +1,4 @@
-"""What a run has shown so far: its rows, its evaluations, and the time that it has taken."""
+"""The record of a run so far: its rows, its evaluations and its times."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cpmlho.study.problem import Problem
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, TRIALS, Row
 
 RUNAWAY = 1.5  # times the first |w_e - w_h|
-EXACT = ConfigDict(ser_json_inf_nan="constants")  # a diverged run's numbers too come back as they were
+EXACT = ConfigDict(ser_json_inf_nan="constants")  # JSON keeps the NaN and infinity of diverged runs
 
 
 class Clock(BaseModel):
-    """Wall and CPU time of the training alone, and the wall time of the evaluations between."""
+    """Wall and CPU time of the training, and wall time of the evaluations."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     evaluation_seconds: float = 0.0
 
     def advance(self, method: Method, metrics: Metrics | None, device: torch.device) -> Snapshot | Tick:
-        """Run the method to its next yield, and time it, unless it says itself what the training cost.
+        """Run the method to its next yield and add the time, or the cost that the snapshot names.
 
         Raises:
             StopIteration: the method has ended.
@@ -45,14 +45,14 @@ class Clock(BaseModel):
         return event
 
     def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
-        """Evaluate, and time it."""
+        """Return the metrics of a snapshot, and time the evaluation."""
         wall = time.perf_counter()
         metrics = problem.evaluate(snapshot.predict)
         self.evaluation_seconds += time.perf_counter() - wall
         return metrics
 
     def final_train_loss(self, problem: Problem, snapshot: Snapshot) -> float:
-        """The training loss with dropout and cutout off, timed as an evaluation."""
+        """Return the training loss without dropout and cutout, timed as an evaluation."""
         wall = time.perf_counter()
         loss = problem.final_train_loss(snapshot.predict)
         self.evaluation_seconds += time.perf_counter() - wall
@@ -60,7 +60,7 @@ class Clock(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """One evaluation and where the method stood."""
+    """One evaluation, with the epoch, step and values at which it was made."""
 
     model_config = EXACT
 
@@ -71,22 +71,22 @@ class Evaluation(BaseModel):
 
     @property
     def loss(self) -> float:
-        """The validation loss to compare by; infinite if diverged."""
+        """The validation loss for comparisons; infinite after divergence."""
         return math.inf if self.metrics.diverged else self.metrics.val_loss
 
 
 class Record(BaseModel):
-    """Everything that the result files are written from; it goes to disk and comes back as JSON.
+    """Everything that the result files are written from; the checkpoint stores it as JSON.
 
     Attributes:
         search: whether each evaluation is a trial of a search.
         first_g: the first g of the planes, by layer; `all` for a plane on all layers.
         g_ratio: the largest later g over the first, by layer; NaN if a g was not a number.
         tables: rows by file name.
-        evaluations: in order.
-        train_loss: after the whole budget, dropout and cutout off; None before, and in a search.
-        seconds: of training, up to the last evaluation.
-        clock: of the whole run.
+        evaluations: all evaluations, in order.
+        train_loss: loss after the whole budget without dropout and cutout; None before, and in a search.
+        seconds: training time up to the last evaluation.
+        clock: times of the whole run.
     """
 
     model_config = EXACT
@@ -101,7 +101,7 @@ class Record(BaseModel):
     clock: Clock = Clock()
 
     def add(self, snapshot: Snapshot, metrics: Metrics) -> dict[str, Sequence[Row]]:
-        """Take in one evaluation; the new rows by file name."""
+        """Add one evaluation and return the new rows by file name."""
         seconds = self.clock.seconds
         history = {"epoch": snapshot.epoch, "step": snapshot.step, "seconds": seconds, **asdict(metrics)}
         if snapshot.train_loss is not None:
@@ -138,12 +138,12 @@ class Record(BaseModel):
 
     @property
     def final(self) -> Evaluation:
-        """What the run is judged by: a search's best trial (R11), otherwise the last step (R10)."""
+        """The evaluation that counts: a search's best trial (R11), otherwise the last step (R10)."""
         return self.best if self.search else self.evaluations[-1]
 
     @property
     def over(self) -> bool:
-        """Whether nothing can follow: a gradient method has diverged."""
+        """Whether the run must stop, because a gradient method has diverged."""
         return not self.search and bool(self.evaluations) and self.diverged
 
     @property
@@ -160,16 +160,16 @@ class Record(BaseModel):
         return self.diverged_by is not None
 
     def _watch(self, planes: Sequence[PlaneState]) -> None:
-        """Take in the g of each layer, which its planes share."""
+        """Update the ratio of g to its first value in each layer; the planes of a layer have the same g."""
         for layer, g in {str(plane.layer or "all"): plane.g for plane in planes}.items():
             if layer not in self.first_g and math.isfinite(g):
                 self.first_g[layer] = g
             else:
-                ratio = g / max(self.first_g.get(layer, math.nan), 1e-30)  # a first g of 0 divides nothing
+                ratio = g / max(self.first_g.get(layer, math.nan), 1e-30)  # so that a first g of 0 is allowed
                 largest = self.g_ratio.get(layer, 0.0)
                 self.g_ratio[layer] = largest if ratio <= largest else ratio
 
 
 def _row(plane: PlaneState) -> dict[str, int | float | str]:
-    """A row of planes.csv; the layer stands in it where planes are on single layers."""
+    """Return a row of planes.csv; it has a column `layer` if planes are per layer."""
     return {name: value for name, value in plane._asdict().items() if name != "layer" or value}

@@ -36,15 +36,15 @@ def execute(
     Args:
         spec: what to run.
         folder: where result.json, the tables and the checkpoint go.
-        observers: told of the start, each evaluation and the end.
-        say: takes a line of text.
+        observers: called at the start, at each evaluation and at the end.
+        say: prints a line.
         started: `time.time()` at the start of the process.
-        workers: how many independent trainings may go on side by side; changes no number on a CPU.
+        workers: how many independent trainings may run in parallel; on a CPU this changes no number.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not available.
         DataError: the data are missing, damaged, or too few.
-        OSError: a file cannot be written; the files of before are as they were.
+        OSError: a file cannot be written; earlier files are unchanged.
     """
     torch.set_num_threads(1)  # the number of threads changes the last bits
     device = choose_device(spec.device, say)
@@ -70,7 +70,7 @@ def train(
     observers: Sequence[Observer],
     say: Callable[[str], None],
 ) -> Record:
-    """Train from the checkpoint, or from the beginning, to the end."""
+    """Train to the end, from the checkpoint if there is one, and return the record."""
     method = METHODS[spec.algorithm]
     record, past = resume(checkpoint, Record(search=method.kind == "search"), problem.device, say)
     for observer in observers:
@@ -82,7 +82,7 @@ def train(
 
 
 def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, object]:
-    """What must be the same for an interrupted run to go on to the same bits."""
+    """Return everything that must be unchanged for a resumed run to be bit-identical."""
     return {
         "settings": spec.model_dump(mode="json", exclude=PLACE),
         "numerics": NUMERICS,
@@ -95,7 +95,7 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
 def resume(
     checkpoint: Checkpoint, fresh: Record, device: torch.device, say: Callable[[str], None]
 ) -> tuple[Record, Past]:
-    """The record and the past to go on from; the fresh ones, said in one line, if the checkpoint is of no use."""
+    """Return the record and the past of the checkpoint; if it is unusable, say so and return new ones."""
     try:
         saved: Saved | None = checkpoint.read(device)
     except UnusableError as error:
@@ -115,7 +115,7 @@ def drive(
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
 ) -> None:
-    """Run a method to its end, or until a gradient method diverges; evaluation is outside the training clock."""
+    """Run a method to its end, or until a gradient method diverges; evaluations do not count as training time."""
     metrics: Metrics | None = None
     while not record.over:
         try:
@@ -143,7 +143,7 @@ def result_of(
     precision: Literal["float32", "bfloat16"],
     started: float,
 ) -> RunResult:
-    """The content of result.json."""
+    """Return the content of result.json."""
     final, clock = record.final, record.clock
     return RunResult(
         spec=spec,
