@@ -82,7 +82,7 @@ def test_power_and_divergence_are_told(tmp_path: Path) -> None:
     told = dict(findings(study_of(protocol)))
     assert "+0.0000" not in told["Power"]
     assert "STN in 5 of 5 runs on Z80" in told["Divergence"]
-    assert told["Verdicts"].startswith("8 claims in")
+    assert told["Verdicts"].startswith("8 claims")
 
 
 def test_the_curve_of_another_protocol_is_counted_and_linked(tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def findings(study: Study) -> Iterator[tuple[str, str]]:
         ("Power", _power),
         ("Step size", _step_size),
         ("Divergence", _divergence),
-        ("For tuning", _splits),
-        ("Against CPMLHO", _starts),
+        ("Random splits", _splits),
+        ("Start values", _starts),
         ("Other choices", _specifications),
         ("Searches", _searches),
     ):
@@ -146,7 +146,7 @@ def _centred(study: Study) -> str:
     halves, folders = rows["paper_difference"].abs() / 2, _and(map(study.folder, rows["dataset"]))
     level = (rows["difference_ci_low"] > -halves) & (rows["difference_ci_high"] < halves)
     said = "leave the final validation loss unchanged" if level.all() else "change the final validation loss"
-    text = f"Added to Δ-STN, the method that the paper compares with, the additions {said} on {folders}"
+    text = f"Added to Δ-STN, the paper's baseline, the additions {said} on {folders}"
     ruled_out = (rows["difference_ci_low"] > -halves).all()
     return f"{text}; gains half as large as the paper's are ruled out." if ruled_out else f"{text}."
 
@@ -174,8 +174,8 @@ def _uncentred(study: Study) -> str:
     if matched.empty or (matched["difference_ci_high"] < 0).any():
         return f"{text}, but so does STN without the additions."
     return (
-        f"{text}, but so does STN without the additions: that network takes larger steps, and at equal training loss"
-        " the lead is gone."
+        f"{text}, but so does STN without the additions: its steps are larger, and at equal training loss the lead is"
+        " gone."
     )
 
 
@@ -192,7 +192,7 @@ def _joint(study: Study) -> str:
     joint = rows[rows["claim"] == JOINT]
     if joint.empty or set(joint["robust"]) != {"not reproduced"}:
         return ""
-    return "No reading of the method gives the paper's losses together with its ranking."
+    return "No reading gives both the paper's losses and its ranking."
 
 
 def _setting(study: Study) -> str:
@@ -203,8 +203,8 @@ def _setting(study: Study) -> str:
         return ""
     most = max(abs(mnist["difference_ci_low"].iloc[0]), abs(mnist["difference_ci_high"].iloc[0]))
     return (
-        f"Nor could this setting show much: after {int(own['epochs'].iloc[0])} epochs the network still underfits, and"
-        f" on MNIST tuning Δ-STN's network with CPMLHO changes the loss by less than {ceil(1000 * most) / 1000:g}."
+        f"The setting is insensitive: after {int(own['epochs'].iloc[0])} epochs the network still underfits, and on"
+        f" MNIST CPMLHO on Δ-STN ends within {ceil(1000 * most) / 1000:g} of no tuning."
     )
 
 
@@ -220,8 +220,8 @@ def _verdicts(study: Study) -> str:
 
     held = ["reproduced", "not reproduced", "inconclusive"]
     text = (
-        f"{len(rules().claims)} claims in {len(claims)} cases, by how the method is read, what it is compared with, and"
-        f" the split. Registered rules: {said(registered, held)}. Stricter rules, made after the results were known:"
+        f"{len(rules().claims)} claims, tested in {len(claims)} cases (reading, baseline, split). Registered rules:"
+        f" {said(registered, held)}. Stricter rules, made after the results:"
         f" {said(robust, [held[0], DEPENDS, *held[1:], UNFAIR])}."
     )
     if len(joint):
@@ -318,12 +318,12 @@ def _splits(study: Study) -> str:
     if rows.empty:
         return ""
     tuned = rows[rows["method"].isin([CENTRED, PAPERS]) & (rows["other"] == "fixed")]
-    said = [
-        f"{_name(str(method))} {_each(study, better, 'random_difference')}"
-        for method, own in tuned.groupby("method", sort=False)
-        if len(better := own[own["random_difference_ci_high"] < 0])
-    ]
-    return f"Loss minus that of no tuning, on random splits: {_and(said)}." if said else ""
+    better = tuned[tuned["random_difference_ci_high"] < 0]
+    said = []
+    for dataset, own in better.groupby("dataset", sort=False):
+        each = (f"{_name(str(row.method))} {value(row, 'random_difference')}" for row in own.itertuples())
+        said.append(f"{study.folder(dataset)}, loss minus that of no tuning: {', '.join(each)}.")
+    return " ".join(said)
 
 
 def _searches(study: Study) -> str:

@@ -16,7 +16,7 @@ from cpmlho.study.report.rules import PAPERS
 from cpmlho.study.report.write import written
 
 BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
-SHOWN = ("Verdicts", "Divergence", "For tuning", "Against CPMLHO")
+SHOWN = ("Verdicts", "Divergence", "Random splits", "Start values")
 ROWS = {
     "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
     "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
@@ -53,7 +53,7 @@ def _table(study: Study) -> Iterator[str]:
     datasets, matched = study.protocol.run.datasets, study.table("matched")
     found = {words: differences(study, *pair) for words, pair in ROWS.items()}
     found[MATCHED] = matched[matched["method"] == "cpmlho_uncentred"]
-    yield f"| difference in final validation loss, 95 % interval, seeds | {' | '.join(map(study.folder, datasets))} |"
+    yield f"| final validation loss: difference [95 % interval], seeds | {' | '.join(map(study.folder, datasets))} |"
     yield f"|{'---|' * (1 + len(datasets))}"
     yield f"| *the paper: CPMLHO minus Δ-STN* | {' | '.join(paper_row(study))} |"
     for words, rows in found.items():
