@@ -4,6 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores 4
+# Snakemake stops without a home that it can write and a user with a name; a container may give neither.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.snakemake/home
+endif
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 VERB = $(BIN)/python -m cpmlho $(1) --config config.yaml --config workflow/$(2).yaml
 
 .PHONY: help all quick paper published multiverse small-data ui ui-published test test-fast bench docs lint gpu-check test-cluster

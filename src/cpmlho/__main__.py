@@ -210,6 +210,8 @@ def main() -> None:
         _act(parser().parse_args())
     except argparse.ArgumentError as error:
         sys.exit(_fail(str(error)))
+    except ImportError as error:  # another Python, the library alone, or too little memory for torch
+        sys.exit(_fail(f"{error}; run .venv/bin/python, which `make` sets up, with memory to load its packages"))
     except OSError as error:  # a full disk, a folder that cannot be written
         sys.exit(_fail(f"{error.filename or 'file'}: {error.strerror or error}"))
 

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
+from torch.nn.functional import cross_entropy
 
+import cpmlho
 from cpmlho.study.compare import numbers
 from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
@@ -293,3 +296,110 @@ def test_a_second_process_waits_for_the_first(small, tmp_path):
     holder.communicate()
     assert lines == [f"{folder}: locked by another process; waiting"]
     assert (folder / RESULT).exists()
+
+
+def cli(workflow, *arguments, limit=None):
+    """`python -m cpmlho VERB` on a workflow's protocol, below a limit on memory, in kB, if there is one."""
+    shell = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"] if limit else []
+    configs = [text for file in workflow.files for text in ("--config", file)]
+    command = [*shell, sys.executable, "-m", "cpmlho", *arguments, *configs]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    options = {"cwd": workflow.folder, "env": environment, "capture_output": True, "text": True}
+    return subprocess.run(command, **options, check=False)
+
+
+def refusal(process):
+    """The one line of a command that ends with an error."""
+    assert process.returncode == 2, process.stderr
+    [line] = process.stderr.splitlines()
+    assert line.startswith("cpmlho: error: ")
+    return line
+
+
+def test_a_network_larger_than_memory_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"network": {"hidden_units": 3_000_000}}})
+    assert "memory" in refusal(cli(workflow, "run", "mnist", "fixed", "0"))
+
+
+def test_a_run_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
+    folder = run_dir(tmp_path / "results", RunKey("mnist", "fixed", 0))
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file")
+    assert str(folder.relative_to(tmp_path)) in refusal(
+        cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0")
+    )
+
+
+def test_too_little_memory_to_load_torch_is_one_line(small, tmp_path):
+    refused = cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0", limit=1_000_000)
+    assert ".venv/bin/python" in refusal(refused)
+
+
+def test_a_folder_of_snakemake_that_cannot_be_used_is_one_line(small, tmp_path):
+    """As one that root left, in a container or with sudo; root itself may write everywhere."""
+    workflow = Workflow(tmp_path, small.data.dir)
+    (tmp_path / ".snakemake").write_text("a file")
+    process = workflow.start("all")
+    said, _ = process.communicate()
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Error: --directory: .snakemake is not a folder")
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": "/proc/none"}])
+def test_make_gives_a_user_without_home_and_name_both(home):
+    command = ["make", "--no-print-directory", "--eval", "show: ; @echo $$LOGNAME; echo $$HOME", "show"]
+    environment = {"PATH": os.environ["PATH"], **home}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    name, place = run.stdout.splitlines()
+    assert name
+    there = next(folder for folder in (Path(place), *Path(place).parents) if folder.exists())
+    assert os.access(there, os.W_OK)
+    assert place.startswith(str(ROOT))
+
+
+X, Y = torch.linspace(-1, 1, 128).reshape(16, 8), torch.arange(16) % 3
+
+
+def tuner(valid):
+    """A small Tuner of weight decay."""
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8, device="cpu"), torch.nn.Linear(8, 3, device="cpu"))
+    for parameter in net.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+
+    def train_loss(net, batch, h):
+        return cross_entropy(net(batch[0]), batch[1], reduction="none") + h.decay * net.l2()
+
+    def valid_loss(net, batch):
+        return cross_entropy(net(batch[0]), batch[1])
+
+    space = {"decay": cpmlho.LogUniform(1e-6, 1e-1)}
+    return cpmlho.Tuner(net, space, train_loss, valid_loss, torch.optim.SGD(net.parameters(), 0.1), valid)
+
+
+def tuned(valid=((X, Y),)):
+    """The hyperparameter after ten steps, two of which update it."""
+    made = tuner(valid)
+    for _ in range(10):
+        made.step((X, Y))
+    return made.values
+
+
+def test_the_default_device_of_torch_changes_nothing():
+    """Scripts set it to a GPU; tensors on `meta` have no data, so that none can be made there by mistake."""
+    expected = tuned()
+    with torch.device("meta"):
+        assert tuned() == expected
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_off_are_named(off):
+    made = tuner([(X, Y)])
+    with off(), pytest.raises(ValueError, match=r"gradients are off: call tuner.step outside torch.no_grad"):
+        made.step((X, Y))
+
+
+def test_an_iterator_in_place_of_a_loader_is_named():
+    with pytest.raises(ValueError, match="an iterator gives each batch once: give the loader itself"):
+        tuned(valid=iter([(X, Y)]))

@@ -11,6 +11,7 @@ from snakemake.logging import logger
 
 from cpmlho.study.command import begin, hold, left_behind, past_times, refuse, stop_on_signals
 from cpmlho.study.conclusion import beside_the_published, in_mlflow, places
+from cpmlho.study.files import check_folder
 from cpmlho.study.jobs import find_gpus, need_server, prepare
 from cpmlho.study.overview import Overview
 from cpmlho.study.results import HISTORY, RESULT, data_file, run_dir
@@ -53,6 +54,7 @@ try:
     given = workflow.config_settings
     protocol = read_protocol(ROOT, given.configfiles, given.config_args or [], sys.argv)
     protocol.check_folders()
+    check_folder("--directory", ".snakemake", written=True)  # as left by root, in a container or with sudo
 except ConfigError as error:
     refuse(error)
 prepare(os.environ, ROOT / "src", protocol.tracking)

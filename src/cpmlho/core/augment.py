@@ -187,4 +187,4 @@ def _sources(size: int, by: Tensor, device: torch.device) -> tuple[Tensor, Tenso
 
 def global_generator(device: torch.device) -> torch.Generator:
     """A generator seeded from torch's global one."""
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ()).item()))
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), device="cpu").item()))

@@ -385,7 +385,9 @@ class Probe:
             net = Net(layers, self._values(lam), torch.ones_like(lam), linear=linear)  # no weight is 0 for a decay
             losses = self._losses(net, lam)
             # Unequal weights: values that only average to the start value's gradient do act.
-            gradient = _grad("train_loss", losses @ torch.linspace(1, 2, len(losses)).to(losses), response)
+            gradient = _grad(
+                "train_loss", losses @ torch.linspace(1, 2, len(losses), device=losses.device).to(losses), response
+            )
         return losses.detach(), [
             g if g is not None else torch.zeros_like(H) for g, H in zip(gradient, response, strict=True)
         ]

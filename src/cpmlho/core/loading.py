@@ -55,7 +55,7 @@ class Endless:
     """
 
     def __init__(self, name: str, loader: Iterable[Any]) -> None:
-        self._name, self._loader = name, loader
+        self._name, self._loader, self._once = name, loader, isinstance(loader, Iterator)
         self._batches: Iterator[Any] | None = None
         self._begun: list[Tensor] = []
         self._taken = 0
@@ -86,7 +86,8 @@ class Endless:
                 self._taken += 1
                 return batch
             self._batches = None
-        raise ValueError(f"{self._name} gives no batch; it must give at least one in each pass")
+        what = "; an iterator gives each batch once: give the loader itself, or a list" if self._once else ""
+        raise ValueError(f"{self._name} gives no batch; it must give at least one in each pass{what}")
 
     def state(self) -> dict[str, Any]:
         """Where it stands."""

@@ -51,7 +51,7 @@ def load_forward_mode() -> None:
     """Let torch load its forward derivatives, which issues a warning that does not concern the user."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+        forward_ad.make_dual(torch.zeros(1, device="cpu"), torch.zeros(1, device="cpu"))
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -61,7 +61,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             if isinstance(layer, LAYERS):
                 bound = layer.weight[0].numel() ** -0.5  # Kaiming uniform with a = sqrt(5)
                 for parameter in layer.parameters(recurse=False):
-                    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                    drawn = torch.empty(parameter.shape, device=generator.device)
+                    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
 
 class Layers:
@@ -284,7 +285,8 @@ def _start(layer: nn.Module, n: int, generator: torch.Generator, start: str) -> 
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
     def uniform(*shape: int) -> Tensor:
-        return torch.empty(*shape).uniform_(-bound, bound, generator=generator).to(weight.device, dtype)
+        drawn = torch.empty(*shape, device=generator.device)  # whatever torch's default device is
+        return drawn.uniform_(-bound, bound, generator=generator).to(weight.device, dtype)
 
     H = torch.zeros(2 * len(weight), n, device=weight.device, dtype=dtype)
 

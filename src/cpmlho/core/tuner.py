@@ -141,11 +141,13 @@ class Tuner:
         Several batches, `tuner.step(*batches)`, make one step on all their examples, in passes of one batch each.
 
         Raises:
-            ValueError: the module is not in training mode, or a loss does not have the right shape.
+            ValueError: the module is not in training mode, gradients are off, or a loss does not have the right shape.
             FloatingPointError: a loss was not finite, in this step on a CPU, in one of the last 100 steps on a GPU.
         """
         if not self.module.training:
             raise ValueError("the module is in evaluation mode: call module.train() before tuner.step(batch)")
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            raise ValueError("gradients are off: call tuner.step outside torch.no_grad() and torch.inference_mode()")
         bilevel = self.bilevel
         batches = [move(each, bilevel.device) for each in (batch, *more)]
         if self._probe:

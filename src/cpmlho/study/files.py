@@ -38,7 +38,7 @@ def check_folder(setting: str, folder: str | Path, written: bool = False) -> Non
     elif not os.path.isdir(there):
         problem = "is not a folder; move it away"
     elif not os.access(there, os.X_OK | (os.W_OK if written else 0)):
-        problem = f"permission denied; get the right to {'write' if written else 'enter'} it"
+        problem = f"cannot be {'written' if written else 'entered'}: permission denied; get the right to it"
     else:
         return
     raise ConfigError(f"{setting}: {there} {problem}, or set another {setting}")

@@ -122,16 +122,19 @@ def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say)
     """Log one run; a run that ends without a last message was killed. A store that fails costs one line."""
     messages = iter(messages)
     try:
-        for _, spec, rows in messages:
+        for first, *content in messages:
+            if first != "started":  # it failed before, and says so itself
+                return
+            spec, rows = content
             with RunEntry(Store(uri, results), RunSpec.model_validate(spec), now) as entry:
                 entry.add(rows)
-                for name, content in messages:
+                for name, what in messages:
                     if name == "evaluated":
-                        entry.add(content)
+                        entry.add(what)
                     elif name == "finished":
-                        return entry.finish(read_result(Path(content) / RESULT), Path(content))
+                        return entry.finish(read_result(Path(what) / RESULT), Path(what))
                     else:
-                        return entry.end("FAILED", {"status": "failed", "reason": one_line(content, uri)}, now())
+                        return entry.end("FAILED", {"status": "failed", "reason": one_line(what, uri)}, now())
                 entry.end("KILLED", {"status": "killed"}, now())
     except ResultError as error:  # not MLflow's fault
         say(str(error))
