@@ -11,11 +11,15 @@ import statistics
 import sys
 import time
 
-import optuna
 import torch
 import torch.nn.functional as F
 from common import train
-from sklearn.datasets import load_digits
+
+try:
+    import optuna
+    from sklearn.datasets import load_digits
+except ImportError:
+    raise SystemExit("this example needs Optuna and scikit-learn: pip install optuna scikit-learn") from None
 from torch import nn
 
 import cpmlho

@@ -210,6 +210,10 @@ def main() -> None:
         _act(parser().parse_args())
     except argparse.ArgumentError as error:
         sys.exit(_fail(str(error)))
+    except ModuleNotFoundError as error:
+        if (error.name or "cpmlho").split(".")[0] == "cpmlho":
+            raise
+        sys.exit(_fail(f"{error.name} is not installed; in the repository's folder: pip install '.[study]'"))
     except ImportError as error:  # another Python, the library alone, or too little memory for torch
         sys.exit(_fail(f"{error}; run .venv/bin/python, which `make` sets up, with memory to load its packages"))
     except OSError as error:  # a full disk, a folder that cannot be written

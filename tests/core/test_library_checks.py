@@ -213,8 +213,9 @@ def test_a_state_of_another_method_or_range_is_refused(change, message):
         tuner(**change).load_state_dict(tuner().state_dict())
 
 
-def test_a_state_in_memory_stays_as_it_was_taken():
-    run = tuner()
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_state_in_memory_stays_as_it_was_taken(rank):
+    run = tuner(method=cpmlho.DeltaSTN(rank=rank))
     run.step((X, Y))
     state = run.state_dict()
     kept, values = copy.deepcopy(state["module"]), run.values
@@ -298,6 +299,59 @@ def test_a_delta_stn_that_is_an_stn_is_refused():
         cpmlho.DeltaSTN(response="stn")
 
 
+@pytest.mark.parametrize("options", [{"response": "temperature"}, {"response_weights": "tied"}])
+def test_a_rank_that_has_no_place_is_refused(options):
+    with pytest.raises(ValueError, match="rank must be 1 with response"):
+        cpmlho.DeltaSTN(**options, rank=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "best", "worst"), [(1, 1.05, 1.5), (2, 1, 1.02)])
+def test_a_higher_rank_tells_two_noise_levels_of_one_output_apart(rank, best, worst):
+    """Noise on the inputs of a linear regression is a ridge penalty, here one on inputs that matter, one on others."""
+    g = torch.Generator().manual_seed(0)
+    truth = torch.cat([torch.randn(10, generator=g), torch.zeros(10)])
+
+    def draw(rows):
+        x = torch.randn(rows, 20, generator=g)
+        return x, x @ truth + 1.5 * torch.randn(rows, generator=g)
+
+    (x, y), (vx, vy) = draw(60), draw(500)
+    range_ = cpmlho.LogUniform(1e-3, 30, 0.3)
+    grid = torch.logspace(-3, 1.4, 45).tolist()
+
+    def exact(matters, other):
+        ridge = torch.tensor([matters] * 10 + [other] * 10).square()
+        w = torch.linalg.solve(x.T @ x / 60 + torch.diag(ridge), x.T @ y / 60)
+        return (vx @ w - vy).square().mean().item()
+
+    def squares(net, batch):
+        return (net(batch[0])[:, 0] - batch[1]).square()
+
+    def noisy(net, batch, h):
+        matter, other = batch[0].chunk(2, 1)
+        halves = [cpmlho.noise(matter, h.a, generator=h.generator), cpmlho.noise(other, h.b, generator=h.generator)]
+        return squares(net, (torch.cat(halves, 1), batch[1]))
+
+    torch.manual_seed(0)
+    module = nn.Linear(20, 1, bias=False)
+    run = tuner(
+        module,
+        noisy,
+        squares,
+        space={"a": range_, "b": range_},
+        optimizer=torch.optim.SGD(module.parameters(), 0.02),
+        valid=DataLoader(TensorDataset(vx, vy), 100, shuffle=True),
+        method=cpmlho.DeltaSTN(rank=rank),
+        max_norm=5.0,
+        check=False,
+    )
+    for _ in range(5000):
+        run.step((x, y))
+    optimum = min(exact(a, b) for a in grid for b in grid)
+    assert best <= exact(run.values["a"], run.values["b"]) / optimum < worst
+
+
 def test_a_loss_that_calls_module_and_net():
     module = mlp()
     run = tuner(module, lambda net, batch, h: decayed(net, batch, h) + module[2](torch.zeros(6))[0])
@@ -310,7 +364,7 @@ def test_more_hyperparameters_than_outputs():
     space = {"a": cpmlho.Uniform(0, 1), "b": cpmlho.Uniform(0, 1)}
     run = tuner(module, lambda net, batch, h: (net(batch[0])[:, 0] - 1) ** 2 + (h.a + h.b) * net.l2(),
                 lambda net, batch: (net(batch[0])[:, 0] - 1) ** 2, space=space)  # fmt: skip
-    with pytest.warns(cpmlho.TunerWarning, match="2 hyperparameters share 1 responding output"):
+    with pytest.warns(cpmlho.TunerWarning, match=r"2 hyperparameters share 1 responding output.*DeltaSTN\(rank=2\)"):
         run.step((X, Y))
 
 
@@ -379,8 +433,24 @@ def test_an_iterator_loses_no_batch_to_the_checks():
     assert seen[-2:] == ["first", "second"]
 
 
-class Accelerated(torch.optim.SGD):
-    __module__ = "accelerate.optimizer"
+def wrapped(module, package):
+    """An optimizer in a wrapper: accelerate's is an `Optimizer`, Lightning's takes the methods of the one inside."""
+    inner = torch.optim.SGD(module.parameters(), 0.1)
+    base = torch.optim.Optimizer if package == "accelerate" else object
+    wrapper = type("Wrapped", (base,), {"__init__": lambda self: None, "__module__": f"{package}.optimizer"})()
+    wrapper.optimizer = inner
+    return wrapper
+
+
+@pytest.mark.parametrize("package", ["accelerate", "lightning", "pytorch_lightning"])
+def test_a_wrapped_optimizer_is_refused_and_the_one_inside_it_works(package):
+    module = mlp()
+    wrapper = wrapped(module, package)
+    with pytest.raises(
+        ValueError, match=r"a Wrapped decides itself when it steps: give .* inside it, optimizer.optimizer$"
+    ):
+        tuner(module, optimizer=wrapper)
+    silent(tuner(module, optimizer=wrapper.optimizer), steps=6)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +459,6 @@ class Accelerated(torch.optim.SGD):
         (lambda m: tuner(m, method="stn"), r"method must be cpmlho.DeltaSTN\(\).*got 'stn'"),
         (lambda m: tuner(m, method=cpmlho.STN), "method must be"),
         (lambda m: tuner(m.bfloat16()), "0.weight is in torch.bfloat16: keep.*autocast=torch.bfloat16"),
-        (lambda m: tuner(m, optimizer=Accelerated(m.parameters(), 0.1)), "give the torch optimizer inside it"),
         (lambda m: tuner(m, optimizer=[(X, Y)], valid=X), "optimizer must be a torch.optim.Optimizer, got list"),
         (lambda m: tuner(m, valid=X), "valid must give batches.*got Tensor"),
         (lambda m: tuner(m, entropy, decayed), "train_loss must be a function of .net, batch, h.*swapped"),
@@ -427,8 +496,9 @@ def test_net_calls_any_method_and_submodule():
     torch.testing.assert_close(run.net.inner(X), module(X))
 
 
-def test_net_gives_the_weights_of_each_example():
-    run = tuner()
+@pytest.mark.parametrize("rank", [1, 3])
+def test_net_gives_the_weights_of_each_example(rank):
+    run = tuner(method=cpmlho.DeltaSTN(rank=rank))
     net = cpmlho.Net(run.bilevel.layers.responding_by(0.3), run.bilevel.values_at(torch.zeros(8, 1), "idle"),
                      torch.linspace(-1, 1, 8)[:, None])  # fmt: skip
     squares = sum(p.square().flatten(1).sum(1) for p in net.parameters()) / 2

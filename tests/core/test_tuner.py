@@ -368,3 +368,31 @@ assert not [name for name in sys.modules if name.startswith("cpmlho.study")]
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match=re.escape("module 'cpmlho' has no attribute 'Tunr'; it has CPMLHO")):
         cpmlho.Tunr  # noqa: B018
+
+
+# --- A learning rate for each hyperparameter. ---
+
+
+@pytest.mark.parametrize("method", [cpmlho.DeltaSTN(), cpmlho.STN(hyper_learning_rate=0.02)])
+def test_each_hyperparameter_has_its_learning_rate(method):
+    """Against RMSprop written out here, on the gradients that the optimizer gets."""
+    common = method.hyper_learning_rate
+    space = {"decay": cpmlho.LogUniform(1e-6, 1e-1, 1e-3, learning_rate=0.05), "rate": RATE}
+    run = tuner(module(rate="rate"), space=space, method=method)
+    lam, square, rates = run.bilevel.lam.detach().clone(), torch.zeros(2), torch.tensor([0.05, common])
+    gradients = []
+    run.bilevel.hyper_optimizer.register_step_pre_hook(lambda *_: gradients.append(run.bilevel.lam.grad.clone()))
+    for step in range(1, 31):
+        run.step((X, Y))
+        if step % 5 == 0:
+            square = 0.99 * square + 0.01 * gradients[-1] ** 2
+            mean = square / (1 - 0.99 ** (step // 5)) if method.bias_correction else square
+            lam = lam - rates * gradients[-1] / (mean.sqrt() + 1e-8)
+            torch.testing.assert_close(run.bilevel.lam.detach(), lam)
+    assert len(gradients) == run.updates == 6
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
+def test_a_learning_rate_of_a_hyperparameter_is_above_zero(rate):
+    with pytest.raises(ValueError, match="learning_rate must be above 0, got"):
+        cpmlho.Uniform(0, 1, learning_rate=rate)

@@ -114,6 +114,25 @@ def test_the_site_has_its_style_and_search_in_a_browser(address):
     assert errors == []
 
 
+@pytest.mark.parametrize(("name", "package"), [("digits", "sklearn"), ("compare", "optuna")])
+def test_an_example_names_the_package_that_is_missing(name, package, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT / 'examples')!r}); import {name}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "pip install" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_line_without_the_studys_packages_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['pydantic'] = None; from cpmlho.__main__ import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code, "ui"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install '.[study]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["digits", "residual", "ridge", "transformer"])
 def test_tuning_beats_the_start_values_in_an_example(name, tmp_path):
     out = run(sys.executable, "-W", "ignore", str(ROOT / f"examples/{name}.py"), folder=tmp_path).stdout

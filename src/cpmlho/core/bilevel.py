@@ -9,9 +9,6 @@ the training loss to eq. 15. `response.py` has the layers that respond (eqs. 3-4
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,8 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cpmlho.core import checks
-from cpmlho.core.descent import Descent, Processes, added
+from cpmlho.core.descent import Descent, Processes, added, alike, response_groups, rmsprop
 from cpmlho.core.loading import Endless, move
+from cpmlho.core.methods import DeltaSTN
 from cpmlho.core.net import Net
 from cpmlho.core.options import CPMLHO, ResponseOptions
 from cpmlho.core.planes import CuttingPlanes, gap
@@ -75,15 +73,18 @@ class Bilevel:
         self.set_streams(next(module.parameters()).device)
         scaler = torch.amp.GradScaler(self.device.type, enabled=autocast is torch.float16)
         self.descent = Descent(processes, scaler, max_norm)
-        self.layers = Layers(module, len(space), method, init or self.streams.host("init"))
+        rank = method.rank if isinstance(method, DeltaSTN) else 1
+        self.layers = Layers(module, len(space), method, init or self.streams.host("init"), rank)
         processes.broadcast(self.layers.parameters)
         checks.places(self.layers, space)
         self.lam = self.layers.parameters[0].new_tensor(space.start()).requires_grad_()
         rho = math.log(math.expm1(method.perturbation_scale))
         self.rho = torch.full_like(self.lam.detach(), rho).requires_grad_()
-        self.hyper_optimizer = _rmsprop([self.lam, self.rho], method)
-        self._groups = _groups(self.layers, optimizer)
-        make = response_optimizer or (lambda groups: _alike(optimizer, groups))
+        rates = space.relative_rates(method.hyper_learning_rate)
+        self._rates = self.lam.new_tensor(rates) if rates is not None else None
+        self.hyper_optimizer = rmsprop([self.lam, self.rho], method)
+        self._groups = response_groups(self.layers, optimizer)
+        make = response_optimizer or (lambda groups: alike(optimizer, groups))
         self.response_optimizer = make([{"params": [*group]} for group in self._groups.values()])
         constrained = isinstance(method, CPMLHO) and method.cutting_planes
         self.planes = CuttingPlanes(method, len(self.layers.names), self.device) if constrained else None  # type: ignore[arg-type]
@@ -143,8 +144,10 @@ class Bilevel:
             objective = self._upper_training_loss(training) + self.method.theta * valid_loss
         entropy = F.softplus(self.rho).log().sum()  # of the perturbation, up to a constant
         objective = objective - self.method.entropy_weight * entropy
-        variables = [self.lam, self.rho]
+        variables, before = [self.lam, self.rho], self.lam.detach().clone()
         self._descend(self.hyper_optimizer, variables, self.descent.gradient(objective, variables))
+        if self._rates is not None:
+            self.lam.detach().copy_(before.lerp(self.lam.detach(), self._rates.to(before)))
         return self._shared(valid_loss)
 
     @property
@@ -277,123 +280,3 @@ class Bilevel:
         self.noise["masks"] = self.streams.device("upper_masks")  # of a regularised upper level (R22)
         rank = self.processes.rank  # each process perturbs its rows of the joint batch, with other masks
         self.draws = {name: self.streams.device(f"{name}_draws/{rank}") for name in self.noise} if rank else self.noise
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later steps depend on, as copies; module and optimizers included."""
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {
-            "space": self._ranges(),
-            "method": dataclasses.asdict(self.method),
-            "steps": self.steps,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "response": dict(zip(self._keys(), self.layers.parameters, strict=True)),
-            "response_optimizer": self.response_optimizer.state_dict(),
-            "hyper": [self.lam.detach(), self.rho.detach(), self.delta_mean],
-            "hyper_optimizer": self.hyper_optimizer.state_dict(),
-            "planes": self.planes.state() if self.planes is not None else None,
-            "streams": self.streams.state(),
-            "valid": self.valid.state(),
-            "train": self.upper.state() if self.upper is not None else None,
-            "scaler": self.descent.scaler.state_dict(),
-            "rng": rng,
-        }
-        return copy.deepcopy(state)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`.
-
-        Raises:
-            ValueError: it belongs to another space, module or method.
-        """
-        kept, own = state["method"], dataclasses.asdict(self.method)
-        changed = [name for name in kept if kept[name] != own.get(name)]
-        for what, its, ours in (
-            ("space", list(state["space"]), list(self.space)),
-            ("ranges", [*state["space"].values()], [*self._ranges().values()]),
-            ("method", {name: kept[name] for name in changed}, {name: own.get(name) for name in changed}),
-            ("responding weights", list(state["response"]), self._keys()),
-            ("planes", state["planes"] is not None, self.planes is not None),
-        ):
-            if its != ours:
-                raise ValueError(f"the state is of another tuner: its {what}: {its}, this one's: {ours}")
-        state = copy.deepcopy(state)  # optimizers and planes keep what they are given, and change it
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.response_optimizer.load_state_dict(state["response_optimizer"])
-        self.hyper_optimizer.load_state_dict(state["hyper_optimizer"])
-        with torch.no_grad():
-            torch._foreach_copy_([self.lam, self.rho, self.delta_mean], state["hyper"])
-            torch._foreach_copy_(self.layers.parameters, [*state["response"].values()])
-        if self.planes is not None:
-            self.planes.restore(state["planes"])
-        self.streams.restore(state["streams"])
-        self.steps = state["steps"]
-        self.descent.scaler.load_state_dict(state["scaler"])
-        for loader, kept in ((self.valid, state["valid"]), (self.upper, state["train"])):
-            if loader is not None and kept is not None:
-                loader.restore(kept)
-        torch.set_rng_state(state["rng"]["cpu"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
-
-    def _ranges(self) -> dict[str, list[Any]]:
-        return {name: [type(each).__name__, each.low, each.high] for name, each in self.space.items()}
-
-    def _keys(self) -> list[str]:
-        if self.layers.temperature is not None:
-            return ["temperature"]
-        return [f"{name}.{part}" for name in self.layers.names for part in ("R", "r", "H")]
-
-    def to(self, target: torch.device) -> None:
-        """Move module, optimizers and response to another device; random streams restart there."""
-        self.module.to(target)
-        for tensor in (self.lam, self.rho, self.delta_mean, *self.layers.parameters):
-            tensor.data = tensor.data.to(target)
-        for optimizer in (self.optimizer, self.response_optimizer, self.hyper_optimizer):
-            optimizer.load_state_dict(optimizer.state_dict())  # puts its state where its parameters are
-        if self.planes is not None:
-            self.planes.restore(move(self.planes.state(), target))
-        if target.type != self.device.type:
-            self.set_streams(target)
-
-
-def _rmsprop(parameters: list[Tensor], method: ResponseOptions) -> Optimizer:
-    """RMSprop; with bias correction it is Adam without momentum."""
-    if method.bias_correction:
-        return torch.optim.Adam(parameters, method.hyper_learning_rate, betas=(0.0, 0.99))
-    return torch.optim.RMSprop(parameters, method.hyper_learning_rate)
-
-
-def _groups(layers: Layers, optimizer: Optimizer) -> dict[int, list[Tensor]]:
-    """The response parameters by the optimizer's group that holds their weights; those of no group are in the first."""
-    index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    found: dict[int, list[Tensor]] = {}
-    weights: list[Tensor | None] = [*layers.weights] or [None]  # `temperature` responds for no single weight
-    for weight, parameters in zip(weights, layers.trained, strict=True):
-        for parameter in parameters:
-            parameter.requires_grad_()
-            found.setdefault(index.get(id(weight), 0), []).append(parameter)
-    return found
-
-
-def _alike(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
-    """An optimizer of the same kind and options, without weight decay.
-
-    Raises:
-        ValueError: its kind cannot be made from its options.
-    """
-    kind = type(optimizer)
-    known = inspect.signature(kind).parameters
-    options = {name: value for name, value in optimizer.defaults.items() if name in known}
-    if "weight_decay" in options:
-        options["weight_decay"] = 0.0
-    try:
-        return kind(groups, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"no second {kind.__name__} can be made from its options ({error}): give "
-            "response_optimizer=lambda parameters: ..."
-        ) from error

@@ -1,7 +1,8 @@
-"""Steps of optimizers along given gradients, and the processes that share them."""
+"""The optimizers of both levels, their steps along given gradients, and the processes that share them."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
+
+from cpmlho.core.options import ResponseOptions
+from cpmlho.core.response import Layers
 
 
 class Processes:
@@ -79,3 +83,42 @@ class Descent:
 def added(one: Sequence[Tensor | None], two: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The sums of gradients, of which each may be None."""
     return [b if a is None else a if b is None else a + b for a, b in zip(one, two, strict=True)]
+
+
+def rmsprop(parameters: list[Tensor], method: ResponseOptions) -> Optimizer:
+    """RMSprop; with bias correction it is Adam without momentum."""
+    if method.bias_correction:
+        return torch.optim.Adam(parameters, method.hyper_learning_rate, betas=(0.0, 0.99))
+    return torch.optim.RMSprop(parameters, method.hyper_learning_rate)
+
+
+def response_groups(layers: Layers, optimizer: Optimizer) -> dict[int, list[Tensor]]:
+    """The response parameters by the optimizer's group that holds their weights; those of no group are in the first."""
+    index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    found: dict[int, list[Tensor]] = {}
+    weights: list[Tensor | None] = [*layers.weights] or [None]  # `temperature` responds for no single weight
+    for weight, parameters in zip(weights, layers.trained, strict=True):
+        for parameter in parameters:
+            parameter.requires_grad_()
+            found.setdefault(index.get(id(weight), 0), []).append(parameter)
+    return found
+
+
+def alike(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """An optimizer of the same kind and options, without weight decay.
+
+    Raises:
+        ValueError: its kind cannot be made from its options.
+    """
+    kind = type(optimizer)
+    known = inspect.signature(kind).parameters
+    options = {name: value for name, value in optimizer.defaults.items() if name in known}
+    if "weight_decay" in options:
+        options["weight_decay"] = 0.0
+    try:
+        return kind(groups, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"no second {kind.__name__} can be made from its options ({error}): give "
+            "response_optimizer=lambda parameters: ..."
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -113,7 +113,7 @@ class Net:
             rows = p.expand(self._values.rows, *p.shape)
             if name in respond:
                 i, is_bias = respond[name]
-                rows = rows + added(self._layers.response[i], self._delta)[is_bias]  # type: ignore[arg-type]
+                rows = rows + added(self._layers.terms(i), self._delta)[is_bias]  # type: ignore[arg-type]
             yield name, rows
 
     def l2(self, where: Callable[[str], bool] | None = None) -> Tensor:
@@ -134,19 +134,23 @@ class Net:
         respond = self._layers.of({id(p): name for name, p in chosen.items()}) if self._delta is not None else {}
         total = torch.stack([p.square().sum() for p in chosen.values()]).sum() / 2
         for name, (i, is_bias) in respond.items():
-            total = total + self._added_l2(chosen[name], self._layers.response[i], is_bias)
+            total = total + self._added_l2(chosen[name], self._layers.terms(i), is_bias)
         return total
 
-    def _added_l2(self, p: Tensor, response: Response, is_bias: bool) -> Tensor:
+    def _added_l2(self, p: Tensor, terms: Sequence[Response], is_bias: bool) -> Tensor:
         """The displacement's contribution to half the squares of p, (B,)."""
         assert self._delta is not None
-        scale, shift = (self._delta @ response.H.T).chunk(2, dim=1)
         if is_bias:
-            change: Tensor = shift * response.r
+            change = added(terms, self._delta).b
             return change @ p + change.square().sum(1) / 2
-        inner, square = (p * response.R).flatten(1).sum(1), response.R.square().flatten(1).sum(1)
-        result: Tensor = scale @ inner + scale.square() @ square / 2
-        return result
+        scales = [(self._delta @ term.H.T).chunk(2, dim=1)[0] for term in terms]
+        inner = [scale @ (p * term.R).flatten(1).sum(1) for scale, term in zip(scales, terms, strict=True)]
+        squares = [
+            (s * t) @ (one.R * two.R).flatten(1).sum(1) / 2
+            for s, one in zip(scales, terms, strict=True)
+            for t, two in zip(scales, terms, strict=True)
+        ]
+        return functools.reduce(torch.add, inner + squares)
 
 
 def _linearised(out: Tensor) -> Tensor:

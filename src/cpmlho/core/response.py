@@ -12,7 +12,7 @@ import contextlib
 import copy
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,12 +74,14 @@ class Layers:
     Attributes:
         module: the module.
         names: of the responding weights.
-        response: R, r and H of each.
+        response: R, r and H of each; at a higher rank then those of each weight's second term, and so on.
         dropouts: the places of tuned dropout.
         temperature: (n,), the response of the outputs' scale in place of the layers' responses; None without it.
     """
 
-    def __init__(self, module: nn.Module, n: int, options: ResponseOptions, generator: torch.Generator) -> None:
+    def __init__(
+        self, module: nn.Module, n: int, options: ResponseOptions, generator: torch.Generator, rank: int = 1
+    ) -> None:
         self.module, self._options = module, options
         self.dropouts = [part for part in module.modules() if isinstance(part, Dropout)]
         self.temperature: Tensor | None = None
@@ -111,13 +113,20 @@ class Layers:
             self._index[part] = seen[id(part.weight)]
             if part.bias is not None and part.bias.requires_grad:
                 self._biased.add(part)
+        for _ in range(rank - 1):  # the first term has all of the bias's response
+            further = [_start(host, n, generator, "random") for host in self._hosts]
+            self.response += [each._replace(r=torch.zeros_like(each.r)) for each in further]
+
+    def terms(self, i: int) -> list[Response]:
+        """The terms of the response of weight i, as many as the rank."""
+        return self.response[i :: len(self.names)]
 
     @property
     def general(self) -> list[General]:
         """W and b of each responding weight, without a graph; without a bias, r stands in its place."""
         return [
             General(host.weight.detach(), host.bias.detach() if host.bias is not None else response.r)  # type: ignore[operator]
-            for host, response in zip(self._hosts, self.response, strict=True)
+            for host, response in zip(self._hosts, self.response, strict=False)
         ]
 
     @property
@@ -133,7 +142,10 @@ class Layers:
         if self.temperature is not None:
             return [[self.temperature]]
         free = self._options.response_weights == "free"
-        return [[*response] if free else [response.H] for response in self.response]
+        return [
+            [tensor for term in self.terms(i) for tensor in (term if free else (term.H,))]
+            for i in range(len(self.names))
+        ]
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -198,7 +210,10 @@ class Layers:
 
     def _respond(self, layer: nn.Module, a: Tensor, delta: Tensor) -> Tensor:
         """`(H_w delta) * (R a) + (H_b delta) * r`, in the layout of the layer's output (eqs. 3-4)."""
-        response, name = self.response[self._index[layer]], self.names[self._index[layer]]
+        terms, name = self.terms(self._index[layer]), self.names[self._index[layer]]
+        return functools.reduce(torch.add, [self._term(layer, a, delta, response, name) for response in terms])
+
+    def _term(self, layer: nn.Module, a: Tensor, delta: Tensor, response: Response, name: str) -> Tensor:
         ra = _product(layer, a, response.R)
         inner = (1,) * (ra.dim() - 2)
         axes = (*inner, -1) if isinstance(layer, nn.Linear) else (-1, *inner)
@@ -226,7 +241,7 @@ class Layers:
         """Add the response to the displacement `at` (n,) to the weights of a state_dict, in place."""
         parameters = {id(p): name for name, p in self.module.named_parameters()}
         for name, (i, is_bias) in self.of(parameters).items():
-            state[name] = state[name] + added(self.response[i], at)[is_bias].to(state[name].dtype)
+            state[name] = state[name] + added(self.terms(i), at)[is_bias].to(state[name].dtype)
 
     def unfrozen(self) -> list[str]:
         """Names of the weights that were frozen when the responses were made, and train now; each is named once."""
@@ -241,10 +256,13 @@ class Layers:
         return [name for i, name in enumerate(self.names) if i not in called]
 
 
-def added(response: Response, delta: Tensor) -> General:
+def added(terms: Sequence[Response], delta: Tensor) -> General:
     """The change of a layer's W and b under the displacement delta (..., n): `(H_w delta) R` and `(H_b delta) * r`."""
-    scale, shift = (delta @ response.H.T).chunk(2, dim=-1)
-    return General(scale[(..., *(None,) * (response.R.dim() - 1))] * response.R, shift * response.r)
+    changes = []
+    for term in terms:
+        scale, shift = (delta @ term.H.T).chunk(2, dim=-1)
+        changes.append(General(scale[(..., *(None,) * (term.R.dim() - 1))] * term.R, shift * term.r))
+    return General(*(functools.reduce(torch.add, each) for each in zip(*changes, strict=True)))
 
 
 def _product(layer: nn.Module, a: Tensor, weight: Any) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from cpmlho.core.bilevel import Batch, Bilevel
 from cpmlho.core.loading import move
+from cpmlho.core.state import load_state_dict, state_dict
 
 
 class Quality(NamedTuple):
@@ -71,12 +72,12 @@ def response_quality(
     if not train:
         raise ValueError("there are no batches to train on")
     predicted, measured = hypergradient(bilevel, valid), dict[str, float]()
-    state = bilevel.state_dict()
+    state = state_dict(bilevel)
     try:
         for i, name in enumerate(bilevel.space):
             losses = []
             for by in (shift, -shift):
-                bilevel.load_state_dict(state)
+                load_state_dict(bilevel, state)
                 with torch.no_grad():
                     bilevel.lam[i] += by
                 for step in range(steps):
@@ -84,7 +85,7 @@ def response_quality(
                 losses.append(_loss(bilevel, valid))
             measured[name] = (losses[0] - losses[1]) / (2 * shift)
     finally:
-        bilevel.load_state_dict(state)
+        load_state_dict(bilevel, state)
     return Quality(predicted, measured)
 
 

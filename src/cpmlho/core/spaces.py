@@ -18,20 +18,24 @@ class Uniform:
         low: lower bound, never reached.
         high: upper bound, never reached.
         start: where tuning starts; the middle if None.
+        learning_rate: of lambda's steps for this hyperparameter; None: the method's `hyper_learning_rate`.
 
     Raises:
-        ValueError: low < start < high does not hold.
+        ValueError: low < start < high does not hold, or the learning rate is not above 0.
     """
 
     low: float
     high: float
     start: float | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.start is None:
             object.__setattr__(self, "start", self._middle())
         if not -math.inf < self.low < self.first < self.high < math.inf:
             raise ValueError(f"low < start < high must hold, got {self.low}, {self.start}, {self.high}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
     @property
     def first(self) -> float:
@@ -87,6 +91,11 @@ class Space(dict[str, Uniform]):
     def start(self) -> list[float]:
         """Lambda of the start values, n numbers."""
         return [each.lam(each.first) for each in self.values()]
+
+    def relative_rates(self, common: float) -> list[float] | None:
+        """The learning rates over the common one, n numbers; None if no range has a rate of its own."""
+        own = [each.learning_rate for each in self.values()]
+        return [(rate or common) / common for rate in own] if any(own) else None
 
     def at(self, unit: Tensor) -> Tensor:
         """Values (..., n) at points of the unit cube."""

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from cpmlho.core import checks, signals
+from cpmlho.core import state as saved
 from cpmlho.core.bilevel import Batch, Bilevel
 from cpmlho.core.descent import Processes
 from cpmlho.core.history import History, Update
@@ -19,6 +20,7 @@ from cpmlho.core.loading import move, rows
 from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
 from cpmlho.core.options import ResponseOptions
+from cpmlho.core.probe import Probe
 from cpmlho.core.response import evaluating, load_forward_mode
 from cpmlho.core.signals import Quality
 from cpmlho.core.spaces import Space, Uniform, Values
@@ -57,7 +59,7 @@ class Tuner:
         seed: of the perturbations, tuned dropout and the response's start; other randomness comes from torch's global
             generator.
         log: called after each hyperparameter update with numbers by name and `step=`; `mlflow.log_metrics` works.
-        check: whether the first step looks for mistakes, in a few passes without gradients, and every step for losses
+        check: whether the first step looks for mistakes, in a few passes, and every step for losses
             that are not finite.
         init: the generator of the response's start; None: a stream of `seed`.
 
@@ -66,6 +68,7 @@ class Tuner:
 
     Attributes:
         steps: training steps done.
+        updates: hyperparameter updates done.
         net: the module at the current hyperparameters. With a centred response it equals the module itself.
     """
 
@@ -93,8 +96,7 @@ class Tuner:
         processes = Processes()
         if isinstance(module, DistributedDataParallel):
             processes, module = Processes(module.process_group), module.module
-        checks.arguments(module, space, train_loss, valid_loss, optimizer, valid, method)
-        checks.precision(autocast, method)
+        checks.arguments(module, space, train_loss, valid_loss, optimizer, valid, method, autocast)
         load_forward_mode()
         self.module, self.space, self.optimizer = module, Space(space), optimizer
         self.method: ResponseOptions = method or DeltaSTN()
@@ -129,6 +131,11 @@ class Tuner:
     def steps(self) -> int:
         """Training steps done."""
         return self.bilevel.steps
+
+    @property
+    def updates(self) -> int:
+        """Hyperparameter updates done."""
+        return len(self._history) - 1  # the first entry is the start
 
     @property
     def history(self) -> list[Update]:
@@ -176,7 +183,7 @@ class Tuner:
         """The checks of the first step."""
         bilevel = self.bilevel
         linear = bilevel.centred and bilevel.layers.temperature is None
-        probe = checks.Probe(bilevel.layers, self.space, bilevel.lam, bilevel.casting, linear=linear)
+        probe = Probe(bilevel.layers, self.space, bilevel.lam, bilevel.casting, linear=linear)
         probe.train(bilevel.train_loss, batch, self._rows(batch), self.optimizer)
         first = bilevel.valid.peek() if self.steps == 0 else None  # a resumed loader would start again
         if first is not None:
@@ -297,7 +304,7 @@ class Tuner:
 
     def to(self, device: torch.device | str) -> Tuner:
         """Continue, module, optimizer and all, on another device; random streams restart there."""
-        self.bilevel.to(torch.device(device))
+        saved.to(self.bilevel, torch.device(device))
         self._finite = self._finite.to(device)
         self._history.to(self.bilevel.device)
         self._idle()
@@ -308,7 +315,7 @@ class Tuner:
 
         The state of a scheduler and of the training loader is the caller's.
         """
-        return {**self.bilevel.state_dict(), "history": copy.deepcopy(self._history.state())}
+        return {**saved.state_dict(self.bilevel), "history": copy.deepcopy(self._history.state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit-identically from where `state_dict` was taken.
@@ -316,7 +323,7 @@ class Tuner:
         Raises:
             ValueError: it belongs to another space, module or method.
         """
-        self.bilevel.load_state_dict(dict(state))
+        saved.load_state_dict(self.bilevel, dict(state))
         self._history.restore(state["history"])
         self._idle()
 

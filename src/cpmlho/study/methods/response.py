@@ -24,15 +24,15 @@ def train_and_tune(problem: Problem, budget: Budget, options: ResponseOptions, p
     if past.state is not None:
         tuner.load_state_dict(past.state["tuner"])
         batches.load_state_dict(past.state["batches"])
-    lam, warm = tuner.bilevel.lam.detach(), options.warm_up * iterations + options.warm_up_steps
+    lam, updates = tuner.bilevel.lam.detach(), tuner.updates
     path = [(0, 0, lam.clone())] if past.state is None else []
     losses: list[Tensor] = []
     for epoch in range(past.epoch + 1, budget.epochs + 1):
         for _ in range(iterations):
             losses.append(tuner.step(next(batches)))
-            if tuner.steps % options.train_steps == 0 and tuner.steps > warm:
-                number = tuner.steps // options.train_steps - warm // options.train_steps
-                path.append((number, tuner.steps, lam.clone()))
+            if tuner.updates > updates:
+                updates = tuner.updates
+                path.append((updates, tuner.steps, lam.clone()))
         if not budget.evaluates(epoch):
             yield Tick(epoch)
             continue
