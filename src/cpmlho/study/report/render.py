@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.report.cautions import cautions
-from cpmlho.study.report.frame import Study
+from cpmlho.study.report.frame import Study, framed
 from cpmlho.study.report.style import label_of
+from cpmlho.study.report.tables import Table
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -145,6 +146,28 @@ def listed(
     found = [] if compared is None or not rows else cautions(compared)
     said = caption if rows else f"{caption} {NOTHING}"
     return [Grid(label, ["Dataset", *columns], rows, said, study.protocol.note, found)]
+
+
+def evidence(
+    label: str,
+    rows: Callable[[Study], Iterable[Mapping[str, Any]]],
+    columns: Mapping[str, Column],
+    caption: str,
+    compared: Callable[[Study, pd.DataFrame], pd.DataFrame] | None = None,
+) -> Table:
+    """A table of the rows that a function makes of a study, printed by `listed`.
+
+    Args:
+        label: its heading.
+        rows: makes the rows.
+        columns: what is printed of a row besides its dataset.
+        caption: its caption.
+        compared: the runs about which it must warn, if they are unlike each other.
+    """
+    return Table(
+        lambda study: framed(rows(study)),
+        lambda study, frame: listed(study, label, columns, frame, caption, compared and compared(study, frame)),
+    )
 
 
 def escape_markdown(text: str) -> str:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-import pandas as pd
 from scipy import special
 
-from cpmlho.study.report.frame import LOSS, MISSING, Study, framed
+from cpmlho.study.report.frame import LOSS, MISSING, Study
 from cpmlho.study.report.paper import paper_effect
-from cpmlho.study.report.render import DIFFERENCE, Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import is_papers_setting, readings_run
 from cpmlho.study.report.stats import LEVEL, Summary, paired
-from cpmlho.study.report.tables import Table
 
 POWER = 0.8
 CAPTION = (
@@ -25,12 +23,8 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset, reading of CPMLHO and other method."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     ours = readings_run(study.protocol)
     others = [name for name in study.protocol.run.methods if name not in ours]
     for dataset, method, other in product(study.protocol.run.datasets, ours, others):
@@ -65,19 +59,16 @@ def _signs(study: Study, dataset: str, method: str, other: str) -> tuple[int, in
     return int((own[both] < theirs[both]).sum()), int((own[both] > theirs[both]).sum())
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {
-        "CPMLHO": method_of("method"),
-        "Minus": method_of("other"),
-        **DIFFERENCE,
-        "Paper": lambda row: number(row["paper_difference"], 3, "+"),
-        "Detectable": lambda row: number(row["detectable"], 5),
-        "Wins": lambda row: f"{row['won']} of {row['won'] + row['lost']}",
-        "Test loss": lambda row: number(row["test_mean"], sign="+"),
-        "Its interval": interval_of("test"),
-    }
-    return listed(study, "Differences", columns, frame, CAPTION, study.compared)
+COLUMNS = {
+    "CPMLHO": method_of("method"),
+    "Minus": method_of("other"),
+    **DIFFERENCE,
+    "Paper": lambda row: number(row["paper_difference"], 3, "+"),
+    "Detectable": lambda row: number(row["detectable"], 5),
+    "Wins": lambda row: f"{row['won']} of {row['won'] + row['lost']}",
+    "Test loss": lambda row: number(row["test_mean"], sign="+"),
+    "Its interval": interval_of("test"),
+}
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence("Differences", rows, COLUMNS, CAPTION, lambda study, frame: study.compared)

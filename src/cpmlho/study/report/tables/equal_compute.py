@@ -7,21 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import Study, by_method, framed
-from cpmlho.study.report.render import Grid, listed, mean_of, method_of
+from cpmlho.study.report.frame import Study, by_method
+from cpmlho.study.report.render import evidence, mean_of, method_of
 from cpmlho.study.report.stats import summarise
-from cpmlho.study.report.tables import Table
 from cpmlho.study.report.work import evaluations
 
 CAPTION = "Best validation loss of a search within the batch gradients of one Δ-STN run, and with all its trials."
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and search; costs in Δ-STN runs."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     evaluated = evaluations(study)
     cost = {(dataset, method): own["gradients"].max() for dataset, method, own in by_method(evaluated)}
     trials = {(dataset, method): own["trials"].iloc[0] for dataset, method, own in by_method(study.finished)}
@@ -40,18 +35,15 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             }
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {
-        "Method": method_of("method"),
-        "Trials for one Δ-STN run": lambda row: str(row["cut_trials"]),
-        "Loss": mean_of("cut"),
-        "All trials": lambda row: str(row["full_trials"]),
-        "Their loss": mean_of("full"),
-        "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
-        "n": lambda row: str(row["full_n_seeds"]),
-    }
-    return listed(study, "Equal compute", columns, frame, CAPTION)
+COLUMNS = {
+    "Method": method_of("method"),
+    "Trials for one Δ-STN run": lambda row: str(row["cut_trials"]),
+    "Loss": mean_of("cut"),
+    "All trials": lambda row: str(row["full_trials"]),
+    "Their loss": mean_of("full"),
+    "Cost in Δ-STN runs": lambda row: f"{row['full_cost']:.1f}",
+    "n": lambda row: str(row["full_n_seeds"]),
+}
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence("Equal compute", rows, COLUMNS, CAPTION)

@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, Study, framed
-from cpmlho.study.report.render import DIFFERENCE, Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.frame import LOSS, Study
+from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import PAPERS
 from cpmlho.study.report.stats import summarise
-from cpmlho.study.report.tables import Table
 from cpmlho.study.report.tables.step_size import at_rates
 
 CAPTION = (
@@ -23,12 +22,8 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and method whose rates bracket Δ-STN's training loss."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         train, valid, test = (
             runs.pivot(index="seed", columns="method", values=column)
@@ -55,17 +50,18 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 break
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {
-        "Method": method_of("method"),
-        "Learning rates": lambda row: f"{row['low_rate']:g} and {row['high_rate']:g}",
-        **DIFFERENCE,
-        "Test loss": lambda row: number(row["test_mean"], sign="+"),
-        "Its interval": interval_of("test"),
-    }
+COLUMNS = {
+    "Method": method_of("method"),
+    "Learning rates": lambda row: f"{row['low_rate']:g} and {row['high_rate']:g}",
+    **DIFFERENCE,
+    "Test loss": lambda row: number(row["test_mean"], sign="+"),
+    "Its interval": interval_of("test"),
+}
+
+
+def _compared(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     used = [name for method in frame.get("method", ()) for name in at_rates(study.protocol, method).values()]
-    return listed(study, "Equal training loss", columns, frame, CAPTION, study.among([PAPERS, *used]))
+    return study.among([PAPERS, *used])
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence("Equal training loss", rows, COLUMNS, CAPTION, _compared)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterator
+from typing import Any
 
-from cpmlho.study.report.frame import LOSS, Study, by_method, finished, framed
-from cpmlho.study.report.render import Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.frame import LOSS, Study, by_method, finished
+from cpmlho.study.report.render import evidence, interval_of, method_of, number
 from cpmlho.study.report.stats import summarise
-from cpmlho.study.report.tables import Table
 
 CAPTION = (
     "Only the validation split is used for selection. The two splits differ in difficulty; a gap that is wider than the"
@@ -15,29 +15,24 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and method; the gap is test minus validation."""
-    return framed(
-        {
+    for dataset, method, runs in by_method(finished(study.compared)):
+        yield {
             **{"dataset": dataset, "method": method},
             **{"val_loss": runs[LOSS].mean(), "test_loss": runs["final_test_loss"].mean()},
             **summarise(runs["final_test_loss"] - runs[LOSS]).named("gap"),
         }
-        for dataset, method, runs in by_method(finished(study.compared))
-    )
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {
-        "Method": method_of("method"),
-        "Validation loss": lambda row: number(row["val_loss"]),
-        "Test loss": lambda row: number(row["test_loss"]),
-        "Test minus validation": lambda row: number(row["gap_mean"], sign="+"),
-        "95 % interval": interval_of("gap"),
-        "n": lambda row: str(row["gap_n_seeds"]),
-    }
-    return listed(study, "Validation and test", columns, frame, CAPTION)
+COLUMNS = {
+    "Method": method_of("method"),
+    "Validation loss": lambda row: number(row["val_loss"]),
+    "Test loss": lambda row: number(row["test_loss"]),
+    "Test minus validation": lambda row: number(row["gap_mean"], sign="+"),
+    "95 % interval": interval_of("gap"),
+    "n": lambda row: str(row["gap_n_seeds"]),
+}
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence("Validation and test", rows, COLUMNS, CAPTION)

@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, Study, framed
-from cpmlho.study.report.render import Column, Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.frame import LOSS, Study
+from cpmlho.study.report.render import Column, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import PAPERS, rules
-from cpmlho.study.report.stats import pairs, summarise
-from cpmlho.study.report.tables import Table
+from cpmlho.study.report.stats import paired, pairs
 
 CAPTION = (
     "Final validation loss minus that of another method, paired by seed, with 95 % Student-t intervals: on the last"
@@ -22,12 +21,8 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and pair of methods that ran on random splits; `last` and `random` side by side."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     ours = {reading.method: ("fixed", PAPERS, reading.own) for reading in rules().readings} | {PAPERS: ("fixed",)}
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         for method, others in ours.items():
@@ -40,22 +35,12 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
 
 def _side(runs: pd.DataFrame, prefix: str, method: str, other: str) -> dict[str, Any]:
     """The two methods on one kind of split; the names of its runs begin with the prefix."""
-    valid, test = (pairs(runs, prefix + method, prefix + other, column) for column in (LOSS, "final_test_loss"))
+    ours, theirs = prefix + method, prefix + other
     return {
-        **summarise(valid["ours"] - valid["theirs"]).named("difference"),
-        **summarise(test["ours"] - test["theirs"]).named("test"),
-        "sd": valid["theirs"].std(),
+        **paired(runs, ours, theirs, LOSS).named("difference"),
+        **paired(runs, ours, theirs, "final_test_loss").named("test"),
+        "sd": pairs(runs, ours, theirs, LOSS)["theirs"].std(),
     }
-
-
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {"Method": method_of("method"), "Minus": method_of("other")}
-    for split in rules().splits:
-        columns |= _columns(split)
-    roles = [*frame.get("method", ()), *frame.get("other", ())]
-    compared = study.among(prefix + role for prefix, role in product(rules().splits.values(), roles))
-    return listed(study, "Splits", columns, frame, CAPTION, compared)
 
 
 def _columns(split: str) -> dict[str, Column]:
@@ -68,4 +53,10 @@ def _columns(split: str) -> dict[str, Column]:
     }
 
 
-TABLE = Table(numbers, view)
+def _compared(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    roles = [*frame.get("method", ()), *frame.get("other", ())]
+    return study.among(prefix + role for prefix, role in product(rules().splits.values(), roles))
+
+
+COLUMNS = {"Method": method_of("method"), "Minus": method_of("other"), **_columns("last"), **_columns("random")}
+TABLE = evidence("Splits", rows, COLUMNS, CAPTION, _compared)

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.report.frame import LOSS, Study, framed
-from cpmlho.study.report.render import DIFFERENCE, Grid, interval_of, listed, method_of, number
+from cpmlho.study.report.frame import LOSS, Study
+from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import PAPERS
-from cpmlho.study.report.stats import pairs, summarise
-from cpmlho.study.report.tables import Table
+from cpmlho.study.report.stats import paired, pairs
 from cpmlho.study.report.work import alone
 
 CAPTION = (
@@ -21,12 +20,8 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset, method and learning rate, of the methods that ran with more than one."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         for method in study.protocol.run.methods:
             found = [
@@ -50,28 +45,27 @@ def at_rates(protocol: Protocol, method: str) -> dict[float, str]:
 
 def _against_papers(runs: pd.DataFrame, name: str) -> dict[str, Any]:
     """Training loss, and the differences to Δ-STN; nothing where no seed of both has its training loss."""
-    trained, valid, test = (pairs(runs, name, PAPERS, column) for column in ("train_loss", LOSS, "final_test_loss"))
+    trained = pairs(runs, name, PAPERS, "train_loss")
     if trained.empty:
         return {}
     return {
         **{"train_loss": trained["ours"].mean(), "train_difference": (trained["ours"] - trained["theirs"]).mean()},
-        **summarise(valid["ours"] - valid["theirs"]).named("difference"),
-        **summarise(test["ours"] - test["theirs"]).named("test"),
+        **paired(runs, name, PAPERS, LOSS).named("difference"),
+        **paired(runs, name, PAPERS, "final_test_loss").named("test"),
     }
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each rate."""
-    columns = {
-        "Method": method_of("runs"),
-        "Learning rate": lambda row: f"{row['rate']:g}",
-        "Training loss": lambda row: number(row["train_loss"]),
-        "Minus Δ-STN's": lambda row: number(row["train_difference"], sign="+"),
-        **DIFFERENCE,
-        "Test loss": lambda row: number(row["test_mean"], sign="+"),
-        "Its interval": interval_of("test"),
-    }
-    return listed(study, "Step size", columns, frame, CAPTION, study.among([PAPERS, *frame.get("runs", ())]))
+COLUMNS = {
+    "Method": method_of("runs"),
+    "Learning rate": lambda row: f"{row['rate']:g}",
+    "Training loss": lambda row: number(row["train_loss"]),
+    "Minus Δ-STN's": lambda row: number(row["train_difference"], sign="+"),
+    **DIFFERENCE,
+    "Test loss": lambda row: number(row["test_mean"], sign="+"),
+    "Its interval": interval_of("test"),
+}
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence(
+    "Step size", rows, COLUMNS, CAPTION, lambda study, frame: study.among([PAPERS, *frame.get("runs", ())])
+)

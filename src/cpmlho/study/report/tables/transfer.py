@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
-
-from cpmlho.study.report.frame import LOSS, Study, by_method, framed
-from cpmlho.study.report.render import DIFFERENCE, Grid, listed, mean_of, method_of
+from cpmlho.study.report.frame import LOSS, Study, by_method
+from cpmlho.study.report.render import DIFFERENCE, evidence, mean_of, method_of
 from cpmlho.study.report.stats import pairs, summarise
-from cpmlho.study.report.tables import Table
 
 CAPTION = (
     "Final validation loss of a run that tunes, and of a run from the same initialisation with that run's final values"
@@ -18,12 +15,8 @@ CAPTION = (
 )
 
 
-def numbers(study: Study) -> pd.DataFrame:
+def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and method that takes another's values."""
-    return framed(_rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
     for dataset, method, _ in by_method(study.runs):
         source = study.spec(dataset, method).values_of
         runs = study.finished[study.finished["dataset"] == dataset]
@@ -36,15 +29,12 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
             }
 
 
-def view(study: Study, frame: pd.DataFrame) -> list[Grid]:
-    """A line for each row."""
-    columns = {
-        "Values of": method_of("source"),
-        "Tuned": mean_of("tuned"),
-        "Retrained": mean_of("retrained"),
-        **DIFFERENCE,
-    }
-    return listed(study, "Transfer", columns, frame, CAPTION)
+COLUMNS = {
+    "Values of": method_of("source"),
+    "Tuned": mean_of("tuned"),
+    "Retrained": mean_of("retrained"),
+    **DIFFERENCE,
+}
 
 
-TABLE = Table(numbers, view)
+TABLE = evidence("Transfer", rows, COLUMNS, CAPTION)
