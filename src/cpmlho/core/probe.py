@@ -184,11 +184,12 @@ class Probe:
                 "weights decay twice: by net.l2() in train_loss and by the optimizer's weight_decay; set the "
                 "optimizer's to 0 if train_loss tunes the decay"
             )
+        if layers.temperature is not None:
+            return
         trained = {name: p for name, p in layers.module.named_parameters() if p.requires_grad}
-        responding = layers.of({id(p): name for name, p in trained.items()}).keys() - set(
-            layers.silent(first.net.fired)
-        )
-        if layers.temperature is None and (deaf := [name for name in trained if name not in responding]):
+        silent = layers.silent(first.net.fired)
+        responding = layers.of({id(p): name for name, p in trained.items()}).keys() - {*silent}
+        if deaf := [name for name in trained if name not in responding]:
             warn(
                 f"these parameters train, but do not respond to hyperparameters: {named(deaf)}. What responds are "
                 "nn.Linear and convolutions with torch's own forward, when it is called and the weight is a parameter"
