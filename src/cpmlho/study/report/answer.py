@@ -26,12 +26,8 @@ CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
 ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
 TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
-TOO_EARLY = "Where tuning matters: no hypothesis has been tested yet."
-VERDICTS = {  # of a hypothesis, before its claim
-    "supported": "we find that",
-    "contradicted": "we find against the claim that",
-    "undecided": "it is undecided whether",
-}
+EXPLAINED = "In brackets: the difference in test loss, with its interval after Holm's correction."
+DECIDED = ("supported", "contradicted", "undecided")  # verdicts of hypotheses
 PLURAL = {DEPENDS: "depend on a choice"}
 FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
 
@@ -63,16 +59,25 @@ def _curve(rows: pd.DataFrame) -> str:
 
 
 def _tested(study: Study) -> str:
-    """The hypotheses that the runs decide, each with its verdict."""
     rows = study.table("hypotheses")
     if rows.empty:
         return "These runs are not in the paper's setting, and their protocol declares no hypothesis."
-    said = [
-        f"{words} {_listed([_tested_claim(row) for row in own.itertuples()])}"
-        for verdict, words in VERDICTS.items()
-        if len(own := rows[rows["verdict"] == verdict])
-    ]
-    return f"Where tuning matters, {'; '.join(said)}." if said else TOO_EARLY
+    supported = rows.loc[rows["verdict"] == "supported", "claim"]
+    if len(supported):
+        return f"Where tuning matters, we find that {_listed([*supported])}."
+    tested = (rows["verdict"] != NOT_TESTED).any()
+    return f"Where tuning matters, no hypothesis {'is supported' if tested else 'has been tested yet'}."
+
+
+def _hypotheses(study: Study) -> str:
+    """Each hypothesis with its difference, by verdict."""
+    rows = study.table("hypotheses")
+    said = []
+    for verdict in DECIDED:
+        own = [_tested_claim(row) for row in rows[rows["verdict"] == verdict].itertuples()]
+        if own:
+            said.append(f"{verdict.capitalize()}: {'; '.join(own)}.")
+    return " ".join([EXPLAINED, *said]) if said else ""
 
 
 def _tested_claim(row: Any) -> str:
@@ -83,7 +88,7 @@ def _tested_claim(row: Any) -> str:
 def answer(study: Study) -> Iterator[str]:
     """The sentences below the headline; only those that the protocol's runs support."""
     if study.protocol.hypotheses:
-        yield from filter(None, (_means(study), _untested(study)))
+        yield from filter(None, (_hypotheses(study), _means(study), _untested(study)))
     elif is_papers_setting(study.protocol):
         yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
 
