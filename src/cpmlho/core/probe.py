@@ -18,7 +18,7 @@ from cpmlho.core.net import Net
 from cpmlho.core.response import NORMS, Layers, evaluating, still_statistics
 from cpmlho.core.spaces import Space, Values
 
-OF_THE_OPTIMIZER = {"learning_rate", "batch_size", "rate"}  # beside the optimizer's own names
+OF_THE_OPTIMIZER = {"learning_rate", "batch_size", "rate"}  # in addition to the optimizer's own names
 
 
 class Seen(NamedTuple):
