@@ -15,7 +15,7 @@ RESULTS = ("report.html", "runs.tar.xz", "tables/*", "figures/*")
 
 def on_files(files: Any, config: Any) -> None:
     """Add pages, tables, figures and archives of the published protocols."""
-    for protocol in ("published", "multiverse"):
+    for protocol in ("published", "multiverse", "small_data"):
         for pattern in RESULTS:
             for path in sorted((ROOT / "results" / protocol).glob(pattern)):
                 name = path.relative_to(ROOT).as_posix()

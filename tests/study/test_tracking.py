@@ -540,7 +540,7 @@ def test_names_begin_with_method_and_seed() -> None:
     grids = config.load([ROOT / "config.yaml", ROOT / "workflow/published.yaml"])
     names = {
         "rate_twice_delta_stn": "delta_stn seed3 rate_twice",
-        "cpmlho_uncentred_cuts_only": "cpmlho_uncentred seed3 cuts_only",
+        "cpmlho_uncentred_dropout0_0.2": "cpmlho_uncentred seed3 dropout0_0.2",
         "bayesian_optimization": "bayesian_optimization seed3",
         "split_random_cpmlho": "cpmlho seed3 split_random",
     }

@@ -319,7 +319,7 @@ def refusal(process):
 
 def test_a_network_larger_than_memory_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
     workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"network": {"hidden_units": 3_000_000}}})
-    assert "memory" in refusal(cli(workflow, "run", "mnist", "fixed", "0"))
+    assert "can't allocate memory" in refusal(cli(workflow, "run", "mnist", "fixed", "0", limit=8_000_000))
 
 
 def test_a_run_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path):

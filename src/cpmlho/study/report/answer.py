@@ -82,7 +82,8 @@ def _hypotheses(study: Study) -> str:
 
 def _tested_claim(row: Any) -> str:
     ends = interval(row.corrected_low, row.corrected_high, 3)
-    return f"{row.claim} ({number(row.difference_mean, 3, '+')} {ends}, n = {row.difference_n_seeds})"
+    left_out = f", {row.diverged} diverged" if row.diverged else ""
+    return f"{row.claim} ({number(row.difference_mean, 3, '+')} {ends}, n = {row.difference_n_seeds}{left_out})"
 
 
 def answer(study: Study) -> Iterator[str]:

@@ -120,7 +120,7 @@ def page(study: Study) -> str:
         asked=len(runs),
         diverged=int((runs["status"] == "diverged").sum()),
         starts=_starts(protocol),
-        anchors=set(runs["dataset"] + "/" + runs["method"]),
+        anchors=set(made["dataset"] + "/" + made["method"]),
         plain=str,
         classes=CLASSES,
         short=SHORT,
