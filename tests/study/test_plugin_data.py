@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -339,7 +340,8 @@ def test_a_table_through_the_whole_pipeline(tmp_path):
     own["run"]["methods"] = ["random_search", "delta_stn", "cpmlho"]
     own["methods"] = {"random_search": {"trials": 2}}
     Path("mine.yaml").write_text(json.dumps(own))
-    done = snakemake(tmp_path, "all", "overlay=mine.yaml")
+    workflow = partial(snakemake, "--cores=2", "--config", "overlay=mine.yaml", folder=tmp_path)
+    done = workflow("--", "all")
     assert done.returncode == 0, done.stderr
     assert "Breast cancer | Line |" in Path("results/tables/table1.md").read_text()
     assert "breast_cancer/delta_stn" in Path("results/report.html").read_text()
@@ -348,7 +350,7 @@ def test_a_table_through_the_whole_pipeline(tmp_path):
     record = data_file("results", "breast_cancer").read_text()
 
     def planned():
-        said = snakemake(tmp_path, "all", "overlay=mine.yaml", options=["--dry-run", "--quiet", "rules"])
+        said = workflow("--dry-run", "--", "all")
         assert said.returncode == 0, said.stderr
         return "Nothing to be done" not in said.stdout + said.stderr
 
@@ -356,7 +358,7 @@ def test_a_table_through_the_whole_pipeline(tmp_path):
     text = Path("table.py").read_text()
     Path("table.py").write_text(text.replace("default_rng(0)", "default_rng(1)"))
     assert planned()
-    done = snakemake(tmp_path, "all", "overlay=mine.yaml")
+    done = workflow("--", "all")
     assert done.returncode != 0
     assert "pinned" in done.stdout + done.stderr
     assert data_file("results", "breast_cancer").read_text() == record

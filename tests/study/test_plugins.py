@@ -147,7 +147,9 @@ def test_the_examples_through_the_whole_pipeline(tmp_path):
     smoke = (ROOT / "tests/smoke.yaml").read_text()
     (tmp_path / "smoke.yaml").write_text(smoke)
     overlay.write_text(json.dumps(changes))
-    done = snakemake(tmp_path, "report", f"overlay=[{tmp_path / 'smoke.yaml'},{overlay}]")
+    done = snakemake(
+        *("--cores", "2", "report", "--config", f"overlay=[{tmp_path / 'smoke.yaml'},{overlay}]"), folder=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     tables = (tmp_path / "results/tables/table1.md").read_text()
     page = (tmp_path / "results/report.html").read_text()

@@ -1,10 +1,5 @@
 """The Slurm profile where there is no Slurm; `make test-cluster` runs it for real."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -12,27 +7,20 @@ from cpmlho.study.command import COMMAND, begin, left_behind
 from cpmlho.study.jobs import find_gpus, need_server
 from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Tracking
+from runs import ROOT, snakemake
 
-ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles/slurm"
-
-
-def snakemake(folder, *arguments, **variables):
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""} | variables
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, env=environment)
 
 
 @pytest.mark.slow
 def test_the_profile_plans_without_slurm(tmp_path):
-    run = snakemake(tmp_path, "--profile", PROFILE, "-n", "--quiet", "all", "--", "all")
+    run = snakemake("--profile", PROFILE, "-n", "--quiet", "all", "--", "all", folder=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.slow
 def test_without_a_tracking_server_nothing_starts(tmp_path):
-    run = snakemake(tmp_path, "--profile", PROFILE, "all")
+    run = snakemake("--profile", PROFILE, "all", folder=tmp_path)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith(
         "Error: MLFLOW_TRACKING_URI: jobs on other machines need a tracking server, got nothing;"
@@ -49,7 +37,7 @@ def test_a_job_that_a_killed_command_left_in_the_queue_takes_no_result_away(tmp_
     result.parent.mkdir(parents=True)
     result.write_text("finished")
     job = ["--target-jobs", "run:dataset=mnist,method=cpmlho,seed=0", "--allowed-rules", "run", "--mode", "remote"]
-    run = snakemake(tmp_path, *job, "--force", "--nolock", "--cores", "1", **jobs_own)
+    run = snakemake(*job, "--force", "--nolock", "--cores", "1", folder=tmp_path, **jobs_own)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith("Error: results: this job belongs to a command that was killed")
     assert result.read_text() == "finished"

@@ -11,16 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 import yaml
-from torch.nn.functional import cross_entropy
 
-import cpmlho
 from cpmlho.study.compare import numbers
 from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
@@ -28,15 +24,12 @@ from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.settings import IDX_FILES
-from runs import content
+from runs import ROOT, content, start
 
-ROOT = Path(__file__).parents[2]
-RUNS_KILLED, WORKFLOWS_KILLED = 5, 1  # of each method
-SEARCH = {"mnist": {"epochs": 2}, "fashionmnist": {"epochs": 1}}
-GRADIENT = {"mnist": {"epochs": 24}, "fashionmnist": {"epochs": 5}}
-LENGTH = {  # of the runs that are killed: some seconds each
-    "random_search": {"datasets": SEARCH, "methods": {"random_search": {"trials": 10}}},
-    "cpmlho": {"datasets": GRADIENT},
+RUNS_KILLED, WORKFLOWS_KILLED = 3, 1  # of each method
+LENGTH = {  # of the run that is killed: some seconds
+    "random_search": {"datasets": {"mnist": {"epochs": 2}}, "methods": {"random_search": {"trials": 10}}},
+    "cpmlho": {"datasets": {"mnist": {"epochs": 24}}},
 }
 
 pytestmark = pytest.mark.slow
@@ -53,18 +46,10 @@ class Workflow:
         self.files = [ROOT / "config.yaml", ROOT / "tests" / "smoke.yaml", folder / "overlay.yaml"]
         self.protocol = load(self.files)
 
-    def start(self, *targets, background=False, **exported):
-        """Begin the workflow in a process group of its own; in the background of a script it ignores SIGINT."""
-        shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
-        command = [*shell, sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        environment |= exported
-        options = {"cwd": self.folder, "env": environment, "text": True, "start_new_session": True}
-        if not background:  # also where the tests themselves are in a background that ignores it
-            options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen([*command, *targets, "--configfile", *self.files[1:]], **options, **pipes)
+    def start(self, *targets, **options):
+        """Start the workflow; its errors are among what it says."""
+        given = ("--cores", "2", *targets, "--configfile", *self.files[1:])
+        return start(*given, folder=self.folder, errors=subprocess.STDOUT, **options)
 
     def until(self, process, said):
         """The output up to a line that holds `said`, or all of it."""
@@ -90,7 +75,7 @@ def running(process):
 
 @pytest.mark.parametrize("method", LENGTH)
 def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method):
-    run = {"methods": [method], "variants": [], "seeds": [0]}
+    run = {"datasets": ["mnist"], "methods": [method], "variants": [], "seeds": [0]}
     workflow = Workflow(tmp_path, small.data.dir, **LENGTH[method], run=run)
     generator = random.Random(method)
     killed = Counter()
@@ -116,64 +101,70 @@ def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method)
             shutil.rmtree(tmp_path / "results" / "runs")
     assert "not used" not in said
     assert "resuming after" in said
-    process = workflow.start("all")
+    process = workflow.start(*workflow.results())
     said, _ = process.communicate()
     assert process.returncode == 0, said
 
-    for key in workflow.protocol.keys():  # noqa: SIM118
-        execute(workflow.protocol.resolve(key), run_dir(tmp_path / "whole", key), [], print, 0.0)
-        killed = run_dir(tmp_path / "results", key)
-        assert content(killed) == content(run_dir(tmp_path / "whole", key)), key
-        assert not (killed / CHECKPOINT).exists()
+    [key] = workflow.protocol.keys()
+    execute(workflow.protocol.resolve(key), run_dir(tmp_path / "whole", key), [], print, 0.0)
+    folder = run_dir(tmp_path / "results", key)
+    assert content(folder) == content(run_dir(tmp_path / "whole", key))
+    assert not (folder / CHECKPOINT).exists()
 
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    for dataset in workflow.protocol.run.datasets:
-        experiment = client.get_experiment_by_name(f"cpmlho/results/{dataset}")
-        every = client.search_runs([experiment.experiment_id])
-        live = [run.data.tags["workflow.job_key"] for run in every if "mlflow.parentRunId" not in run.data.tags]
-        assert sorted(live) == sorted(str(key) for key in workflow.protocol.keys() if key.dataset == dataset)  # noqa: SIM118
-        assert {run.info.status for run in every} <= {"FINISHED", "KILLED", "FAILED"}
+    every = client.search_runs([client.get_experiment_by_name("cpmlho/results/mnist").experiment_id])
+    live = [run.data.tags["workflow.job_key"] for run in every if "mlflow.parentRunId" not in run.data.tags]
+    assert live == [str(key)]
+    assert {run.info.status for run in every} <= {"FINISHED", "KILLED", "FAILED"}
 
 
-@pytest.mark.parametrize(
-    ("number", "group", "background"),
-    [
-        (signal.SIGINT, True, False),  # as a terminal does
-        (signal.SIGINT, False, False),  # as a notebook does
-        (signal.SIGHUP, True, False),  # the terminal is closed
-        (signal.SIGTERM, False, True),
-    ],
-)
-def test_a_stopped_workflow_says_how_to_continue_and_reports_no_error(small, tmp_path, number, group, background):
-    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
-    process = workflow.start("all", background=background)
-    workflow.until(process, "epoch 3/400")
-    (os.killpg if group else os.kill)(process.pid, number)
+def stopped(process, folder):
+    """Check the last lines of a workflow that was stopped while it trained, and the files that it leaves."""
     said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Stopped.\nWhat is finished is kept: the same command continues from there." in said
     assert "Traceback" not in said
     assert "rror:" not in said
-    stopped = Counter(re.findall(r"(\S+) +stopped$", said, re.MULTILINE))
-    assert set(stopped.values()) <= {1}
-    assert list(tmp_path.rglob(CHECKPOINT))
-    assert not list((tmp_path / "results").rglob(f".{RESULT}*")), "a half-written file is left"
+    assert set(Counter(re.findall(r"(\S+) +stopped$", said, re.MULTILINE)).values()) <= {1}
+    assert list(folder.rglob(CHECKPOINT))
+    assert not list((folder / "results").rglob(f".{RESULT}*")), "a half-written file is left"
 
 
-def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(small, tmp_path):
-    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
-    first = workflow.start("all")
-    workflow.until(first, "epoch 1/400")
-    second = workflow.start("all")
+@pytest.fixture
+def training(small, tmp_path):
+    """A workflow whose runs last until they are stopped."""
+    return Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
+
+
+@pytest.mark.parametrize(
+    ("number", "stop"),
+    [
+        (signal.SIGINT, os.killpg),  # as a terminal does
+        (signal.SIGINT, os.kill),  # as a notebook does
+        (signal.SIGHUP, os.killpg),  # the terminal is closed
+    ],
+)
+def test_a_stopped_workflow_says_how_to_continue_and_reports_no_error(training, tmp_path, number, stop):
+    process = training.start("all")
+    training.until(process, "epoch 3/400")
+    stop(process.pid, number)
+    stopped(process, tmp_path)
+
+
+def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(training, tmp_path):
+    """The first one runs in the background, and is stopped by SIGTERM."""
+    first = training.start("all", background=True)
+    training.until(first, "epoch 3/400")
+    second = training.start("all")
     said, _ = second.communicate()
     assert second.returncode == 2
     assert re.findall("^Error: .*$", said, re.MULTILINE) == [
         "Error: results: another snakemake is at work on it; wait, or set another results_dir"
     ]
     first.send_signal(signal.SIGTERM)
-    first.communicate()
+    stopped(first, tmp_path)
 
 
 def test_data_that_a_killed_fetch_left_half_in_another_place_are_completed(small, tmp_path):
@@ -260,16 +251,6 @@ def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk):
     assert left <= {LOCK, CHECKPOINT}  # an earlier one that still had room
 
 
-def test_a_results_folder_that_cannot_be_written_is_one_line(small, tmp_path):
-    (tmp_path / "results").write_text("a file")
-    refused = one_run(small, "cpmlho", tmp_path / "results")
-    assert refused.returncode == 2
-    last = refused.stderr.splitlines()[-1]
-    assert last.startswith(f"cpmlho: error: results_dir: {tmp_path / 'results'} is not a folder")
-    assert "Traceback" not in refused.stderr
-    assert (tmp_path / "results").read_text() == "a file"
-
-
 def test_a_second_process_waits_for_the_first(small, tmp_path):
     spec = small.resolve(RunKey("mnist", "cpmlho", 0))
     folder = run_dir(tmp_path, RunKey("mnist", "cpmlho", 0))
@@ -322,13 +303,12 @@ def test_a_network_larger_than_memory_is_one_line_and_no_fault_of_mlflow(small, 
     assert "can't allocate memory" in refusal(cli(workflow, "run", "mnist", "fixed", "0", limit=8_000_000))
 
 
-def test_a_run_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
-    folder = run_dir(tmp_path / "results", RunKey("mnist", "fixed", 0))
-    folder.parent.mkdir(parents=True)
-    folder.write_text("a file")
-    assert str(folder.relative_to(tmp_path)) in refusal(
-        cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0")
-    )
+@pytest.mark.parametrize("place", ["results", "results/runs/mnist/fixed/seed0"])
+def test_a_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("a file")
+    assert place in refusal(cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0"))
+    assert (tmp_path / place).read_text() == "a file"
 
 
 def test_too_little_memory_to_load_torch_is_one_line(small, tmp_path):
@@ -345,61 +325,3 @@ def test_a_folder_of_snakemake_that_cannot_be_used_is_one_line(small, tmp_path):
     assert process.returncode == 2
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("Error: --directory: .snakemake is not a folder")
-
-
-@pytest.mark.parametrize("home", [{}, {"HOME": "/proc/none"}])
-def test_make_gives_a_user_without_home_and_name_both(home):
-    command = ["make", "--no-print-directory", "--eval", "show: ; @echo $$LOGNAME; echo $$HOME", "show"]
-    environment = {"PATH": os.environ["PATH"], **home}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    name, place = run.stdout.splitlines()
-    assert name
-    there = next(folder for folder in (Path(place), *Path(place).parents) if folder.exists())
-    assert os.access(there, os.W_OK)
-    assert place.startswith(str(ROOT))
-
-
-X, Y = torch.linspace(-1, 1, 128).reshape(16, 8), torch.arange(16) % 3
-
-
-def tuner(valid):
-    """A small Tuner of weight decay."""
-    net = torch.nn.Sequential(torch.nn.Linear(8, 8, device="cpu"), torch.nn.Linear(8, 3, device="cpu"))
-    for parameter in net.parameters():
-        torch.nn.init.constant_(parameter, 0.1)
-
-    def train_loss(net, batch, h):
-        return cross_entropy(net(batch[0]), batch[1], reduction="none") + h.decay * net.l2()
-
-    def valid_loss(net, batch):
-        return cross_entropy(net(batch[0]), batch[1])
-
-    space = {"decay": cpmlho.LogUniform(1e-6, 1e-1)}
-    return cpmlho.Tuner(net, space, train_loss, valid_loss, torch.optim.SGD(net.parameters(), 0.1), valid)
-
-
-def tuned(valid=((X, Y),)):
-    """The hyperparameter after ten steps, two of which update it."""
-    made = tuner(valid)
-    for _ in range(10):
-        made.step((X, Y))
-    return made.values
-
-
-def test_the_default_device_of_torch_changes_nothing():
-    """Scripts set it to a GPU; tensors on `meta` have no data, so that none can be made there by mistake."""
-    expected = tuned()
-    with torch.device("meta"):
-        assert tuned() == expected
-
-
-@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
-def test_gradients_that_are_off_are_named(off):
-    made = tuner([(X, Y)])
-    with off(), pytest.raises(ValueError, match=r"gradients are off: call tuner.step outside torch.no_grad"):
-        made.step((X, Y))
-
-
-def test_an_iterator_in_place_of_a_loader_is_named():
-    with pytest.raises(ValueError, match="an iterator gives each batch once: give the loader itself"):
-        tuned(valid=iter([(X, Y)]))

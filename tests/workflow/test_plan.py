@@ -48,6 +48,24 @@ def test_results_lie_where_snakemake_and_the_shell_take_the_name_as_it_is(result
         read_protocol(CONFIG.parent, [], [f'results_dir="{results_dir}"'])
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("overlay=mine.yaml", r"mine\.yaml line 2: not valid YAML: note is given twice"),
+        ("overlay=also.yaml", r"also\.yaml: cannot be read: No such file or directory"),
+        ("overlay={a: b}", r"--config overlay: must be a file, or a list of files such as .*"),
+        ("run={seeds: [0, 1.5]}", r"--config: run\.seeds.*1\.5.*"),
+        ("run={seeds: [0", r"--config run.*: not valid YAML: .*"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_in_one_line(tmp_path, monkeypatch, entry, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("note: a\nnote: b\n")
+    with pytest.raises(ConfigError) as error:
+        read_protocol(CONFIG.parent, [], [entry])
+    assert re.fullmatch(message, str(error.value))
+
+
 def test_an_overlay_may_lie_in_the_home_directory(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert overrides(["overlay=~/mine.yaml"])[0] == [Path("/home/somebody/mine.yaml")]

@@ -143,3 +143,15 @@ def test_an_old_python_is_refused_in_one_line(checkout):
     assert said == f"Error: {old} is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3.11"
     assert all(line.startswith("make: ***") for line in rest)
     assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": "/proc/none"}])
+def test_make_gives_a_user_without_home_and_name_both(home):
+    command = ["make", "--no-print-directory", "--eval", "show: ; @echo $$LOGNAME; echo $$HOME", "show"]
+    environment = {"PATH": os.environ["PATH"], **home}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    name, place = run.stdout.splitlines()
+    assert name
+    there = next(folder for folder in (Path(place), *Path(place).parents) if folder.exists())
+    assert os.access(there, os.W_OK)
+    assert place.startswith(str(ROOT))
