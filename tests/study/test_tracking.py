@@ -29,7 +29,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from cpmlho.study import protocol as config
 from cpmlho.study import tracking
 from cpmlho.study.events import Metrics
-from cpmlho.study.files import locked, seal, write_text
+from cpmlho.study.files import locked, write_text
+from cpmlho.study.made import seal
 from cpmlho.study.protocol import Protocol, RunKey
 from cpmlho.study.results import (
     HISTORY,

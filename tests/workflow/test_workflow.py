@@ -136,7 +136,7 @@ STAND_IN = """
 import json, os, signal, sys
 from pathlib import Path
 
-from cpmlho.study.files import SUMS
+from cpmlho.study.made import SUMS
 from cpmlho.study.protocol import load
 from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.tables import TABLES

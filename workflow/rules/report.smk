@@ -1,4 +1,4 @@
-from cpmlho.study.files import SUMS
+from cpmlho.study.made import SUMS
 from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.tables import EVIDENCE, TABLES
 

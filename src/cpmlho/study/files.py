@@ -1,14 +1,13 @@
-"""Files that are never half-written, sets of files that belong together, and locks on folders."""
+"""Files that are never half-written, and locks on folders."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +15,6 @@ from typing import BinaryIO
 from cpmlho.study.strict import ConfigError
 
 LOCK = ".lock"
-SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 
 
 def check_folder(setting: str, folder: str | Path, written: bool = False) -> None:
@@ -134,37 +132,6 @@ def _remove_left(path: Path) -> None:
             with suppress(OSError), _opened(left) as descriptor:  # it is locked, gone, or cannot be locked or removed
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def seal(folder: Path, names: Collection[str]) -> None:
-    """Record that these files of a folder were written together: write their checksums, as the last file."""
-    write_text(folder / SUMS, "".join(f"{_sum(folder / name)}  {name}\n" for name in sorted(names)))
-
-
-def sealed(folder: Path) -> list[str]:
-    """Return the names of the files that were written together; none if there is no record."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return []
-    return [name for _, _, name in (line.partition("  ") for line in lines) if name]
-
-
-def unsealed(folder: Path, names: Collection[str]) -> list[str]:
-    """Return which of these files differ from the record: edited, damaged, or of an attempt that was interrupted.
-
-    Raises:
-        OSError: one cannot be read.
-    """
-    try:
-        sealed = set((folder / SUMS).read_text(encoding="utf-8").splitlines())
-    except (FileNotFoundError, UnicodeDecodeError):
-        sealed = set()
-    return [name for name in names if f"{_sum(folder / name)}  {name}" not in sealed]
-
-
-def _sum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

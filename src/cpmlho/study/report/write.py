@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cpmlho.study.files import seal, sealed, write_text
+from cpmlho.study.files import write_text
 from cpmlho.study.hints import command
-from cpmlho.study.made import intact
+from cpmlho.study.made import intact, seal, sealed
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.along import KEY
 from cpmlho.study.report.figures import KINDS, made_by
