@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import getpass
 import itertools
 import json
@@ -26,8 +25,8 @@ from alembic.runtime.migration import HeadMaintainer
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from cpmlho.study import hints, tracking
 from cpmlho.study import protocol as config
-from cpmlho.study import tracking
 from cpmlho.study.events import Metrics
 from cpmlho.study.files import locked, write_text
 from cpmlho.study.made import seal
@@ -151,15 +150,15 @@ def refuse(line: str) -> None:
 def log_live(
     uri: str, folder: Path, outcome: RunResult, last: Sequence[Any] = (), say: Callable[[str], None] = refuse
 ) -> None:
-    """What the process beside a job does: rows epoch by epoch, then the files, then the end, or another `last`."""
+    """Log as the process beside a job does: an interrupted attempt's rows, new rows, then the files, or `last`."""
     tables = SEARCH if outcome.spec.trials else GRADIENT
-    messages: list[Sequence[Any]] = [("started", outcome.spec.model_dump(mode="json"), {})]
+    messages: list[Sequence[Any]] = []
     end = int(outcome.steps)
     for since, until in itertools.pairwise([-1, *range(398, end + 1, 398)]):
         new = {name: [row for row in rows if since < row.get("step", 0) <= until] for name, rows in tables.items()}
         new.pop(TRIALS, None)
         new |= {TRIALS: [tables[TRIALS][until // 2786 - 1]]} if TRIALS in tables and until % 2786 == 0 else {}
-        messages.append(("evaluated", new))
+        messages.append(("evaluated", new) if messages else ("started", outcome.spec.model_dump(mode="json"), new))
     messages += [last] if last else [("finished", str(write(folder, outcome)))]
     tracking.follow(uri, folder, json.loads(json.dumps(messages)), say)
 
@@ -473,20 +472,13 @@ def test_a_rebuilt_run_has_the_times_at_which_it_was_made(uri: str, tmp_path: Pa
 
 def test_there_is_one_summary_with_tables_and_figures(uri: str, tmp_path: Path) -> None:
     make_tables(tmp_path)
-    tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
-    with (tmp_path / "tables" / "table1.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["dataset", "network", "method", "paper", "mean", "std"])
-        writer.writerow(["mnist", "MLP (2x1200)", "cpmlho", 0.05, 0.0625, 0.01])
-        writer.writerow(["mnist", "MLP (2x1200)", "delta_stn", 0.06, "", ""])
-    seal(tmp_path / "tables", ["table1.csv", "table2.csv"])
-    for _ in range(2):
-        tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    for text, entries in (("made", 1), ("made again", 2), ("made again", 2)):
+        make_tables(tmp_path, text)
+        assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
         (run,) = live(uri, "summary")
         assert (run.info.run_name, run.info.status) == ("summary", "FINISHED")
-        assert run.data.metrics == {"table1/mnist/MLP _2x1200_/cpmlho": 0.0625}
-        assert artifacts(uri, run).keys() == MADE | {"tables/table1.csv"}
-    assert len(runs(uri, "summary", view=3)) == 2, "what was there was logged again"
+        assert artifacts(uri, run) == {name: (tmp_path / name).read_bytes() for name in MADE}
+        assert len(runs(uri, "summary", view=3)) == entries, "what was there was logged again"
 
 
 @pytest.mark.slow
@@ -524,6 +516,7 @@ def test_a_killed_run_does_not_stay_open(uri: str, tmp_path: Path) -> None:
 
 def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "INTERRUPTION_SECONDS", 0.5)
+    monkeypatch.setattr(hints, "_CONFIGS", ["my own.yaml"])
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         uri = f"http://user:s3cret@127.0.0.1:{silent.getsockname()[1]}"
@@ -533,22 +526,26 @@ def test_a_run_does_not_wait_for_a_store_that_hangs(tmp_path: Path, monkeypatch:
         for _ in range(200):  # more than a pipe holds
             process.evaluated(GRADIENT, None)
         process.failed("interrupted")
-    assert lines == ["MLflow takes too long, the run ends without it; `python -m cpmlho track` logs what is missing"]
+    (line,) = lines
+    assert line.startswith("MLflow takes too long, the run ends without it; log what is missing: ")
+    assert line.endswith(" -m cpmlho track --config 'my own.yaml'"), "the command logs other runs"
     process._process.kill()
 
 
-def test_names_begin_with_method_and_seed() -> None:
-    grids = config.load([ROOT / "config.yaml", ROOT / "workflow/published.yaml"])
-    names = {
-        "rate_twice_delta_stn": "delta_stn seed3 rate_twice",
-        "cpmlho_uncentred_dropout0_0.2": "cpmlho_uncentred seed3 dropout0_0.2",
-        "bayesian_optimization": "bayesian_optimization seed3",
-        "split_random_cpmlho": "cpmlho seed3 split_random",
-    }
-    for method, name in names.items():
-        assert entry.title(grids.resolve(RunKey("mnist", method, 3))) == name
-    spec = grids.resolve(RunKey("mnist", "cpmlho_cuts_only", 3))
-    assert entry.nouns(spec)["change"] == "settings.mixed_level False"
+@pytest.mark.parametrize(
+    ("method", "base", "name"),
+    [
+        ("rate_twice_delta_stn", "delta_stn", "delta_stn seed3 rate_twice"),
+        ("cpmlho_uncentred_cuts_only", "cpmlho_uncentred", "cpmlho_uncentred seed3 cuts_only"),
+        ("split_random_cpmlho", "cpmlho", "cpmlho seed3 split_random"),
+        ("bayesian_optimization", None, "bayesian_optimization seed3"),
+    ],
+)
+def test_names_begin_with_method_and_seed(method: str, base: str | None, name: str) -> None:
+    variants = {method: {"base": base, "settings": {"warm_up": 3}}} if base else {}
+    spec = config.load([ROOT / "config.yaml"], {"variants": variants}).resolve(RunKey("mnist", method, 3))
+    assert entry.title(spec) == name
+    assert entry.labels(spec)["change"] == ("settings.warm_up 3" if base else "none")
 
 
 def test_the_link_opens_the_runs_of_this_results_folder(uri: str, tmp_path: Path) -> None:

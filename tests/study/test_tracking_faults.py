@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import sqlite3
@@ -14,19 +15,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from test_tracking import (
-    EPOCHS,
-    GRADIENT,
     MADE,
     ROOT,
     artifacts,
-    children,
     content,
     live,
     log_live,
@@ -44,103 +43,152 @@ from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, RESULT, TRIAL
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking import entry, place
 
-# A store that cannot be used
+# A store that cannot be used: each function makes one and yields its address
 
 
 @contextmanager
-def _read_only(path: Path) -> Iterator[str]:
-    """A file that can be read but not written, in a folder that can; nothing is read-only to root."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    path = Path(shutil.copy(path, folder))
-    path.chmod(0o444)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield f"sqlite:///{path}"
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
+def nothing_can_be_written(path: Path) -> Iterator[str]:
+    """A file that SQLite itself takes as read-only, since permissions do not bind root: it is of a later format."""
+    content = bytearray(path.read_bytes())
+    content[18] = 3  # the version of the format that a writer must know
+    path.write_bytes(content)
+    yield f"sqlite:///{path}"
 
 
 @contextmanager
-def _corrupt(path: Path) -> Iterator[str]:
-    path.with_name("corrupt.db").write_bytes(b"no database " * 1000)
-    yield f"sqlite:///{path.with_name('corrupt.db')}"
+def not_a_database(path: Path) -> Iterator[str]:
+    path.write_bytes(b"no database " * 1000)
+    yield f"sqlite:///{path}"
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[str]:
-    path.with_name("folder.db").mkdir()
-    yield f"sqlite:///{path.with_name('folder.db')}"
+def a_folder(path: Path) -> Iterator[str]:
+    path.unlink()
+    path.mkdir()
+    yield f"sqlite:///{path}"
 
 
 @contextmanager
-def _nobody_listens(_: Path) -> Iterator[str]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-@contextmanager
-def _locked_for_ever(path: Path) -> Iterator[str]:
-    path = path.with_name("locked.db")
-    with entry.FileLock(f"{path}.lock"), pytest.MonkeyPatch.context() as patch:
+def locked_for_ever(path: Path) -> Iterator[str]:
+    with FileLock(f"{path}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(entry, "LOCK_SECONDS", 0.3)
         yield f"sqlite:///{path}"
 
 
 @contextmanager
-def _breaks_later(path: Path) -> Iterator[str]:
-    """Takes a run's beginning and then no metric."""
+def changed_by(path: Path, statement: str) -> Iterator[str]:
     with sqlite3.connect(path) as connection:
-        connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
-        )
+        connection.execute(statement)
     yield f"sqlite:///{path}"
 
 
 @contextmanager
-def _of_another_schema(path: Path) -> Iterator[str]:
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '84291f40a231'")
-    yield f"sqlite:///{path}"
-
-
-@contextmanager
-def _deleted_experiment(path: Path) -> Iterator[str]:
+def deleted_experiment(path: Path) -> Iterator[str]:
     client = MlflowClient(f"sqlite:///{path}")
     client.delete_experiment(client.create_experiment("cpmlho/./mnist"))
     yield f"sqlite:///{path}"
 
 
-BROKEN = [
-    (_read_only, "readonly database"),
-    (_corrupt, "not a database"),
-    (_folder, "unable to open"),
-    (_locked_for_ever, "locked.db.lock"),
-    (_breaks_later, "disk is full"),
-    (_of_another_schema, "mlflow db upgrade sqlite:///"),
-    (_deleted_experiment, "mlflow experiments restore --experiment-id 1"),
-]
+@contextmanager
+def nobody_listens(_: Path) -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"), [*BROKEN, pytest.param(_nobody_listens, "refused", marks=pytest.mark.slow)]
-)
+class Gate(http.server.BaseHTTPRequestHandler):
+    """Answers every request in one way; also what a proxy is asked."""
+
+    status, page = 200, ""
+
+    def answer(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.page)))
+        self.end_headers()
+        self.wfile.write(self.page.encode())
+
+    do_GET = do_POST = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def gate(_: Path, status: int, page: str = "<!DOCTYPE html><html><body>Please log in</body></html>") -> Iterator[str]:
+    handler = type("Handler", (Gate,), {"status": status, "page": page})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def behind_a_proxy(path: Path, variable: str) -> Iterator[str]:
+    with gate(path, 503) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, proxy)
+        yield "http://localhost:9"
+
+
+@contextmanager
+def exempt_from_the_proxy(path: Path) -> Iterator[str]:
+    with behind_a_proxy(path, "http_proxy") as uri, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "localhost")
+        yield uri
+
+
+FULL = "CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+EXEMPT = r"\({}_proxy is set and applies to localhost; NO_PROXY=localhost exempts it\)$"
+BROKEN: dict[str, tuple[Callable[[Path], AbstractContextManager[str]], str]] = {
+    "nothing can be written": (nothing_can_be_written, "readonly database"),
+    "not a database": (not_a_database, "not a database"),
+    "a folder": (a_folder, "unable to open"),
+    "locked for ever": (locked_for_ever, r"mlflow\.db\.lock"),
+    "takes no metric": (partial(changed_by, statement=FULL), "disk is full"),
+    "of another version": (
+        partial(changed_by, statement="UPDATE alembic_version SET version_num = '84291f40a231'"),
+        "mlflow db upgrade sqlite:///",
+    ),
+    "deleted experiment": (deleted_experiment, "mlflow experiments restore --experiment-id 1"),
+    "nobody listens": (nobody_listens, "refused"),
+    "login page": (partial(gate, status=200), r"the address answered HTML: a proxy or a login page\?$"),
+    "forbidden": (partial(gate, status=403), r"the address answered HTML \(status 403\): a proxy or a login page\?$"),
+    "overloaded": (partial(gate, status=503), r"status 503 at every try: a proxy, or an overloaded server\?$"),
+    "no such route": (partial(gate, status=404, page='{"error": "no such route"}'), ""),
+    "not JSON": (partial(gate, status=200, page="OK"), ""),
+    "other JSON": (partial(gate, status=200, page="[]"), ""),
+    "HTTP proxy": (partial(behind_a_proxy, variable="http_proxy"), EXEMPT.format("http")),
+    "any proxy": (partial(behind_a_proxy, variable="all_proxy"), EXEMPT.format("all")),
+    "exempt from the proxy": (exempt_from_the_proxy, r"refused(?!.*NO_PROXY)"),
+}
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN.values(), ids=BROKEN)
 def test_a_store_that_cannot_be_used_costs_one_line(
-    broken: Callable[..., Any], reason: str, uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    broken: Callable[[Path], AbstractContextManager[str]],
+    reason: str,
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """While a run trains, and when `track` finds it."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(entry.RETRIES, "0")
     lines: list[str] = []
     with broken(tmp_path / "mlflow.db") as store:
-        log_live(store, tmp_path, result(), ("failed", "too late"), lines.append)
-    (line,) = lines
-    assert reason in line
-    assert store in line
-    assert "\n" not in line
+        log_live(store, tmp_path, result(), say=lines.append)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+        done, said = track(tmp_path)
+    (line,), (_, again) = lines, said
+    assert not done
+    for each in (line, again):
+        assert each.startswith(f"MLflow at {store} fails, tracking stops here, results are not affected: ")
+        assert re.search(reason, each)
+        assert "\n" not in each
+        assert "log in" not in each
     assert capfd.readouterr() == ("", "")
-    if broken is _breaks_later:
+    if "disk" in reason:
         assert [run.info.status for run in live(uri)] == ["FAILED"]
 
 
@@ -163,7 +211,7 @@ def test_the_verbs_have_a_status_and_show_no_password(tmp_path: Path, verb: str)
     write(tmp_path, result())
     (tmp_path / "over.yaml").write_text(f"results_dir: {tmp_path}\n")
     command = [sys.executable, "-m", "cpmlho", verb, "--config", str(ROOT / "config.yaml"), "--config", "over.yaml"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://user:s3cret@127.0.0.1:9", entry.RETRIES: "0"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "Connection refused" in done.stderr
@@ -179,17 +227,14 @@ def test_the_verbs_have_a_status_and_show_no_password(tmp_path: Path, verb: str)
         ("https://t0ken@host", "https://host", "t0ken@"),
         ("postgresql://host/runs?user=u&password=s3cret", "postgresql://host/runs", "s3cret"),
         ("mysql+pymysql://u:s3%40cret@host/runs", "mysql+pymysql://host/runs", "s3@cret"),
+        ("sqlite:////home/u@corp/mlflow.db", "sqlite:////home/u@corp/mlflow.db", None),  # no password
     ],
 )
-def test_secrets_are_in_no_message(address: str, public: str, secret: str) -> None:
+def test_secrets_are_in_no_message(address: str, public: str, secret: str | None) -> None:
     assert place.shown(address) == public
     said = place.one_line(f"API request to {address}/api failed: '{address}' and '{secret}' are wrong", address)
     assert public in said
-    assert secret not in said
-
-
-def test_an_at_sign_in_a_path_is_no_password() -> None:
-    assert place.shown("sqlite:////home/u@corp/mlflow.db") == "sqlite:////home/u@corp/mlflow.db"
+    assert secret is None or secret not in said
 
 
 def test_a_long_error_keeps_its_remedy_and_leaves_out_the_statement() -> None:
@@ -377,7 +422,7 @@ def test_an_interrupted_summary_is_closed_and_the_next_one_is_whole(
 
     make_tables(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(entry.Entry, "log", interrupted)
+        patch.setattr(entry.Entry, "attach", interrupted)
         with pytest.raises(SystemExit):
             tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
     assert [run.info.status for run in runs(uri, "summary")] == ["KILLED"]
@@ -427,114 +472,20 @@ def test_no_run_found_is_no_success(uri: str, tmp_path: Path) -> None:
     assert track(tmp_path) == (False, [f"0 of 4 runs found in {tmp_path}/"])
 
 
-# A proxy or a login page
-
-
-class Gate(http.server.BaseHTTPRequestHandler):
-    """Answers every request in one way; also what a proxy is asked."""
-
-    status, page = 200, "<!DOCTYPE html><html><body>Please log in</body></html>"
-
-    def answer(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(self.page)))
-        self.end_headers()
-        self.wfile.write(self.page.encode())
-
-    do_GET = do_POST = answer  # noqa: N815
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextmanager
-def gate(status: int, page: str = Gate.page) -> Iterator[str]:
-    handler = type("Handler", (Gate,), {"status": status, "page": page})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of the machine's, and no second try."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv(entry.RETRIES, "0")
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("status", [200, 403, 503])
-def test_a_page_instead_of_mlflow_is_named_and_not_quoted(tmp_path: Path, status: int) -> None:
-    with gate(status) as uri:
-        lines: list[str] = []
-        log_live(uri, tmp_path, result(), say=lines.append)
-    (line,) = lines
-    assert "the address answered HTML" in line or (status == 503 and "status 503 at every try: a proxy" in line)
-    assert line.endswith("?")
-    assert "log in" not in line
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
-def test_a_proxy_before_this_machine_is_named_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    with gate(503) as proxy:
-        monkeypatch.setenv(variable, proxy)
-        lines: list[str] = []
-        log_live("http://localhost:9", tmp_path, result(), say=lines.append)
-        monkeypatch.setenv("NO_PROXY", "localhost")
-        log_live("http://localhost:9", tmp_path, result(), say=lines.append)
-    first, second = lines
-    assert first.endswith(f"({variable} is set and applies to localhost; NO_PROXY=localhost exempts it)")
-    assert "refused" in second
-    assert "NO_PROXY" not in second
-
-
-@pytest.mark.usefixtures("impatient")
-def test_another_server_at_the_address_is_one_line(tmp_path: Path) -> None:
-    for status, page in ((404, '{"error": "no such route"}'), (200, "OK"), (200, "[]")):
-        with gate(status, page) as uri:
-            lines: list[str] = []
-            log_live(uri, tmp_path, result(), say=lines.append)
-        assert len(lines) == 1
-        assert lines[0].startswith(f"MLflow at {uri} fails, ")
-
-
 # The port of the page
 
 
-@pytest.fixture
-def taken() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def test_a_port_that_is_taken_or_none_is_one_line(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    with pytest.raises(ConfigError, match=f"^port {taken} is taken; name another one: python -m cpmlho ui --port "):
-        tracking._free(taken)
-    monkeypatch.setenv("MLFLOW_PORT", str(taken))
-    with pytest.raises(ConfigError, match=f"^port {taken} is taken"):
-        tracking._free(None)
-    for wrong in ("http", "0", "65536", "-1"):
-        monkeypatch.setenv("MLFLOW_PORT", wrong)
-        with pytest.raises(ConfigError, match=f"^MLFLOW_PORT: must be a whole number from 1 to 65535, got '{wrong}'"):
-            tracking._free(None)
-
-
-def test_without_a_wish_the_next_free_port_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_cannot_be_used_is_one_line_and_without_a_wish_the_next_free_one_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("MLFLOW_PORT", raising=False)
     first = tracking._free(None)
     with socket.create_server(("127.0.0.1", first)):
         assert tracking._free(None) > first
-
-
-def test_rows_of_an_interrupted_attempt_are_logged_again(uri: str, tmp_path: Path) -> None:
-    message = ("started", result().spec.model_dump(mode="json"), GRADIENT)
-    tracking.follow(uri, tmp_path, [message, ("failed", "interrupted")], pytest.fail)
-    (run,) = live(uri)
-    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "interrupted")
-    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "val_loss")) == EPOCHS
-    assert children(uri, run) == []
+        with pytest.raises(ConfigError, match=f"^port {first} is taken; name another one: .* ui --port "):
+            tracking._free(first)
+        for text in (str(first), "http", "0", "65536", "-1"):
+            monkeypatch.setenv("MLFLOW_PORT", text)
+            wrong = "MLFLOW_PORT: must be a whole number from 1 to 65535, got '{}'"
+            with pytest.raises(ConfigError, match="^port .* taken" if text == str(first) else wrong.format(text)):
+                tracking._free(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import signal
 import socket
 import subprocess
@@ -13,13 +12,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cpmlho.study.files import at_work
+from cpmlho.study.hints import command as hint
 from cpmlho.study.made import all_intact
 from cpmlho.study.plugins import load_plugins
 from cpmlho.study.protocol import Protocol
@@ -36,7 +36,7 @@ from cpmlho.study.results import (
     read_rows,
     run_dir,
 )
-from cpmlho.study.spec import RunSpec
+from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.entry import DIGEST, JOB_KEY, NOTE, Clock, Entry, RunEntry, Store, digest, now, run_files
 from cpmlho.study.tracking.place import SERVER, TRACKING_URI, command, database, one_line, shown, tracking_uri
@@ -50,10 +50,10 @@ Say = Callable[[str], None]
 
 
 class TrackerProcess(Observer):
-    """Logs a run while it trains, in another process: importing MLflow or a slow store costs the run no time.
+    """Logs a run while it trains, in another process, so that neither MLflow's import nor a slow store delays the run.
 
-    The run writes one JSON message per line and never waits, except for a while at its end. If it is killed, the pipe
-    closes, and the other process closes the entry as killed.
+    The run writes one JSON message per line and waits only at its end, for a limited time. If the run is killed, the
+    pipe closes, and the other process closes the entry as killed.
     """
 
     def __init__(self, uri: str, results: Path, say: Say, plugins: Sequence[str] = ()) -> None:
@@ -67,20 +67,20 @@ class TrackerProcess(Observer):
         )
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
-        """Pass on."""
+        """Send the specification, and the rows of an interrupted attempt."""
         self._send("started", spec.model_dump(mode="json"), tables)
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: object) -> None:
-        """Pass on the rows; the network is among the run's files."""
+        """Send the new rows; the network is among the run's files."""
         self._send("evaluated", tables)
 
     def finished(self, result: RunResult, folder: Path) -> None:
-        """Pass on, and wait until it is logged."""
+        """Send where the files are, and wait until they are logged."""
         self._send("finished", str(folder))
         self._close(FAREWELL_SECONDS)
 
     def failed(self, reason: str) -> None:
-        """Pass on, and wait until it is logged."""
+        """Send the reason, and wait until it is logged."""
         self._send("failed", reason)
         self._close(INTERRUPTION_SECONDS)
 
@@ -97,49 +97,58 @@ class TrackerProcess(Observer):
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._say("MLflow takes too long, the run ends without it; `python -m cpmlho track` logs what is missing")
+            self._say(f"MLflow takes too long, the run ends without it; log what is missing: {hint('track')}")
 
 
 def main() -> None:
-    """Log what standard input tells; the other end of `TrackerProcess`."""
+    """Log the run whose messages arrive on standard input, from a `TrackerProcess`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     results, *plugins = sys.argv[1:]
     load_plugins(plugins)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def read() -> None:  # at once, so that the run never waits for a full pipe
         for line in sys.stdin:
-            lines.put(line)
-        lines.put("")
+            if line.endswith("\n"):  # a killed run may leave a part of one
+                messages.put(json.loads(line))
+        messages.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    whole = iter(lambda: lines.get().rpartition("\n")[0], "")  # the last one may be cut off
-    uri = os.environ[TRACKING_URI]
-    follow(uri, Path(results), map(json.loads, whole), lambda line: print(line, file=sys.stderr, flush=True))
+    received = iter(messages.get, None)
+    follow(os.environ[TRACKING_URI], Path(results), received, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say) -> None:
     """Log one run; a run that ends without a last message was killed. A store that fails costs one line."""
     messages = iter(messages)
+    name, *content = next(messages, ("failed",))
+    if name != "started":  # it failed before, and says so itself
+        return
+    spec, rows = content
     try:
-        for first, *content in messages:
-            if first != "started":  # it failed before, and says so itself
-                return
-            spec, rows = content
-            with RunEntry(Store(uri, results), RunSpec.model_validate(spec), now) as entry:
-                entry.add(rows)
-                for name, what in messages:
-                    if name == "evaluated":
-                        entry.add(what)
-                    elif name == "finished":
-                        return entry.finish(read_result(Path(what) / RESULT), Path(what))
-                    else:
-                        return entry.end("FAILED", {"status": "failed", "reason": one_line(what, uri)}, now())
-                entry.end("KILLED", {"status": "killed"}, now())
-    except ResultError as error:  # not MLflow's fault
+        with _optional(uri, say), RunEntry(Store(uri, results), RunSpec.model_validate(spec), now) as entry:
+            entry.add(rows)
+            for name, what in messages:
+                if name == "evaluated":
+                    entry.add(what)
+                elif name == "finished":
+                    entry.finish(read_result(Path(what) / RESULT), Path(what))
+                else:
+                    entry.end("FAILED", {"status": "failed", "reason": one_line(what, uri)}, now())
+    except ResultError as error:
         say(str(error))
+
+
+@contextmanager
+def _optional(uri: str, say: Say) -> Iterator[None]:
+    """Say on one line what fails in MLflow, and continue after the block; a damaged file is not MLflow's fault."""
+    try:
+        yield
+    except ResultError:
+        raise
     except Exception as error:
-        say(_failure(error, uri))
+        reason = one_line(error, uri)
+        say(f"MLflow at {shown(uri)} fails, tracking stops here, results are not affected: {reason}")
 
 
 def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
@@ -169,7 +178,7 @@ def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
 
 
 def _clock(result: RunResult, folder: Path) -> Clock:
-    """Return when each step was made, by the run's first and last moment; the time of the file if they are unknown."""
+    """Return a function from a step to its time, between the run's start and end; the file's time replaces no end."""
     try:
         ended = datetime.fromisoformat(result.ended).timestamp() if result.ended else (folder / RESULT).stat().st_mtime
         began = max(ended - result.total_seconds, 0.0)
@@ -188,12 +197,11 @@ def track(protocol: Protocol, root: Path, say: Say) -> bool:
     Returns:
         Whether there were runs, and MLflow now has each.
     """
-    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
-    folders = {key: run_dir(results, key) for key in protocol.keys()}  # noqa: SIM118  (no mapping)
+    uri, results, folders = _places(protocol, root)
     found = [key for key, folder in folders.items() if (folder / RESULT).exists()]
     say(f"{len(found)} of {len(folders)} runs found in {protocol.results_dir}/")
     logged, refused, said = 0, 0, time.monotonic()
-    try:
+    with _optional(uri, say):
         store = Store(uri, results)
         known = _by_key(store, protocol)
         for key, folder in folders.items():
@@ -216,25 +224,29 @@ def track(protocol: Protocol, root: Path, say: Say) -> bool:
         except ResultError as error:
             refused, summary = refused + 1, "without"
             say(str(error))
-    except Exception as error:
-        say(_failure(error, uri))
-        return False
-    if found:
-        say(f"{logged} runs logged, {len(found) - logged - refused} were there, {summary} tables and figures")
-    return bool(found) and not refused
+        if found:
+            say(f"{logged} runs logged, {len(found) - logged - refused} were there, {summary} tables and figures")
+        return bool(found) and not refused
+    return False
 
 
 def untracked(protocol: Protocol, root: Path) -> str:
     """Return how many of the protocol's finished runs MLflow lacks, as a clause; empty if it has all."""
-    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
-    folders = [run_dir(results, key) for key in protocol.keys()]  # noqa: SIM118
-    made = [digest(run_files(folder)) for folder in folders if (folder / RESULT).exists()]
+    uri, results, folders = _places(protocol, root)
+    made = {digest(run_files(folder)) for folder in folders.values() if (folder / RESULT).exists()}
     try:
         known = [entry for entries in _by_key(Store(uri, results), protocol).values() for entry in entries]
     except Exception as error:
         return f"MLflow at {shown(uri)} cannot be read: {one_line(error, uri)}"
-    lost = len({*made} - {entry.data.tags.get(DIGEST) for entry in known if entry.info.status == "FINISHED"})
-    return f"{lost} of {len(made)} finished runs are missing in MLflow" if lost else ""
+    lost = made - {entry.data.tags.get(DIGEST) for entry in known if entry.info.status == "FINISHED"}
+    return f"{len(lost)} of {len(made)} finished runs are missing in MLflow" if lost else ""
+
+
+def _places(protocol: Protocol, root: Path) -> tuple[str, Path, dict[RunKey, Path]]:
+    """Return the store's address, the results folder, and the folder of each run of the protocol."""
+    results = root / protocol.results_dir
+    folders = {key: run_dir(results, key) for key in protocol.keys()}  # noqa: SIM118  (no mapping)
+    return tracking_uri(protocol.tracking.uri, root), results, folders
 
 
 def _by_key(store: Store, protocol: Protocol) -> dict[str, list[Any]]:
@@ -254,16 +266,12 @@ def log_summary(protocol: Protocol, root: Path, say: Say) -> bool:
     Raises:
         ResultError: some are missing or damaged; nothing was logged.
     """
-    uri, results = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir
-    try:
+    uri, results, _ = _places(protocol, root)
+    done = False
+    with _optional(uri, say):
         done = _summarise(Store(uri, results), results)
-    except ResultError:
-        raise
-    except Exception as error:
-        say(_failure(error, uri))
-        return False
-    if not done:
-        say(f"no tables, figures or report in {protocol.results_dir}/: make them first")
+        if not done:
+            say(f"no tables, figures or report in {protocol.results_dir}/: make them first")
     return done
 
 
@@ -280,11 +288,6 @@ def _summarise(store: Store, results: Path) -> bool:
     tags = {NOTE: note, "mlflow.source.name": "python -m cpmlho summary"}
     with Entry(store, "summary", "summary", "summary", tags, now()) as entry:
         entry.attach(files)
-        table = files.get("tables/table1.csv")
-        rows = read_rows(table) if table else []
-        names = ["table1/{dataset}/{network}/{method}".format(**row) for row in rows]
-        means = {(re.sub(r"[^\w./ -]", "_", name), 0): row["mean"] for name, row in zip(names, rows, strict=True)}
-        entry.log(means, now)
         entry.end("FINISHED", {"status": "done", DIGEST: digest(files)}, now())
     return True
 
@@ -332,8 +335,4 @@ def _free(port: int | None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             probe.bind(("127.0.0.1", number))
             return number
-    raise ConfigError(f"port {text or 5000} is taken; name another one: python -m cpmlho ui --port 8080")
-
-
-def _failure(error: BaseException, uri: str) -> str:
-    return f"MLflow at {shown(uri)} fails, tracking stops here, results are not affected: {one_line(error, uri)}"
+    raise ConfigError(f"port {text or 5000} is taken; name another one: {hint('ui', '--port', '8080')}")

@@ -1,4 +1,8 @@
-"""What the project asks of MLflow: a store, one entry for each run, and what the entry says."""
+"""What the project stores in MLflow: one entry for each run, and one for the tables and figures.
+
+A run's entry has tags, parameters and the dataset from its start, metrics and nested trials as their rows arrive, and
+final metrics, files and status from its end. The rows and files are the same while the run trains and afterwards.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import closing, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -79,28 +83,17 @@ class Store:
             for name in ("mlflow", "alembic", "urllib3.connectionpool"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
         self.uri, self._database = uri, database(uri)
-        if "?" in str(self._database):
-            raise StoreError("the path of a database must not contain ?; name another one with MLFLOW_TRACKING_URI")
         self._prefix = f"cpmlho/{folder_name(results, uri)}/"
-        with self.alone():
-            if self._database is not None:
-                prepare(self._database)
-            self.client = MlflowClient(uri)
-            self.client.search_experiments(max_results=1)
-
-    def alone(self) -> AbstractContextManager[object]:
-        """Keep other processes of this project away from an SQLite file; a server sees to that itself."""
-        if self._database is None:
-            return nullcontext()
-        self._database.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{self._database}.lock", timeout=LOCK_SECONDS)
+        if self._database is not None:
+            prepare(self._database)
+        self.client = MlflowClient(uri)
 
     def entries(self, group: str, query: str = "") -> list[Any]:
         """Return the entries, also nested ones, of a dataset or of the summary; deleted ones are left out."""
         runs: list[Any] = []
         token: str | None = ""
         found = self.client.get_experiment_by_name(self._prefix + group)
-        while found is not None and token is not None:
+        while found is not None and token is not None:  # a page at a time: a server has to answer within seconds
             page = self.client.search_runs([found.experiment_id], query, page_token=token or None)
             runs, token = [*runs, *page], page.token or None
         return runs
@@ -127,10 +120,13 @@ class Store:
             self.client.delete_run(each.info.run_id)
 
     def holds(self, group: str, run: Any, paths: Mapping[str, Path], trials: int = 0) -> bool:
-        """Return whether an entry was made from these files, and still has all artifacts and trials."""
+        """Return whether an entry was made from these files and still has all its artifacts and trials."""
         if run.info.status != "FINISHED" or run.data.tags.get(DIGEST) != digest(paths):
             return False
-        if self._artifacts(run.info.run_id) != {name: path.stat().st_size for name, path in paths.items()}:
+        folders = {name.rpartition("/")[0] for name in paths}
+        found = [item for folder in folders for item in self.client.list_artifacts(run.info.run_id, folder)]
+        sizes = {item.path: item.file_size for item in found if not item.is_dir}
+        if sizes != {name: path.stat().st_size for name, path in paths.items()}:
             return False
         return not trials or [each.info.status for each in self.trials(group, run)] == ["FINISHED"] * trials
 
@@ -151,7 +147,7 @@ class Store:
             tags = {NOTE: note, "mlflow.sharedViewState.losses": json.dumps(VIEW)}
             try:
                 return str(self.client.create_experiment(name, self._database and artifacts(self._database), tags))
-            except MlflowException:  # a server has no lock: another process may have been faster
+            except MlflowException:  # another process may have been faster
                 if (found := self.client.get_experiment_by_name(name)) is None:
                     raise
         if found.lifecycle_stage != "active":
@@ -161,12 +157,6 @@ class Store:
                 f" `{TRACKING_URI}={shown(self.uri)} {restore}`, then run `python -m cpmlho track`"
             )
         return str(found.experiment_id)
-
-    def _artifacts(self, run_id: str, folder: str = "") -> dict[str, int]:
-        found: dict[str, int] = {}
-        for item in self.client.list_artifacts(run_id, folder):
-            found |= self._artifacts(run_id, item.path) if item.is_dir else {item.path: item.file_size}
-        return found
 
 
 def artifacts(path: Path) -> str:
@@ -183,8 +173,11 @@ def prepare(path: Path) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    here = artifacts(path)
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as target, target:
+    if "?" in str(path):
+        raise StoreError("the path of a database must not contain ?; name another one with MLFLOW_TRACKING_URI")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    here, alone = artifacts(path), FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+    with alone, closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as target, target:
         target.execute("BEGIN IMMEDIATE")
         target.rollback()
         if target.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
@@ -203,30 +196,31 @@ def prepare(path: Path) -> None:
 
 
 class Entry:
-    """One entry while it is written; one that is left without `end` is closed as failed or killed.
+    """Writes one entry; if the block is left without `end`, the entry is closed as failed or killed.
 
     An earlier finished entry of the key stays until this one is finished. Earlier open ones belong to dead processes.
     """
 
     def __init__(self, store: Store, group: str, name: str, key: str, tags: Mapping[str, str], started: int) -> None:
         self._store, self._client, self._group, self._key, self._ended = store, store.client, group, key, False
-        with store.alone():
-            self._experiment = store.experiment(group)
-            for run in store.of(group, key):
-                if run.info.status != "FINISHED":
-                    store.remove(group, run)
-            self._id = self._create(name, {**tags, JOB_KEY: key}, started)
+        self._experiment = store.experiment(group)
+        for run in store.of(group, key):
+            if run.info.status != "FINISHED":
+                store.remove(group, run)
+        self._id = self._create(name, {**tags, JOB_KEY: key}, started)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self._ended:
-            failed = isinstance(error, Exception)
-            reason = {"status": "not tracked", "reason": one_line(error or "", self._store.uri)}
-            os.environ[RETRIES] = "0"
-            with suppress(Exception):
-                self.end("FAILED" if failed else "KILLED", reason if failed else {"status": "killed"}, now())
+        if self._ended:
+            return
+        status, tags = "KILLED", {"status": "killed"}
+        if isinstance(error, Exception):
+            status, tags = "FAILED", {"status": "not tracked", "reason": one_line(error, self._store.uri)}
+            os.environ[RETRIES] = "0"  # the store may be what failed
+        with suppress(Exception):
+            self.end(status, tags, now())
 
     def _create(self, name: str, tags: Mapping[str, str], started: int) -> str:
         try:
@@ -237,7 +231,7 @@ class Entry:
         return str(self._client.create_run(self._experiment, started, tags, name).info.run_id)
 
     def log(self, points: Points, at: Clock, params: Mapping[str, Any] | None = None, run_id: str = "") -> None:
-        """Log metrics and parameters; what is infinite or not a number is left out, NaN is kept."""
+        """Log metrics and parameters. NaN is kept; text, None and infinite values are left out."""
         from mlflow.entities import Metric, Param
 
         metrics = [
@@ -260,20 +254,20 @@ class Entry:
             self._client.log_artifact(self._id, str(path), str(Path(name).parent) if "/" in name else None)
 
     def end(self, status: str, tags: Mapping[str, str], ended: int) -> None:
-        """Set the last tags, close the entry, and keep one of its key: the newest finished one, else the newest."""
+        """Set the last tags, close the entry, and keep one entry of its key: the newest finished one, else this one."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(self._id, tags=[RunTag(*each) for each in tags.items()], synchronous=True)
         self._client.set_terminated(self._id, status, ended)
         self._ended = True
-        runs = [run for run in self._store.of(self._group, self._key) if run.info.status != "RUNNING"]
-        runs.sort(key=lambda run: (run.info.status == "FINISHED", run.info.run_id == self._id))
-        for run in runs[:-1]:
+        earlier = [run for run in self._store.of(self._group, self._key) if run.info.run_id != self._id]
+        superseded = earlier if status == "FINISHED" else [self._client.get_run(self._id)] if earlier else []
+        for run in superseded:
             self._store.remove(self._group, run)
 
 
 class RunEntry(Entry):
-    """The entry of one run; `at` tells when the values of a step were known, which is now while the run trains."""
+    """Writes the entry of a run from its rows and files, also while it trains; `at` returns the time of a step."""
 
     def __init__(self, store: Store, spec: RunSpec, at: Clock) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -286,7 +280,7 @@ class RunEntry(Entry):
         sums = content["data"].pop("sha256")
         note = f"**{spec.method}** on **{spec.dataset}**, seed {spec.seed}: a view of the files in `runs/{key}`."
         line = f"python -m cpmlho run {spec.dataset} {spec.method} {spec.seed}"
-        tags = {f"data.sha256.{name}": value for name, value in sums.items()} | nouns(spec)
+        tags = {f"data.sha256.{name}": value for name, value in sums.items()} | labels(spec)
         super().__init__(store, spec.dataset, title(spec), key, {**tags, NOTE: note, "mlflow.source.name": line}, at(0))
         self.log({}, at, dict(flatten(content)))
         folder, profile = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"}), json.dumps(sums, sort_keys=True)
@@ -306,7 +300,7 @@ class RunEntry(Entry):
             points = {(name, int(each["step"]) - began): each[name] for each in own for name in METRICS}
             points |= {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
             values = {name: row[name] for name in self._spec.data.hyperparameters}
-            tags = {**nouns(self._spec), "status": str(row["status"])}
+            tags = {**labels(self._spec), "status": str(row["status"])}
             self.nest(f"trial{row['trial']}", tags, points, values, lambda step, began=began: self._at(began + step))  # type: ignore[misc]
 
     def finish(self, result: RunResult, folder: Path) -> None:
@@ -337,8 +331,8 @@ def title(spec: RunSpec) -> str:
     return f"{spec.algorithm} seed{spec.seed} {variant}".strip()
 
 
-def nouns(spec: RunSpec) -> dict[str, str]:
-    """Return the tags that runs and their trials are grouped by."""
+def labels(spec: RunSpec) -> dict[str, str]:
+    """Return the tags by which runs and trials are grouped."""
     change = ", ".join(f"{name} {value}" for name, value in flatten(spec.changes)) or "none"
     names = {"method": spec.method, "dataset": spec.dataset, "base": spec.algorithm, "precision": spec.precision}
     return {**names, "seed": str(spec.seed), "change": change}
