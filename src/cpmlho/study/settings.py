@@ -269,6 +269,7 @@ class Hypothesis(Strict):
         method: a method or variant.
         other: what it is compared with.
         expected: the sign of the difference, or that it is too small to matter.
+        family: Holm's correction is over the hypotheses of one family.
         gradients_of: `other` is a search, stopped after as many gradients as one run of this method takes.
     """
 
@@ -277,6 +278,7 @@ class Hypothesis(Strict):
     method: Identifier
     other: Identifier
     expected: Literal["below", "equal"]
+    family: str = "main"  # the headline is about this one
     gradients_of: Identifier | None = None
 
 

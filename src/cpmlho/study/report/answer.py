@@ -17,7 +17,7 @@ from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rul
 from cpmlho.study.report.stats import FEWEST_SEEDS, paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables.divergence import joined
-from cpmlho.study.report.tables.hypotheses import NOT_TESTED, TEST
+from cpmlho.study.report.tables.hypotheses import MAIN, NOT_TESTED, TEST
 from cpmlho.study.report.tables.multiverse import sides
 from cpmlho.study.report.tables.robust import DEPENDS, JOINT, UNASKED, UNFAIR
 from cpmlho.study.results import ResultError
@@ -26,8 +26,6 @@ CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
 ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
 TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
-EXPLAINED = "In brackets: the difference in test loss, with its interval after Holm's correction."
-DECIDED = ("supported", "contradicted", "undecided")  # verdicts of hypotheses
 PLURAL = {DEPENDS: "depend on a choice"}
 FRACTIONS = {3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth", 12: "a twelfth"}
 
@@ -62,55 +60,54 @@ def _tested(study: Study) -> str:
     rows = study.table("hypotheses")
     if rows.empty:
         return "These runs are not in the paper's setting, and their protocol declares no hypothesis."
-    supported = rows.loc[rows["verdict"] == "supported", "claim"]
-    if len(supported):
-        return f"Where tuning matters, we find that {_listed([*supported])}."
+    supported = _claims(rows[rows["family"] == MAIN], "supported")
+    if supported:
+        return f"Where tuning matters ({_examples(study)}), {_listed(supported)}."
     tested = (rows["verdict"] != NOT_TESTED).any()
     return f"Where tuning matters, no hypothesis {'is supported' if tested else 'has been tested yet'}."
 
 
-def _hypotheses(study: Study) -> str:
-    """Each hypothesis with its difference, by verdict."""
-    rows = study.table("hypotheses")
-    said = []
-    for verdict in DECIDED:
-        own = [_tested_claim(row) for row in rows[rows["verdict"] == verdict].itertuples()]
-        if own:
-            said.append(f"{verdict.capitalize()}: {'; '.join(own)}.")
-    return " ".join([EXPLAINED, *said]) if said else ""
+def _examples(study: Study) -> str:
+    data, datasets = study.protocol.data, study.protocol.datasets
+    parts = []
+    for name in study.protocol.run.datasets:
+        own, of = datasets[name].examples, study.folder(name)
+        parts.append(f"{own * (1 - data.valid_fraction):,.0f} training examples of {of}" if own else of)
+    return _and(parts)
 
 
-def _tested_claim(row: Any) -> str:
-    ends = interval(row.corrected_low, row.corrected_high, 3)
-    left_out = f", {row.diverged} diverged" if row.diverged else ""
-    return f"{row.claim} ({number(row.difference_mean, 3, '+')} {ends}, n = {row.difference_n_seeds}{left_out})"
+def _claims(rows: pd.DataFrame, verdict: str) -> list[str]:
+    return [str(claim) for claim in rows.loc[rows["verdict"] == verdict, "claim"]]
 
 
 def answer(study: Study) -> Iterator[str]:
     """The sentences below the headline; only those that the protocol's runs support."""
     if study.protocol.hypotheses:
-        yield from filter(None, (_hypotheses(study), _means(study), _untested(study)))
+        yield from filter(None, (means(study), _others(study)))
     elif is_papers_setting(study.protocol):
-        yield from filter(None, (_centred(study), _uncentred(study), _joint(study), _setting(study)))
+        yield from filter(None, (centred(study), uncentred(study), _joint(study), _setting(study)))
 
 
-def _means(study: Study) -> str:
-    """The mean test loss without tuning and of each method of a hypothesis, where enough runs have ended."""
+def means(study: Study) -> str:
+    """The mean test loss without tuning, of Δ-STN, of CPMLHO, and of the best method that a hypothesis names."""
     rows, said = study.table("hypotheses"), []
     named = {"fixed", *rows["method"], *rows["other"]}
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         losses = runs[runs["method"].isin(named)].groupby("method")[TEST].agg(["mean", "size"])
-        means = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values()
-        if len(means):
-            each = (f"{study.words(str(name))} {number(mean, 3)}" for name, mean in means.items())
-            said.append(f"Mean test loss on {study.folder(dataset)}: {'; '.join(each)}.")
+        mean = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values()
+        names = [name for name in mean.index if name in ("fixed", PAPERS, CENTRED, mean.index[0])][::-1]
+        if names:
+            each = (f"{study.words(str(name))} {number(mean[name], 3)}" for name in names)
+            said.append(f"Mean test loss on {study.folder(dataset)}: {', '.join(each)}.")
     return " ".join(said)
 
 
-def _untested(study: Study) -> str:
+def _others(study: Study) -> str:
+    """The hypotheses that the headline does not name, by verdict; their numbers are in the table."""
     rows = study.table("hypotheses")
-    names = list(dict.fromkeys(rows.loc[rows["verdict"] == NOT_TESTED, "hypothesis"]))
-    return f"Not tested yet: {', '.join(names)}." if names else ""
+    by_verdict = {verdict: _claims(rows, verdict) for verdict in ("contradicted", "undecided", NOT_TESTED)}
+    said = {"supported": _claims(rows[rows["family"] != MAIN], "supported"), **by_verdict}
+    return " ".join(f"{verdict.capitalize()}: {'; '.join(claims)}." for verdict, claims in said.items() if claims)
 
 
 def findings(study: Study) -> Iterator[tuple[str, str]]:
@@ -145,7 +142,8 @@ def _each(study: Study, rows: pd.DataFrame, prefix: str = "difference") -> str:
     return _and(f"{value(row, prefix)} on {study.folder(row.dataset)}" for row in rows.itertuples())
 
 
-def _centred(study: Study) -> str:
+def centred(study: Study) -> str:
+    """What CPMLHO's additions change on Δ-STN, as a sentence; empty if there are too few seeds."""
     rows = differences(study, CENTRED, PAPERS)
     if not _decided(rows):
         return ""
@@ -169,7 +167,8 @@ def _listed(parts: list[str]) -> str:
     return _and(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def _uncentred(study: Study) -> str:
+def uncentred(study: Study) -> str:
+    """What they change on STN, as a sentence; empty if there are too few seeds, or CPMLHO does not lead."""
     above, own = differences(study, UNCENTRED, PAPERS), differences(study, UNCENTRED, STN)
     if not (_decided(above) and _decided(own)) or not (above["difference_ci_high"] < 0).all():
         return ""

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from cpmlho.study.files import write_text
 from cpmlho.study.protocol import load
-from cpmlho.study.report.answer import answer, differences, findings, headline, paper_row, value
+from cpmlho.study.report.answer import centred, differences, findings, headline, means, paper_row, uncentred, value
 from cpmlho.study.report.frame import Study
+from cpmlho.study.report.render import interval, number
 from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.tables.hypotheses import MAIN, NOT_TESTED
 from cpmlho.study.report.write import written
 
 BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
-SHOWN = ("Verdicts", "Divergence", "Random splits", "Start values")
+SHOWN = ("Verdicts", "Divergence")
 ROWS = {
     "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
     "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
@@ -32,8 +34,9 @@ def block(root: Path) -> str:
     Raises:
         ResultError: a table is missing or damaged.
     """
-    study = _study(root, "published")
-    lines = [f"**{headline(study)}** {' '.join(answer(study))}", *_second_question(root), "", *_table(study), ""]
+    study, little = _study(root, "published"), _study(root, "small_data")
+    said = [f"**{headline(study)}**", centred(study), uncentred(study), f"**{headline(little)}**", means(little)]
+    lines = [" ".join(filter(None, said)), "", *_table(study), "", *_hypotheses(little), ""]
     lines += [f"- **{keyword}.** {text}" for keyword, text in findings(study) if keyword in SHOWN]
     return "\n".join(lines) + "\n"
 
@@ -62,13 +65,16 @@ def _table(study: Study) -> Iterator[str]:
         yield f"| {words} | {' | '.join(cells)} |"
 
 
-def _second_question(root: Path) -> Iterator[str]:
-    """Where tuning matters, once the runs on little data have been made."""
-    if not (root / "results" / "small_data" / "tables").is_dir():
-        return
-    study = _study(root, "small_data")
-    yield ""
-    yield f"**{headline(study)}** {' '.join(answer(study))}"
+def _hypotheses(study: Study) -> Iterator[str]:
+    """The hypotheses of the runs on little data, a row each."""
+    yield "| test loss, 2,000 training examples: difference [interval after Holm's correction], seeds | | verdict |"
+    yield "|---|---|---|"
+    rows = study.table("hypotheses")
+    for row in rows[rows["family"] == MAIN].itertuples():
+        found = f"{number(row.difference_mean, 3, '+')} {interval(row.corrected_low, row.corrected_high, 3)}"
+        tested = row.verdict != NOT_TESTED
+        seeds = f", n = {row.difference_n_seeds}{f', {row.diverged} diverged' if row.diverged else ''}"
+        yield f"| {row.claim} | {found + seeds if tested else ''} | {row.verdict} |"
 
 
 def main() -> None:

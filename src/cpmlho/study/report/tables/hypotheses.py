@@ -19,20 +19,25 @@ from cpmlho.study.settings import Hypothesis
 TEST = "final_test_loss"
 SMALLEST = 0.005  # effect of interest, in test loss
 NOT_TESTED = "not tested"
+MAIN = "main"  # the family of hypotheses that the headline is about
 CAPTION = (
     "Test loss at the last step of a method minus that of another, paired by seed: mean, and Student-t interval at the"
-    " level that Holm's correction over all hypotheses leaves. Supported: the interval lies below 0 (expected: below)"
-    f" or within ±{SMALLEST} (expected: equal). Contradicted: it lies above 0 or within ±{SMALLEST} (expected: below),"
-    f" or outside of ±{SMALLEST} (expected: equal). A diverged run is the worst outcome; a sign test then replaces the"
-    " interval. Not tested: some of the declared seeds are missing. Wins: seeds in which the method ends lower."
+    " level that Holm's correction over each family of hypotheses leaves. Supported: the interval lies below 0"
+    f" (expected: below) or within ±{SMALLEST} (expected: equal). Contradicted: it lies above 0 or within ±{SMALLEST}"
+    f" (expected: below), or outside of ±{SMALLEST} (expected: equal). A diverged run is the worst outcome; a sign test"
+    " then replaces the interval. Not tested: some of the declared seeds are missing. Wins: seeds in which the method"
+    " ends lower."
 )
 
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each hypothesis and dataset, in the order of the protocol."""
     rows = list(_rows(study))
-    levels = holm_levels([row["p"] for row in rows])
-    return framed(row | _decided(row, level) for row, level in zip(rows, levels, strict=True))
+    levels: dict[int, float] = {}
+    for family in dict.fromkeys(row["family"] for row in rows):
+        own = [i for i, row in enumerate(rows) if row["family"] == family]
+        levels |= zip(own, holm_levels([rows[i]["p"] for i in own]), strict=True)
+    return framed(row | _decided(row, levels[i]) for i, row in enumerate(rows))
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -49,6 +54,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 "dataset": dataset,
                 "hypothesis": each.id,
                 "claim": each.claim,
+                "family": each.family,
                 "method": each.method,
                 "other": each.other,
                 "expected": each.expected,
