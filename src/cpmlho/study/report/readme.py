@@ -70,11 +70,12 @@ def _hypotheses(study: Study) -> Iterator[str]:
     yield "| test loss, 2,000 training examples: difference [interval after Holm's correction], seeds | | verdict |"
     yield "|---|---|---|"
     rows = study.table("hypotheses")
-    for row in rows[rows["family"] == MAIN].itertuples():
-        found = f"{number(row.difference_mean, 3, '+')} {interval(row.corrected_low, row.corrected_high, 3)}"
-        tested = row.verdict != NOT_TESTED
-        seeds = f", n = {row.difference_n_seeds}{f', {row.diverged} diverged' if row.diverged else ''}"
-        yield f"| {row.claim} | {found + seeds if tested else ''} | {row.verdict} |"
+    for row in rows[rows["family"] == MAIN].to_dict("records"):
+        found = f"{number(row['difference_mean'], 3, '+')} {interval(row['corrected_low'], row['corrected_high'], 3)}"
+        diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
+        tested = row["verdict"] != NOT_TESTED
+        cell = f"{found}, n = {row['difference_n_seeds']}{diverged}" if tested else ""
+        yield f"| {row['claim']} | {cell} | {row['verdict']} |"
 
 
 def main() -> None:
