@@ -386,3 +386,23 @@ def test_outcomes_show_each_method_with_the_values_that_it_found(tmp_path: Path)
 
 def test_the_papers_setting_has_no_figure_of_outcomes(tmp_path: Path) -> None:
     assert "outcomes" not in made_by(load(tmp_path))
+
+
+def test_responses_show_the_means_along_a_run(tmp_path: Path) -> None:
+    variants: dict[str, Any] = {
+        "held": {"base": "delta_stn", "label": "R held", "settings": {"response_weights": "frozen"}},
+        "planes": {"base": "cpmlho", "settings": {"mixed_level": False}},
+        "faster": {"base": "delta_stn", "settings": {"response_learning_rate": 0.1}},  # no other response
+    }
+    run = {"datasets": ["mnist"], "methods": ["fixed", "delta_stn"], "variants": [*variants], "seeds": [0, 1]}
+    protocol = load(tmp_path, run=run, variants=variants, data={"split": "random"})
+    for method, loss in {"fixed": 0.9, "delta_stn": 0.8, "held": 0.5, "planes": 0.6, "faster": 0.7}.items():
+        made(protocol, method, [loss, loss])
+    data, figure = drawn(protocol, "responses")
+    assert data[data["quantity"] == "val_loss"].groupby("method")["mean"].last().to_dict() == pytest.approx(
+        {"delta_stn": 0.8, "held": 0.5, "planes": 0.6}
+    )
+    own = data[(data["quantity"] == "dropout1") & (data["method"] == "held")].set_index("step")["mean"]
+    assert own[10] == pytest.approx(0.5 * 2 / 6)  # of update 2, as `write` makes it
+    legend = figure.axes[-1].get_legend()
+    assert [each.get_text() for each in legend.get_texts()] == ["R held (n=2)", "planes (n=2)", "Δ-STN (n=2)"]

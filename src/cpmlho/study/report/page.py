@@ -59,7 +59,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = [
-    Section("hypotheses", "Hypotheses", ("outcomes", "tuning_pays"), ("hypotheses",)),
+    Section("hypotheses", "Hypotheses", ("outcomes", "responses", "tuning_pays"), ("hypotheses",)),
     Section("tables", "The paper's tables", (), ("table1", "table2", "table3", "differences", "optimism")),
     Section("figures", "The paper's figures", ("figure1", "figure2"), ()),
     Section("ablations", "Ablations and sensitivity", (), ("variants",)),

@@ -18,6 +18,9 @@ from cpmlho.study.spec import RunSpec
 
 FIGURE1, FIGURE2 = "mnist", "dropout0"  # the dataset of the paper's figures; the hyperparameter of the second
 FEWEST_SPECIFICATIONS = 6  # of a dataset; fewer need no figure
+CENTRED = ("delta_stn", "temperature")  # responses
+RESPONSE_ALONE = {"response", "response_start", "response_weights"}  # settings that decide which response learns
+RESPONSE = RESPONSE_ALONE | {"warm_up_steps", "cutting_planes", "mixed_level"}
 _NAMES = {"dataset", "method", "seed", "changes", "data_dir", "device", "cuda_graphs"}  # what a run is, and where
 
 Specs = Sequence[RunSpec]
@@ -142,6 +145,19 @@ def outcomes(specs: Specs) -> list[RunSpec]:
     untuned = [spec for spec in specs if _is_untuned(spec) and spec.split == "random" and not spec.changes]
     seeds = {spec.dataset: spec.seed for spec in reversed(untuned)}
     return [spec for spec in specs if spec.seed == seeds.get(spec.dataset) and spec.changes.keys() <= {"settings"}]
+
+
+def responses(specs: Specs) -> list[str]:
+    """Delta-STN on MNIST with other responses and with each part of CPMLHO; none without another response."""
+    found = [
+        spec
+        for spec in outcomes(specs)
+        if spec.dataset == FIGURE1
+        and getattr(spec.settings, "response", "") in CENTRED
+        and spec.changes.get("settings", {}).keys() <= RESPONSE
+    ]
+    others = any(RESPONSE_ALONE & spec.changes.get("settings", {}).keys() for spec in found)
+    return [spec.method for spec in found] if others else []
 
 
 def _is_untuned(spec: RunSpec) -> bool:

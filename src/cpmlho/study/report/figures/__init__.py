@@ -79,6 +79,12 @@ FIGURES = {
         " and 95 % interval, and in grey those of training at the values that the method found.",
         selection.outcomes,
     ),
+    "responses": About(
+        "How each response moves the dropout rates",
+        "A panel for each dropout rate and one for the validation loss, against training iterations: a line for each"
+        " response and for each part of CPMLHO, the mean over seeds.",
+        selection.responses,
+    ),
 }
 
 
