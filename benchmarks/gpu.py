@@ -66,8 +66,8 @@ def check(device: str, methods: list[str]) -> Iterator[Row]:
                     on = spec.model_copy(update={"device": "cpu" if what == "cpu" else device})
                     if what == "resumed":
                         with contextlib.suppress(KeyboardInterrupt):
-                            execute(on, folders[what], [StopAfterFirst()], print, time.time())
-                    seconds[what] = execute(on, folders[what], [], print, time.time()).train_seconds
+                            execute(on, folders[what], [StopAfterFirst()], print, time.monotonic())
+                    seconds[what] = execute(on, folders[what], [], print, time.monotonic()).train_seconds
                 found = {what: losses(folder) for what, folder in folders.items()}
                 apart = math.fabs(found["first"][-1]["val_loss"] - found["cpu"][-1]["val_loss"])
                 yield {

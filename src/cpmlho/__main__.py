@@ -17,7 +17,7 @@ from cpmlho.arguments import parser
 if TYPE_CHECKING:
     from cpmlho.study.protocol import Protocol
 
-START = time.time()
+START = time.monotonic()
 
 
 def protocol_of(arguments: argparse.Namespace, *, writes: bool = False) -> Protocol:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from test_methods import spec_of as whole_spec
 from cpmlho.study.files import LOCK
 from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
-from cpmlho.study.results import HISTORY, RESULT, Observer
+from cpmlho.study.results import HISTORY, RESULT, Observer, read_result
 from runs import content
 
 
@@ -195,3 +196,12 @@ def test_trials_side_by_side_go_on_after_an_interruption(small, whole, tmp_path)
     _, watcher = run(spec, tmp_path, workers=2)
     assert len(watcher.tables[HISTORY]) == 2
     assert content(tmp_path) == whole("mnist", "random_search")
+
+
+def test_a_clock_that_is_set_back_leaves_the_times_of_a_run_in_order(small, tmp_path, monkeypatch):
+    clock = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    execute(spec_of(small, "mnist", "fixed"), tmp_path, [], print, time.monotonic())
+    result = read_result(tmp_path / RESULT)
+    assert result.train_seconds < result.total_seconds < 3600
+    assert result.started < result.ended

@@ -38,7 +38,7 @@ def execute(
         folder: where result.json, the tables and the checkpoint go.
         observers: called at the start, at each evaluation and at the end.
         say: prints a line.
-        started: `time.time()` at the start of the process.
+        started: `time.monotonic()` at the start of the process; the time of day may be set back while the run trains.
         workers: how many independent trainings may run in parallel; on a CPU this changes no number.
 
     Raises:
@@ -145,6 +145,7 @@ def result_of(
 ) -> RunResult:
     """Return the content of result.json."""
     final, clock = record.final, record.clock
+    seconds, ended = time.monotonic() - started, time.time()
     return RunResult(
         spec=spec,
         status="diverged" if record.diverged else "done",
@@ -158,7 +159,7 @@ def result_of(
         train_seconds=clock.seconds,
         train_cpu_seconds=clock.cpu_seconds,
         evaluation_seconds=clock.evaluation_seconds,
-        total_seconds=time.time() - started,
+        total_seconds=seconds,
         peak_memory_mb=peak_memory(device) / 2**20,
         device=device_name(device),
         precision=precision,
@@ -167,8 +168,8 @@ def result_of(
         numerics=NUMERICS,
         plugins=plugin_sha256(spec.data, spec.algorithm),
         data_sha256=spec.data.sha256,
-        started=utc(started),
-        ended=utc(time.time()),
+        started=utc(ended - seconds),
+        ended=utc(ended),
         environment=environment(device),
         tables=sorted(record.tables),
     )
