@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from alembic.runtime.migration import HeadMaintainer
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cpmlho.study import hints, tracking
@@ -479,6 +480,19 @@ def test_there_is_one_summary_with_tables_and_figures(uri: str, tmp_path: Path) 
         assert (run.info.run_name, run.info.status) == ("summary", "FINISHED")
         assert artifacts(uri, run) == {name: (tmp_path / name).read_bytes() for name in MADE}
         assert len(runs(uri, "summary", view=3)) == entries, "what was there was logged again"
+
+
+def test_a_server_of_mlflow_2_without_logged_models_is_enough(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_found(*_: object, **__: object) -> None:
+        raise MlflowException("API request to endpoint /api/2.0/mlflow/logged-models/search failed: 404")
+
+    monkeypatch.setattr(MlflowClient, "search_logged_models", not_found)
+    make_tables(tmp_path)
+    for _ in range(2):
+        assert tracking.log_summary(other_protocol(tmp_path), tmp_path, pytest.fail)
+    assert len(runs(uri, "summary", view=3)) == 1
 
 
 @pytest.mark.slow

@@ -121,10 +121,14 @@ class Store:
 
     def holds(self, group: str, run: Any, paths: Mapping[str, Path], trials: int = 0) -> bool:
         """Return whether an entry was made from these files and still has all its artifacts and trials."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         if run.info.status != "FINISHED" or run.data.tags.get(DIGEST) != digest(paths):
             return False
         folders = {name.rpartition("/")[0] for name in paths}
-        found = [item for folder in folders for item in self.client.list_artifacts(run.info.run_id, folder)]
+        # The client's own listing asks for logged models too, which a server of MLflow 2 does not have.
+        stored = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+        found = [item for folder in folders for item in stored.list_artifacts(folder)]
         sizes = {item.path: item.file_size for item in found if not item.is_dir}
         if sizes != {name: path.stat().st_size for name, path in paths.items()}:
             return False
