@@ -32,9 +32,9 @@ def places(plan: Plan, rules: Collection[str], root: Path) -> Iterator[str]:
     if "report" in rules:
         yield f"Report:  {results / 'report.html'}"
     if "tables" in rules:
-        yield f"Tables:  {results / 'tables'} (table1.md to table3.md)"
+        yield f"Tables:  {results / 'tables'}"
     if "figures" in rules:
-        yield f"Figures: {results / 'figures'} (figure1.png to figure4.png)"
+        yield f"Figures: {results / 'figures'}"
     if "run" in rules or "summary" in rules:
         yield f"MLflow:  {_page(plan.store, root)}"
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from cpmlho.study.spec import RunKey
 from cpmlho.study.workflow import Plan
 
 MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done
-EPOCHS_WORTH_MEASURING = 50
 IDLE = "Nothing to be done"
 STATUS = re.compile(r"CalledProcessError.* (?:exit status (\d+)|died with <Signals\.(\w+))", re.DOTALL)
 ERROR = "cpmlho: error: "
@@ -37,23 +34,11 @@ def duration(seconds: float) -> str:
     return f"about {hours} h" + (f" {rest} min" if rest else "")
 
 
-def measured(plan: Plan, keys: Collection[RunKey]) -> dict[RunKey, float]:
-    """Measure a few steps of each kind: seconds per run on one core or GPU; nothing if that fails."""
-    kinds = "\n".join(dict.fromkeys(f"{key.dataset} {key.method}" for key in keys))
-    command = [sys.executable, "-m", "cpmlho.study.harness.pace", plan.file]
-    try:
-        said = subprocess.run(command, input=kinds, capture_output=True, text=True, check=True, timeout=300)
-        seconds = json.loads(said.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):  # the runs themselves will say what is wrong
-        return {}
-    return {key: seconds[f"{key.dataset}/{key.method}"] for key in keys}
-
-
 class Forecast:
     """The time left, on the assumption that later runs deviate from their expected costs as the finished ones did.
 
     Args:
-        costs: of each run, in seconds or any other unit.
+        costs: of each run, in any unit.
         beside: how many run at a time.
     """
 
@@ -119,8 +104,7 @@ class Overview(logging.Filter):
         self._active = True
         plan = self._plan
         epochs = {key: float(plan.epochs(key)) for key in keys}
-        seconds = measured(plan, keys) if sum(epochs.values()) > EPOCHS_WORTH_MEASURING else {}
-        self._forecast = Forecast(seconds or epochs, plan.cores)
+        self._forecast = Forecast(epochs, len(plan.gpus) or min(plan.cores, available_cpu_count()))
         if keys:
             runs = "1 run" if len(keys) == 1 else f"{len(keys)} runs"
             done = len(plan.keys) - sum(key in plan.keys for key in keys)
@@ -128,13 +112,9 @@ class Overview(logging.Filter):
             notes = [f"{done} are done"] * (done > 0)
             notes += [f"{stale} were made with other settings or an earlier version"] * (stale > 0)
             noted = f" ({', '.join(notes)})" if notes else ""
-            _say(f"{runs} to train{noted}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk.")
-        if seconds:
-            beside = len(plan.gpus) or min(plan.cores, available_cpu_count())
-            time_left = max(sum(seconds.values()) / beside, *seconds.values())
             _say(
-                f"On this machine that takes {duration(time_left)}, estimated from a few steps of each kind,"
-                f" {beside} at a time. You can stop it at any time: the same command continues from there."
+                f"{runs} to train{noted}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk. The time left follows"
+                " after the first run. You can stop it at any time: the same command continues from there."
             )
 
     def stop(self) -> None:
