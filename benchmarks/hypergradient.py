@@ -32,7 +32,7 @@ from cpmlho.study.problem import Budget, Problem, budget_of, problem_of
 from cpmlho.study.protocol import load
 from cpmlho.study.spec import RunKey, RunSpec
 
-EPOCHS = (10, 20, 40, 80, 160)  # after which it is measured
+EPOCHS = (10, 20, 40, 80)  # after which it is measured
 STEPS = 300  # of the trainings from a point
 SHIFT = 0.5  # of lambda
 REPEATS = 2
