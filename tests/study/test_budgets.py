@@ -77,27 +77,6 @@ def test_a_search_is_cut_at_the_gradients_of_one_delta_stn_run(tmp_path: Path) -
     assert row["full_cost"] == pytest.approx(120 / 66)
 
 
-def test_the_budget_study_pairs_seeds_at_its_epochs(tmp_path: Path) -> None:
-    variants = {
-        "delta_stn_epochs_30": {"base": "delta_stn", "epochs": 30},
-        "cpmlho_epochs_30": {"base": "cpmlho", "epochs": 30},
-        "cpmlho_cuts_only_epochs_30": {"base": "cpmlho", "epochs": 30, "settings": {"mixed_level": False}},
-        "fixed_epochs_30": {"base": "fixed", "epochs": 30},
-    }
-    run = {"datasets": ["mnist"], "seeds": [0, 1], "variants": [*variants, "cpmlho_cuts_only"]}
-    protocol = load(tmp_path, run=run, variants=variants)
-    trained(protocol, "delta_stn_epochs_30", 0, [0.5, 0.4, 0.3])
-    trained(protocol, "delta_stn_epochs_30", 1, [0.6, 0.5, 0.4])
-    trained(protocol, "cpmlho_epochs_30", 1, [0.7, 0.1, 0.35])
-    trained(protocol, "cpmlho_cuts_only_epochs_30", 0, [0.8])
-    trained(protocol, "cpmlho_cuts_only", 0, [0.9])
-    rows = rows_of(protocol, "budget_study")
-    both = [("cpmlho_epochs_30", 1), ("cpmlho_epochs_30", 3), ("cpmlho_cuts_only_epochs_30", 1)]
-    assert [(row["method"], row["epoch"]) for row in rows] == both
-    assert [row["difference_mean"] for row in rows] == pytest.approx([0.1, -0.05, 0.3])
-    assert {row["difference_n_seeds"] for row in rows} == {1}
-
-
 def test_transfer_pairs_a_run_with_the_one_that_took_its_values(tmp_path: Path) -> None:
     protocol = of(tmp_path, variants=["cpmlho_values"])
     trained(protocol, "cpmlho", 0, [0.5, 0.4])
@@ -119,5 +98,5 @@ def test_optimism_is_test_minus_validation(tmp_path: Path) -> None:
 def test_without_runs_there_is_nothing(tmp_path: Path) -> None:
     protocol = of(tmp_path)
     assert evaluations(study_of(protocol)).empty
-    for name in ("equal_compute", "budget_study", "transfer", "optimism"):
+    for name in ("equal_compute", "transfer", "optimism"):
         assert rows_of(protocol, name) == []

@@ -67,7 +67,7 @@ SECTIONS = [
     Section("splits", "Random splits", (), ("splits",)),
     Section("step-size", "Step size", ("step_size",), ("matched", "step_size")),
     Section("divergence", "Divergence", (), ("divergence",)),
-    Section("budgets", "Budgets", ("figure3",), ("equal_compute", "budget_study", "transfer")),
+    Section("budgets", "Budgets", ("figure3",), ("equal_compute", "transfer")),
 ]
 
 

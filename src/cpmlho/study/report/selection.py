@@ -82,15 +82,13 @@ def starts(specs: Specs) -> dict[str, dict[float, str]]:
     return found
 
 
-def tuned_rates(specs: Specs) -> list[tuple[str, str]]:
-    """Datasets and methods that run at more than one learning rate, with nothing else changed."""
-    return list(
-        dict.fromkeys(
-            (spec.dataset, spec.algorithm)
-            for spec in specs
-            if list(spec.changes) == ["training"] and list(spec.changes["training"]) == ["learning_rate"]
-        )
-    )
+def rates(specs: Specs) -> dict[tuple[str, str], dict[float, str]]:
+    """By dataset and method, the runs that change the learning rate alone, by rate, if there is more than one rate."""
+    found: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
+    for spec in specs:
+        if spec.changes in ({}, {"training": {"learning_rate": spec.training.learning_rate}}):
+            found[spec.dataset, spec.algorithm][spec.training.learning_rate] = spec.method
+    return {key: dict(sorted(own.items())) for key, own in found.items() if len(own) > 1}
 
 
 def is_specification(spec: RunSpec) -> bool:

@@ -1,4 +1,4 @@
-"""What a method has reached after how much work, and what it reaches with more epochs."""
+"""What a method has reached after how much work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import numpy as np
 import pandas as pd
 
 from cpmlho.study.methods import METHODS
-from cpmlho.study.protocol import SELECTION, Protocol
 from cpmlho.study.report.frame import Study, by_method
 from cpmlho.study.report.stats import Array
 from cpmlho.study.results import HISTORY
-from cpmlho.study.settings import Variant
 
-EPOCHS = (1, 3, 7, 15, 30)  # of the budget study
 POINTS = 200  # of a curve
 
 
@@ -46,18 +43,3 @@ def anytime(evaluated: pd.DataFrame, work: str) -> pd.DataFrame:
     best = np.stack([y[np.searchsorted(x, grid, side="right") - 1] for x, y in seeds])
     low, median, high = np.quantile(best, [0.25, 0.5, 0.75], axis=0)
     return pd.DataFrame({work: grid, "median": median, "low": low, "high": high, "n_seeds": len(seeds)})
-
-
-def alone(protocol: Protocol, setting: str) -> dict[str, Variant]:
-    """The variants to be run that change one setting and nothing else."""
-    variants = {name: protocol.variants[name] for name in protocol.run.variants}
-    return {
-        name: variant
-        for name, variant in variants.items()
-        if list(variant.model_dump(exclude_defaults=True, exclude=SELECTION)) == [setting]
-    }
-
-
-def with_more_epochs(protocol: Protocol) -> dict[str, str]:
-    """The variants that change nothing but the number of epochs, by their base."""
-    return {str(variant.base): name for name, variant in alone(protocol, "epochs").items()}

@@ -59,7 +59,7 @@ FIGURES = {
         "Each method at other learning rates",
         "For each dataset, the final validation loss against the final training loss, both minus those of Δ-STN at the"
         " protocol's learning rate: a curve for each method, a marker for each learning rate.",
-        selection.tuned_rates,
+        selection.rates,
     ),
     "specification_curve": About(
         "CPMLHO under other readings of the paper",

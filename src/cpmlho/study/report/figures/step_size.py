@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from cpmlho.study.report.figures.drawing import GREY, panels
 from cpmlho.study.report.frame import Study
 from cpmlho.study.report.rules import PAPERS, rules
-from cpmlho.study.report.selection import specs, tuned_rates
+from cpmlho.study.report.selection import rates, specs
 from cpmlho.study.report.style import label_of, style_of
 
 MARKERS = "v<>o^sDP"  # of learning rates, by rank
@@ -27,7 +27,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A panel for each dataset, a curve for each method, a marker for each rate."""
     datasets, unit = list(data["dataset"].unique()), study.protocol.training.learning_rate
     markers = dict(zip(sorted(data["rate"].unique()), MARKERS, strict=False))
-    asked = tuned_rates(specs(study.protocol))
+    asked = rates(specs(study.protocol))
     figure, row = panels([study.protocol.datasets[name].folder for name in datasets], 3.4)
     for axes, dataset in zip(row, datasets, strict=True):
         own = data[data["dataset"] == dataset]
@@ -44,7 +44,7 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
         axes.margins(0.08)
         axes.locator_params(axis="x", nbins=6)
     row[0].set_ylabel(f"validation loss minus that of {label_of(PAPERS)}")
-    rates = [
+    marks = [
         Line2D(
             [],
             [],
@@ -58,8 +58,8 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
     ]
     methods = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        [*methods.values(), *rates],
-        [*methods, *(str(each.get_label()) for each in rates)],
+        [*methods.values(), *marks],
+        [*methods, *(str(each.get_label()) for each in marks)],
         loc="outside upper center",
         ncols=5,
     )

@@ -26,7 +26,6 @@ TABLES: dict[str, tuple[str, ...]] = {  # the kinds of files of each
     "divergence": EVIDENCE,
     "variants": EVIDENCE,
     "equal_compute": EVIDENCE,
-    "budget_study": EVIDENCE,
     "transfer": EVIDENCE,
     "optimism": EVIDENCE,
     "splits": EVIDENCE,

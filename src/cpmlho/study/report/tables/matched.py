@@ -11,8 +11,8 @@ import pandas as pd
 from cpmlho.study.report.frame import LOSS, Study
 from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.selection import rates, specs
 from cpmlho.study.report.stats import summarise
-from cpmlho.study.report.tables.step_size import at_rates
 
 CAPTION = (
     "Larger steps make more progress in the same number of epochs, so methods are compared at equal training loss. Of"
@@ -24,30 +24,29 @@ CAPTION = (
 
 def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset and method whose rates bracket Δ-STN's training loss."""
-    for dataset, runs in study.finished.groupby("dataset", sort=False):
+    for (dataset, method), asked in rates(specs(study.protocol)).items():
+        runs = study.finished[study.finished["dataset"] == dataset]
         train, valid, test = (
             runs.pivot(index="seed", columns="method", values=column)
             for column in ("train_loss", LOSS, "final_test_loss")
         )
-        if PAPERS not in train:
+        if PAPERS not in train or method == PAPERS:
             continue
-        for method in study.protocol.run.methods:
-            rates = {rate: name for rate, name in at_rates(study.protocol, method).items() if name in train}
-            for (low, slow), (high, fast) in pairwise(rates.items()):
-                apart = [(train[name] - train[PAPERS]).dropna().mean() for name in (slow, fast)]
-                if method == PAPERS or not apart[0] * apart[1] <= 0:
-                    continue
-                share = (train[PAPERS] - train[slow]) / (train[fast] - train[slow])
-                found = (
-                    summarise((each[slow] + share * (each[fast] - each[slow]) - each[PAPERS]).dropna())
-                    for each in (valid, test)
-                )
-                yield {
-                    **{"dataset": dataset, "method": method, "low_rate": low, "high_rate": high},
-                    **next(found).named("difference"),
-                    **next(found).named("test"),
-                }
-                break
+        for (low, slow), (high, fast) in pairwise((rate, name) for rate, name in asked.items() if name in train):
+            apart = [(train[name] - train[PAPERS]).dropna().mean() for name in (slow, fast)]
+            if not apart[0] * apart[1] <= 0:
+                continue
+            share = (train[PAPERS] - train[slow]) / (train[fast] - train[slow])
+            found = (
+                summarise((each[slow] + share * (each[fast] - each[slow]) - each[PAPERS]).dropna())
+                for each in (valid, test)
+            )
+            yield {
+                **{"dataset": dataset, "method": method, "low_rate": low, "high_rate": high},
+                **next(found).named("difference"),
+                **next(found).named("test"),
+            }
+            break
 
 
 COLUMNS = {
@@ -60,8 +59,9 @@ COLUMNS = {
 
 
 def _compared(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    used = [name for method in frame.get("method", ()) for name in at_rates(study.protocol, method).values()]
-    return study.among([PAPERS, *used])
+    methods = {*frame.get("method", ())}
+    asked = rates(specs(study.protocol)).items()
+    return study.among([PAPERS, *(name for (_, method), own in asked if method in methods for name in own.values())])
 
 
 TABLE = evidence("Equal training loss", rows, COLUMNS, CAPTION, _compared)

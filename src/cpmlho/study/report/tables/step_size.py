@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.frame import LOSS, Study
 from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import PAPERS
+from cpmlho.study.report.selection import rates, specs
 from cpmlho.study.report.stats import paired, pairs
-from cpmlho.study.report.work import alone
 
 CAPTION = (
     "Losses at the end, each method minus Δ-STN at the protocol's learning rate, paired by seed. The training loss is"
@@ -22,25 +21,15 @@ CAPTION = (
 
 def rows(study: Study) -> Iterator[dict[str, Any]]:
     """A row for each dataset, method and learning rate, of the methods that ran with more than one."""
-    for dataset, runs in study.finished.groupby("dataset", sort=False):
-        for method in study.protocol.run.methods:
-            found = [
-                {"dataset": dataset, "method": method, "rate": rate, "runs": name, **row}
-                for rate, name in at_rates(study.protocol, method).items()
-                if (row := _against_papers(runs, name))
-            ]
-            if len(found) > 1:
-                yield from found
-
-
-def at_rates(protocol: Protocol, method: str) -> dict[float, str]:
-    """The runs of a method by learning rate, where nothing else is changed."""
-    rates = {
-        variant.training["learning_rate"]: name
-        for name, variant in alone(protocol, "training").items()
-        if variant.base == method and list(variant.training) == ["learning_rate"]
-    }
-    return dict(sorted({**rates, protocol.training.learning_rate: method}.items()))
+    for (dataset, method), asked in rates(specs(study.protocol)).items():
+        runs = study.finished[study.finished["dataset"] == dataset]
+        found = [
+            {"dataset": dataset, "method": method, "rate": rate, "runs": name, **row}
+            for rate, name in asked.items()
+            if (row := _against_papers(runs, name))
+        ]
+        if len(found) > 1:
+            yield from found
 
 
 def _against_papers(runs: pd.DataFrame, name: str) -> dict[str, Any]:
