@@ -26,12 +26,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cpmlho.core.augment import Dropout, cutout, noise, shift
+    from cpmlho.core.augment import Dropout, cross_entropy, cutout, noise, shift
     from cpmlho.core.checks import TunerWarning
     from cpmlho.core.history import Update, replay
-    from cpmlho.core.losses import cross_entropy
-    from cpmlho.core.methods import CPMLHO, STN, DeltaSTN
     from cpmlho.core.net import Net
+    from cpmlho.core.options import CPMLHO, STN, DeltaSTN
     from cpmlho.core.spaces import LogUniform, Uniform, Values
     from cpmlho.core.tuner import Tuner
 
@@ -55,11 +54,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    **dict.fromkeys(("CPMLHO", "DeltaSTN", "STN"), "methods"),
+    **dict.fromkeys(("CPMLHO", "DeltaSTN", "STN"), "options"),
     **dict.fromkeys(("Uniform", "LogUniform", "Values"), "spaces"),
-    **dict.fromkeys(("Dropout", "cutout", "noise", "shift"), "augment"),
+    **dict.fromkeys(("Dropout", "cross_entropy", "cutout", "noise", "shift"), "augment"),
     **dict.fromkeys(("Update", "replay"), "history"),
-    "cross_entropy": "losses",
     "Net": "net",
     "Tuner": "tuner",
     "TunerWarning": "checks",

@@ -434,7 +434,7 @@ def test_planes_go_on_from_their_state():
         ours.add(v)
         ours.ascend(v)
     theirs = planes(multiplier="adbo", per_layer=True)
-    theirs.restore(ours.state())
+    theirs.load_state_dict(ours.state_dict())
     for each in (ours, theirs):
         each.ascend(v)
         each.add(v)

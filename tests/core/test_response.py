@@ -11,8 +11,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 from torch.nn.utils.parametrizations import weight_norm
 
-from cpmlho.core.methods import DeltaSTN
 from cpmlho.core.net import Net, plain_attention
+from cpmlho.core.options import DeltaSTN
 from cpmlho.core.response import Layers, Response, initialise, still_statistics
 from cpmlho.core.spaces import Uniform, Values
 from cpmlho.study.networks import cnn, mlp

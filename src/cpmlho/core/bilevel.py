@@ -20,10 +20,10 @@ from torch.optim import Optimizer
 
 from cpmlho.core import checks
 from cpmlho.core.descent import Descent, Processes, added, alike, response_groups, rmsprop
+from cpmlho.core.history import History
 from cpmlho.core.loading import Endless, move
-from cpmlho.core.methods import DeltaSTN
 from cpmlho.core.net import Net
-from cpmlho.core.options import CPMLHO, ResponseOptions
+from cpmlho.core.options import CPMLHO, DeltaSTN, ResponseOptions
 from cpmlho.core.planes import CuttingPlanes, gap
 from cpmlho.core.response import Layers, evaluating, still_statistics
 from cpmlho.core.spaces import Space, Values
@@ -45,6 +45,7 @@ class Bilevel:
         planes: the cutting planes; None without them.
         delta_mean: displacement (n,) of the last response step, averaged over the batch.
         steps: training steps done.
+        history: lambda and the losses of each hyperparameter update.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Bilevel:
         self.planes = CuttingPlanes(method, len(self.layers.names), self.device) if constrained else None  # type: ignore[arg-type]
         self.delta_mean = torch.zeros_like(self.lam.detach())
         self.loss_grad: Sequence[Tensor | None] = []  # of R, r and H at the last response step
-        self.steps = 0
+        self.steps, self.history = 0, History(space, self.lam)
 
     def step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
         """One training iteration and, every `train_steps` of them, a hyperparameter update; their losses, ()."""
@@ -99,8 +100,8 @@ class Bilevel:
         self.steps += 1
         if self.steps % method.train_steps == 0:
             if self.steps > method.warm_up * self._epoch + method.warm_up_steps:
-                for _ in range(method.valid_steps):
-                    valid_loss = self.outer_step(batches[-1])
+                valid_loss = [self.outer_step(batches[-1]) for _ in range(method.valid_steps)][-1]
+                self.history.add(self.steps, self.lam, loss, valid_loss)
             if self.planes:
                 self.planes.ascend(self.gap())  # the multipliers' step
         if self.planes is not None and self.planes.due(self.steps, self._epoch):

@@ -16,8 +16,6 @@ from cpmlho.core.options import ResponseOptions
 from cpmlho.core.response import Layers
 from cpmlho.core.spaces import Space, Values
 
-BLOCK = 256  # updates that are stored together
-
 
 class Update(NamedTuple):
     """The state after a hyperparameter update; the first one is the start, at step 0, without losses."""
@@ -32,7 +30,7 @@ class History:
     """Lambda and the losses of each update, kept on their device: recording waits for nothing."""
 
     def __init__(self, space: Space, lam: Tensor) -> None:
-        self._space, self._steps, self._blocks, self._rows = space, list[int](), list[Tensor](), list[Tensor]()
+        self._space, self._steps, self._rows = space, list[int](), list[Tensor]()
         self.add(0, lam, lam.new_full((), torch.nan), lam.new_full((), torch.nan))
 
     def __len__(self) -> int:
@@ -43,37 +41,27 @@ class History:
         self._steps.append(step)
         losses = torch.stack([train_loss.detach(), valid_loss.detach()]).to(lam)
         self._rows.append(torch.cat([lam.detach(), losses]))
-        if len(self._rows) == BLOCK:
-            self._blocks, self._rows = [*self._blocks, torch.stack(self._rows)], []
 
     def updates(self) -> list[Update]:
         """All updates, with one transfer from the device."""
-        table = self._table()
+        table = torch.stack(self._rows)
         values = map(self._space.named, self._space.value(table[:, :-2]).cpu())
         train, valid = table[:, -2:].T.tolist()
         return [Update(*each) for each in zip(self._steps, values, train, valid, strict=True)]
 
     def at_bounds(self, count: int, share: float) -> list[str]:
         """Names of the values that stayed within this share of a bound of their range in the last updates."""
-        unit = torch.sigmoid(self._table()[-count:, :-2])
-        bound = ((unit < share) | (unit > 1 - share)).all(0).tolist() if len(self) >= count else []
-        return [name for name, at in zip(self._space, bound, strict=False) if at]
+        unit = torch.sigmoid(torch.stack(self._rows[-count:])[:, :-2])
+        bound = ((unit < share) | (unit > 1 - share)).all(0).tolist()
+        return [name for name, at in zip(self._space, bound, strict=True) if at]
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that it remembers."""
-        return {"steps": self._steps, "table": self._table()}
+        return {"steps": self._steps, "table": torch.stack(self._rows)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore from `state`."""
-        table = state["table"].to(self._table())
-        self._steps, self._blocks, self._rows = list(state["steps"]), [table], []
-
-    def to(self, device: torch.device) -> None:
-        """Move to a device."""
-        self._blocks, self._rows = [self._table().to(device)], []
-
-    def _table(self) -> Tensor:
-        return torch.cat([*self._blocks, *([torch.stack(self._rows)] if self._rows else [])])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self._steps, self._rows = list(state["steps"]), list(state["table"])
 
 
 class Replay:

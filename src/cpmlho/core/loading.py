@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 def rows(batch: Any) -> int:
@@ -16,7 +17,8 @@ def rows(batch: Any) -> int:
     Raises:
         ValueError: they share none.
     """
-    found = {len(tensor) for tensor in _tensors(batch) if tensor.dim()}
+    leaves = pytree.tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
+    found = {len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()}
     if len(found) != 1:
         what = f"lengths {', '.join(map(str, sorted(found)))}" if found else f"no tensor in a {type(batch).__name__}"
         raise ValueError(f"cannot tell how many examples a batch has ({what}): give Tuner rows=lambda batch: ...")
@@ -24,27 +26,14 @@ def rows(batch: Any) -> int:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """The same structure with its tensors on `device`."""
-    if hasattr(batch, "to"):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
-    return batch
+    """The same structure with its tensors on `device`; whatever has a method `to` moves itself."""
 
+    def leaf(each: Any) -> Any:
+        if hasattr(each, "to"):
+            return each.to(device)
+        return move(dict(each), device) if isinstance(each, Mapping) else each
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, (tuple, list)):
-        for value in batch:
-            yield from _tensors(value)
+    return pytree.tree_map(leaf, batch)
 
 
 class Endless:
@@ -89,26 +78,24 @@ class Endless:
         what = "; an iterator gives each batch once: give the loader itself, or a list" if self._once else ""
         raise ValueError(f"{self._name} gives no batch; it must give at least one in each pass{what}")
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Where it stands."""
         if self._stateful:
             return {"loader": self._loader.state_dict()}  # type: ignore[attr-defined]
         return {"taken": self._taken if self._batches is not None else None, "begun": list(self._begun)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there; this uses up torch's global randomness."""
         self._batches, self._taken = None, 0
         if self._stateful:
             self._loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
-            return
-        if state["taken"] is None:
-            return
-        torch.set_rng_state(state["begun"][0])
-        for generator, begun in zip(self._generators(), state["begun"][1:], strict=True):
-            generator.set_state(begun)
-        self._begin()
-        for _ in range(state["taken"]):
-            next(self)
+        elif state["taken"] is not None:
+            torch.set_rng_state(state["begun"][0])
+            for generator, begun in zip(self._generators(), state["begun"][1:], strict=True):
+                generator.set_state(begun)
+            self._begin()
+            for _ in range(state["taken"]):
+                next(self)
 
     @property
     def _stateful(self) -> bool:

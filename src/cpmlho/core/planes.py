@@ -111,13 +111,13 @@ class PlaneSet:
     def __len__(self) -> int:
         return len(self.mu)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that the planes remember."""
         names = ("_steps", "_taken", "numbers", "mu", "_alive", "_offsets", "_normals")
         return {name: getattr(self, name) for name in names}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore from `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -194,14 +194,14 @@ class CuttingPlanes:
     def __len__(self) -> int:
         return len(self.sets[0])
 
-    def state(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """All that the planes remember."""
-        return [each.state() for each in self.sets]
+        return [each.state_dict() for each in self.sets]
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
-        """Restore from `state`."""
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Continue from `state_dict`."""
         for each, own in zip(self.sets, state, strict=True):
-            each.restore(own)
+            each.load_state_dict(own)
 
     def coordinates(self, space: Space, lam: Tensor, delta: Tensor) -> Tensor | None:
         """The coordinates (n,) at which w_h is taken; None where R itself is held (R3).

@@ -44,19 +44,8 @@ def hypergradient(bilevel: Bilevel, batches: Iterable[Batch]) -> dict[str, float
     Raises:
         ValueError: there are no batches.
     """
-    lam, count = bilevel.lam.detach().clone().requires_grad_(), 0
-    total = torch.zeros_like(lam)
-    for each in batches:
-        batch = move(each, bilevel.device)
-        size = bilevel.rows(batch)
-        loss = bilevel.validation_loss(batch, lam.expand(size, -1), "idle")
-        total += size * torch.autograd.grad(loss, lam)[0]
-        count += size
-    if not count:
-        raise ValueError("there are no batches to take the gradient on")
-    total /= count
-    bilevel.processes.average([total])
-    return dict(zip(bilevel.space, total.tolist(), strict=True))
+    _, *gradient = _validation(bilevel, batches)
+    return dict(zip(bilevel.space, gradient, strict=True))
 
 
 def response_quality(
@@ -82,22 +71,26 @@ def response_quality(
                     bilevel.lam[i] += by
                 for step in range(steps):
                     bilevel.general_step([move(train[step % len(train)], bilevel.device)])
-                losses.append(_loss(bilevel, valid))
+                losses.append(_validation(bilevel, valid)[0])
             measured[name] = (losses[0] - losses[1]) / (2 * shift)
     finally:
         load_state_dict(bilevel, state)
     return Quality(predicted, measured)
 
 
-@torch.no_grad()
-def _loss(bilevel: Bilevel, batches: Sequence[Batch]) -> float:
-    """The mean validation loss."""
-    total, count = bilevel.lam.new_zeros(()), 0
+def _validation(bilevel: Bilevel, batches: Iterable[Batch]) -> list[float]:
+    """The mean validation loss, and its gradient with respect to lambda: 1 + n numbers."""
+    lam, count = bilevel.lam.detach().clone().requires_grad_(), 0
+    total = lam.new_zeros(1 + len(lam))
     for each in batches:
         batch = move(each, bilevel.device)
         size = bilevel.rows(batch)
-        total += size * bilevel.validation_loss(batch, bilevel.lam.expand(size, -1), "idle")
+        loss = bilevel.validation_loss(batch, lam.expand(size, -1), "idle")
+        total += size * torch.cat([loss.detach()[None], *torch.autograd.grad(loss, lam)])
         count += size
+    if not count:
+        raise ValueError("there are no batches to take the gradient on")
     total /= count
     bilevel.processes.average([total])
-    return total.item()
+    found: list[float] = total.tolist()
+    return found

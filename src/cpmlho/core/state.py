@@ -11,6 +11,25 @@ import torch
 from cpmlho.core.bilevel import Bilevel
 from cpmlho.core.loading import move
 
+KEPT = ("planes", "history")  # parts that keep the tensors they are given; the others copy or move them
+
+
+def _parts(bilevel: Bilevel) -> dict[str, Any]:
+    """Whatever has a state_dict of its own. Loaders come after the streams: restoring one draws random numbers."""
+    parts = {
+        "module": bilevel.module,
+        "optimizer": bilevel.optimizer,
+        "response_optimizer": bilevel.response_optimizer,
+        "hyper_optimizer": bilevel.hyper_optimizer,
+        "planes": bilevel.planes,
+        "history": bilevel.history,
+        "streams": bilevel.streams,
+        "scaler": bilevel.descent.scaler,
+        "valid": bilevel.valid,
+        "train": bilevel.upper,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
 
 def state_dict(bilevel: Bilevel) -> dict[str, Any]:
     """Everything that later steps depend on, as copies; module and optimizers included."""
@@ -21,17 +40,9 @@ def state_dict(bilevel: Bilevel) -> dict[str, Any]:
         "space": _ranges(bilevel),
         "method": dataclasses.asdict(bilevel.method),
         "steps": bilevel.steps,
-        "module": bilevel.module.state_dict(),
-        "optimizer": bilevel.optimizer.state_dict(),
         "response": dict(zip(_keys(bilevel), bilevel.layers.parameters, strict=True)),
-        "response_optimizer": bilevel.response_optimizer.state_dict(),
         "hyper": [bilevel.lam.detach(), bilevel.rho.detach(), bilevel.delta_mean],
-        "hyper_optimizer": bilevel.hyper_optimizer.state_dict(),
-        "planes": bilevel.planes.state() if bilevel.planes is not None else None,
-        "streams": bilevel.streams.state(),
-        "valid": bilevel.valid.state(),
-        "train": bilevel.upper.state() if bilevel.upper is not None else None,
-        "scaler": bilevel.descent.scaler.state_dict(),
+        **{name: part.state_dict() for name, part in _parts(bilevel).items()},
         "rng": rng,
     }
     return copy.deepcopy(state)
@@ -50,29 +61,35 @@ def load_state_dict(bilevel: Bilevel, state: dict[str, Any]) -> None:
         ("ranges", [*state["space"].values()], [*_ranges(bilevel).values()]),
         ("method", {name: kept[name] for name in changed}, {name: own.get(name) for name in changed}),
         ("responding weights", list(state["response"]), _keys(bilevel)),
-        ("planes", state["planes"] is not None, bilevel.planes is not None),
+        ("planes", state.get("planes") is not None, bilevel.planes is not None),
     ):
         if its != ours:
             raise ValueError(f"the state is of another tuner: its {what}: {its}, this one's: {ours}")
     state = copy.deepcopy(state)  # optimizers and planes keep what they are given, and change it
-    bilevel.module.load_state_dict(state["module"])
-    bilevel.optimizer.load_state_dict(state["optimizer"])
-    bilevel.response_optimizer.load_state_dict(state["response_optimizer"])
-    bilevel.hyper_optimizer.load_state_dict(state["hyper_optimizer"])
     with torch.no_grad():
         torch._foreach_copy_([bilevel.lam, bilevel.rho, bilevel.delta_mean], state["hyper"])
         torch._foreach_copy_(bilevel.layers.parameters, [*state["response"].values()])
-    if bilevel.planes is not None:
-        bilevel.planes.restore(state["planes"])
-    bilevel.streams.restore(state["streams"])
     bilevel.steps = state["steps"]
-    bilevel.descent.scaler.load_state_dict(state["scaler"])
-    for loader, kept in ((bilevel.valid, state["valid"]), (bilevel.upper, state["train"])):
-        if loader is not None and kept is not None:
-            loader.restore(kept)
+    for name, part in _parts(bilevel).items():
+        if state.get(name) is not None:
+            part.load_state_dict(move(state[name], bilevel.device) if name in KEPT else state[name])
     torch.set_rng_state(state["rng"]["cpu"].cpu())
     if bilevel.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), bilevel.device)
+
+
+def to(bilevel: Bilevel, target: torch.device) -> None:
+    """Move module, optimizers and response to another device; random streams restart there."""
+    bilevel.module.to(target)
+    for tensor in (bilevel.lam, bilevel.rho, bilevel.delta_mean, *bilevel.layers.parameters):
+        tensor.data = tensor.data.to(target)
+    for optimizer in (bilevel.optimizer, bilevel.response_optimizer, bilevel.hyper_optimizer):
+        optimizer.load_state_dict(optimizer.state_dict())  # puts its state where its parameters are
+    for name, part in _parts(bilevel).items():
+        if name in KEPT:
+            part.load_state_dict(move(part.state_dict(), target))
+    if target.type != bilevel.device.type:
+        bilevel.set_streams(target)
 
 
 def _ranges(bilevel: Bilevel) -> dict[str, list[Any]]:
@@ -85,16 +102,3 @@ def _keys(bilevel: Bilevel) -> list[str]:
     names = bilevel.layers.names
     terms = ("", *(f"{k}." for k in range(2, len(bilevel.layers.response) // len(names) + 1)))
     return [f"{name}.{term}{part}" for term in terms for name in names for part in ("R", "r", "H")]
-
-
-def to(bilevel: Bilevel, target: torch.device) -> None:
-    """Move module, optimizers and response to another device; random streams restart there."""
-    bilevel.module.to(target)
-    for tensor in (bilevel.lam, bilevel.rho, bilevel.delta_mean, *bilevel.layers.parameters):
-        tensor.data = tensor.data.to(target)
-    for optimizer in (bilevel.optimizer, bilevel.response_optimizer, bilevel.hyper_optimizer):
-        optimizer.load_state_dict(optimizer.state_dict())  # puts its state where its parameters are
-    if bilevel.planes is not None:
-        bilevel.planes.restore(move(bilevel.planes.state(), target))
-    if target.type != bilevel.device.type:
-        bilevel.set_streams(target)

@@ -30,11 +30,11 @@ class Streams:
         """A seed in [0, 2**31) for a library with a generator of its own."""
         return self._digest(name) % 2**31
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Where each stream in use stands."""
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Set the streams in use to where they stood; the same ones must be in use."""
         for name, generator in self._generators.items():
             generator.set_state(state[name].cpu())

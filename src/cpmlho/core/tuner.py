@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,11 +14,10 @@ from cpmlho.core import checks, signals
 from cpmlho.core import state as saved
 from cpmlho.core.bilevel import Batch, Bilevel
 from cpmlho.core.descent import Processes
-from cpmlho.core.history import History, Update
+from cpmlho.core.history import Update
 from cpmlho.core.loading import move, rows
-from cpmlho.core.methods import CPMLHO, DeltaSTN
 from cpmlho.core.net import Net
-from cpmlho.core.options import ResponseOptions
+from cpmlho.core.options import CPMLHO, DeltaSTN, ResponseOptions
 from cpmlho.core.probe import Probe
 from cpmlho.core.response import evaluating, load_forward_mode
 from cpmlho.core.signals import Quality
@@ -117,7 +115,6 @@ class Tuner:
             processes,
             max_norm,
         )
-        self._history = History(self.space, self.bilevel.lam)
         self._best: tuple[float, dict[str, Any]] | None = None
         self._finite, self._bound = torch.ones((), dtype=torch.bool, device=self.bilevel.device), set[str]()
         self._idle()
@@ -135,12 +132,12 @@ class Tuner:
     @property
     def updates(self) -> int:
         """Hyperparameter updates done."""
-        return len(self._history) - 1  # the first entry is the start
+        return len(self.bilevel.history) - 1  # the first entry is the start
 
     @property
     def history(self) -> list[Update]:
         """Step, values and losses of each hyperparameter update, from the start values on; waits for the device."""
-        return self._history.updates()
+        return self.bilevel.history.updates()
 
     def step(self, batch: Batch, *more: Batch) -> Tensor:
         """Train on a batch, and tune if it is time to; the mean training loss, ().
@@ -168,11 +165,10 @@ class Tuner:
         bilevel.processes.broadcast(self.module.buffers())
         loss, valid_loss = bilevel.step(batches)
         if valid_loss is not None:
-            self._history.add(self.steps, bilevel.lam, loss, valid_loss)
             self._idle()
         if self._check:
             self._watch(loss, valid_loss)
-            if valid_loss is not None and len(self._history) % WATCHED == 0:
+            if valid_loss is not None and len(bilevel.history) % WATCHED == 0:
                 self._watch_bounds()
         if self._log is not None and valid_loss is not None:
             losses = {"train_loss": loss.item(), "valid_loss": valid_loss.item()}
@@ -200,7 +196,7 @@ class Tuner:
 
     def _watch_bounds(self) -> None:
         """Say once of each value that it has been at a bound of its range for the last 100 updates."""
-        names = [name for name in self._history.at_bounds(WATCHED, AT_BOUND) if name not in self._bound]
+        names = [name for name in self.bilevel.history.at_bounds(WATCHED, AT_BOUND) if name not in self._bound]
         self._bound.update(names)
         for name in names:
             range_ = self.space[name]
@@ -306,7 +302,6 @@ class Tuner:
         """Continue, module, optimizer and all, on another device; random streams restart there."""
         saved.to(self.bilevel, torch.device(device))
         self._finite = self._finite.to(device)
-        self._history.to(self.bilevel.device)
         self._idle()
         return self
 
@@ -315,7 +310,7 @@ class Tuner:
 
         The state of a scheduler and of the training loader is the caller's.
         """
-        return {**saved.state_dict(self.bilevel), "history": copy.deepcopy(self._history.state())}
+        return saved.state_dict(self.bilevel)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit-identically from where `state_dict` was taken.
@@ -324,7 +319,6 @@ class Tuner:
             ValueError: it belongs to another space, module or method.
         """
         saved.load_state_dict(self.bilevel, dict(state))
-        self._history.restore(state["history"])
         self._idle()
 
 

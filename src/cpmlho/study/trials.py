@@ -128,7 +128,7 @@ class FixedTraining:
         return {
             "module": self.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "streams": self._streams.state(),
+            "streams": self._streams.state_dict(),
             "batches": self._batches.state_dict(),
         }
 
@@ -136,7 +136,7 @@ class FixedTraining:
         """Continue from `state`."""
         self.module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._streams.restore(state["streams"])
+        self._streams.load_state_dict(state["streams"])
         self._batches.load_state_dict(state["batches"])
 
 
