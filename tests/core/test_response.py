@@ -157,7 +157,7 @@ def net(layers, d, *, linear=False):
 def directions(module, layers, at):
     """What the displacement `at` (n,) adds to each parameter: (H_w d) R to a weight, (H_b d) r to a bias."""
     found = {}
-    for name, (i, is_bias) in layers.of({id(p): name for name, p in module.named_parameters()}).items():
+    for name, (i, is_bias) in layers.by_name.items():
         R, r, H = layers.response[i]
         scale, shift = (H @ at).chunk(2)
         found[name] = shift * r if is_bias else torch.einsum("o,o...->o...", scale, R)

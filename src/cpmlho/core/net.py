@@ -107,9 +107,8 @@ class Net:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter by name, (B, ...): at each example's hyperparameters. A copy for each example takes memory."""
-        named = dict(self._layers.module.named_parameters())
-        respond = self._layers.of({id(p): name for name, p in named.items()}) if self._delta is not None else {}
-        for name, p in named.items():
+        respond = self._layers.by_name if self._delta is not None else {}
+        for name, p in self._layers.module.named_parameters():
             rows = p.expand(self._values.rows, *p.shape)
             if name in respond:
                 i, is_bias = respond[name]
@@ -131,10 +130,11 @@ class Net:
         chosen = {name: p for name, p in named.items() if (p.dim() > 1 if where is None else where(name))}
         if not chosen:
             raise ValueError(f"net.l2(where) chose no parameter; the module has {', '.join(named)}")
-        respond = self._layers.of({id(p): name for name, p in chosen.items()}) if self._delta is not None else {}
+        respond = self._layers.by_name if self._delta is not None else {}
         total = torch.stack([p.square().sum() for p in chosen.values()]).sum() / 2
         for name, (i, is_bias) in respond.items():
-            total = total + self._added_l2(chosen[name], self._layers.terms(i), is_bias)
+            if name in chosen:
+                total = total + self._added_l2(chosen[name], self._layers.terms(i), is_bias)
         return total
 
     def _added_l2(self, p: Tensor, terms: Sequence[Response], is_bias: bool) -> Tensor:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from math import inf
+from operator import ge, gt
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+_hints = cache(get_type_hints)
 
 
 def above(bound: float, default: float | None) -> Any:
     """A number greater than `bound`, or None where that is the default."""
-    return field(default=default, metadata={"above": bound})
+    return field(default=default, metadata={"holds": gt, "bound": bound, "words": "a number greater than"})
 
 
 def least(bound: float, default: Any = MISSING) -> Any:
     """A number that is `bound` or greater, or None where that is the default; without a default, it must be given."""
-    return field(default=default, metadata={"least": bound})
+    return field(default=default, metadata={"holds": ge, "bound": bound, "words": "a number of at least"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +32,13 @@ class Options:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}  # when settings are read
 
     def __post_init__(self) -> None:
-        kind: Any = type(self)  # hashable, which mypy doubts
-        choices = _choices(kind)
+        hints = _hints(type(self))
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in choices and value not in choices[each.name]:
-                raise ValueError(f"{each.name} must be one of {', '.join(map(str, choices[each.name]))}, got {value!r}")
-            if value is None:
-                continue
-            bound = each.metadata.get("above")
-            if bound is not None and not bound < value < float("inf"):
-                raise ValueError(f"{each.name} must be a number greater than {bound}, got {value!r}")
-            bound = each.metadata.get("least")
-            if bound is not None and not bound <= value < float("inf"):
-                raise ValueError(f"{each.name} must be a number of at least {bound}, got {value!r}")
-
-
-@cache
-def _choices(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """The values of each field that has a list of them."""
-    return {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
+            value, rule = getattr(self, each.name), each.metadata
+            if get_origin(hints[each.name]) is Literal and value not in (choices := get_args(hints[each.name])):
+                raise ValueError(f"{each.name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+            if rule and value is not None and not (rule["holds"](value, rule["bound"]) and value < inf):
+                raise ValueError(f"{each.name} must be {rule['words']} {rule['bound']}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

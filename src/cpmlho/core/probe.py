@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
+from cpmlho.core.bilevel import Batch, Bilevel
 from cpmlho.core.checks import named, row_losses, warn
 from cpmlho.core.net import Net
-from cpmlho.core.response import NORMS, Layers, evaluating, still_statistics
-from cpmlho.core.spaces import Space, Values
+from cpmlho.core.response import NORMS, evaluating, still_statistics
+from cpmlho.core.spaces import Values
 
 OF_THE_OPTIMIZER = {"learning_rate", "batch_size", "rate"}  # in addition to the optimizer's own names
 
@@ -46,59 +45,48 @@ class Probe:
 
     All passes share their randomness, and a random response, which no layer that is called can miss. Each question is a
     comparison of two such passes.
-
-    Args:
-        layers: of the module.
-        space: the hyperparameters.
-        lam: lambda (n,).
-        casting: autocast as in the steps.
-        linear: whether the response's pass is linearised.
     """
 
-    def __init__(
-        self,
-        layers: Layers,
-        space: Space,
-        lam: Tensor,
-        casting: Callable[[], AbstractContextManager[Any]],
-        *,
-        linear: bool,
-    ) -> None:
-        self._layers, self._space, self._lam, self._casting, self._linear = layers, space, lam.detach(), casting, linear
-        self._responding = layers.responding_by(0.1)
-        outputs = sum(len(response.r) for response in layers.response)
-        if layers.temperature is None and outputs < len(space):
-            warn(
-                f"{len(space)} hyperparameters share {outputs} responding output unit(s): their gradients are then "
-                f"multiples of each other; give method=cpmlho.DeltaSTN(rank={-(-len(space) // outputs)}), add a layer, "
-                "or tune fewer hyperparameters"
-            )
+    def __init__(self, bilevel: Bilevel) -> None:
+        self._bilevel, self._layers, self._space, self._lam = (
+            bilevel,
+            bilevel.layers,
+            bilevel.space,
+            bilevel.lam.detach(),
+        )
+        self._responding = self._layers.responding_by(0.1)
 
-    def train(self, loss: Callable[..., Tensor], batch: Any, rows: int, optimizer: Optimizer) -> None:
+    def train(self, batch: Batch) -> None:
         """Check the training loss.
 
         Raises:
             ValueError: it is not a loss for each example, no response reaches it, it cannot be differentiated, or a
                 hyperparameter acts nowhere, not through `net`, or on other examples.
         """
+        outputs = sum(len(response.r) for response in self._layers.response)
+        if self._layers.temperature is None and outputs < len(self._space):
+            warn(
+                f"{len(self._space)} hyperparameters share {outputs} responding output unit(s): their gradients are "
+                f"then multiples of each other; give method=cpmlho.DeltaSTN(rank={-(-len(self._space) // outputs)}), "
+                "add a layer, or tune fewer hyperparameters"
+            )
+        rows = self._bilevel.rows(batch)
         here = self._lam.expand(rows, -1)
         ones = torch.ones_like(here)  # at 0, no gradient of a decay would depend on it
 
         def see(lam: Tensor = here, delta: Tensor = ones, *, linear: bool = False) -> Seen:
-            return self._see(loss, batch, lam, delta, linear)
+            return self._see(batch, lam, delta, linear)
 
         norms = nn.ModuleList(part for part in self._layers.module.modules() if isinstance(part, NORMS))
         with evaluating(norms):  # no example touches another through batch statistics
             first = see()
-            self._response_reaches(first, optimizer)
-            if self._linear:
+            self._response_reaches(first)
+            if self._bilevel.centred and self._layers.temperature is None:
                 see(linear=True)
             delta = ones.clone()
             delta[0] = -1
-            touching = not torch.isclose(see(delta=delta).losses, first.losses, rtol=1e-4, atol=1e-6, equal_nan=True)[
-                1:
-            ].all()
-            if touching:
+            close = torch.isclose(see(delta=delta).losses, first.losses, rtol=1e-4, atol=1e-6, equal_nan=True)
+            if touching := not close[1:].all():
                 warn(
                     "the first example's hyperparameters change the losses of others: either train_loss compares "
                     "examples, or the examples are not the first axis everywhere in the module (batch_first=True)"
@@ -110,26 +98,26 @@ class Probe:
                     lam = here.clone()
                     lam[half, i] = torch.linspace(0.98, 0.02, rows, device=lam.device).to(lam).logit()[half]
                     halves.append(see(lam))
-                self._acts(name, first, halves, noise, optimizer)
+                self._acts(name, first, halves, noise)
                 if not touching:
                     _alone(name, first, halves)
 
-    def valid(self, loss: Callable[..., Tensor], batch: Any, rows: Callable[[Any], int]) -> None:
+    def valid(self, batch: Batch) -> None:
         """Check the validation loss.
 
         Raises:
             ValueError: it has another shape, has no gradient through `net`, or is a sum.
         """
-        size = rows(batch)
+        size = self._bilevel.rows(batch)
         here = self._lam.expand(size, -1)
         delta = torch.zeros_like(here).requires_grad_()
         net = Net(self._responding, self._values(here), delta)
         with evaluating(self._layers.module):
             with self._still():
-                found = loss(net, batch)
+                found = self._bilevel.valid_loss(net, batch)
             if not isinstance(found, Tensor) or found.dim():
                 found = row_losses(found, size, "valid_loss")
-            elif found.requires_grad and self._is_sum(loss, batch, size):
+            elif found.requires_grad and self._is_sum(batch, size):
                 raise ValueError("valid_loss is a sum over the batch: return one loss an example, or their mean")
         if not net.calls:
             raise ValueError("valid_loss never called net: call net(...) instead of the module")
@@ -139,7 +127,7 @@ class Probe:
                 "computed under torch.no_grad()"
             )
 
-    def _see(self, loss: Callable[..., Tensor], batch: Any, lam: Tensor, delta: Tensor, linear: bool) -> Seen:
+    def _see(self, batch: Batch, lam: Tensor, delta: Tensor, linear: bool) -> Seen:
         """One pass at lambda and the displacement delta, (B, n) both."""
         layers, values = self._responding, self._values(lam)
         response = [layers.temperature] if layers.temperature is not None else [r.H for r in layers.response]
@@ -154,17 +142,16 @@ class Probe:
             for name, part in layers.module.named_modules():
                 stack.callback(part.register_forward_pre_hook(called(name)).remove)
             stack.enter_context(self._still())
-            losses = row_losses(loss(net, batch, values), len(lam), "train_loss")
+            losses = row_losses(self._bilevel.train_loss(net, batch, values), len(lam), "train_loss")
             cuda = [torch.cuda.get_rng_state(lam.device)] if lam.device.type == "cuda" else []
             randomness = torch.cat([torch.get_rng_state(), values.generator.get_state().cpu(), *cuda])
         # Unequal weights: values that only average to the start value's gradient do act.
-        gradients = _gradients(
-            "train_loss", losses @ torch.linspace(1, 2, len(lam), device=losses.device).to(losses), response
-        )
+        weights = torch.linspace(1, 2, len(lam), device=losses.device).to(losses)
+        gradients = _gradients("train_loss", losses @ weights, response)
         vector = [(torch.zeros_like(H) if g is None else g).flatten() for g, H in zip(gradients, response, strict=True)]
         return Seen(losses.detach(), torch.cat(vector), randomness, net, outside, values.read)
 
-    def _response_reaches(self, first: Seen, optimizer: Optimizer) -> None:
+    def _response_reaches(self, first: Seen) -> None:
         """Refuse a loss that no response reaches; point out what does not respond, or decays twice."""
         layers = self._layers
         if not first.net.calls:
@@ -179,26 +166,24 @@ class Probe:
                 f"train_loss calls net, but also the module without it ({named(sorted(first.outside))}): that part "
                 "does not respond to hyperparameters"
             )
-        if first.net.decays and any(group.get("weight_decay") for group in optimizer.param_groups):
+        if first.net.decays and any(group.get("weight_decay") for group in self._bilevel.optimizer.param_groups):
             warn(
                 "weights decay twice: by net.l2() in train_loss and by the optimizer's weight_decay; set the "
                 "optimizer's to 0 if train_loss tunes the decay"
             )
         if layers.temperature is not None:
             return
-        trained = {name: p for name, p in layers.module.named_parameters() if p.requires_grad}
-        silent = layers.silent(first.net.fired)
-        responding = layers.of({id(p): name for name, p in trained.items()}).keys() - {*silent}
-        if deaf := [name for name in trained if name not in responding]:
+        responding = layers.by_name.keys() - {*layers.silent(first.net.fired)}
+        if deaf := [name for name, p in layers.module.named_parameters() if p.requires_grad and name not in responding]:
             warn(
                 f"these parameters train, but do not respond to hyperparameters: {named(deaf)}. What responds are "
                 "nn.Linear and convolutions with torch's own forward, when it is called and the weight is a parameter"
             )
 
-    def _acts(self, name: str, first: Seen, changed: Sequence[Seen], noise: Tensor, optimizer: Optimizer) -> None:
+    def _acts(self, name: str, first: Seen, changed: Sequence[Seen], noise: Tensor) -> None:
         """Refuse a hyperparameter that changes neither the losses nor their gradient with respect to the response."""
         if all(torch.equal(each.losses, first.losses) for each in changed):
-            raise ValueError(self._acts_nowhere(name, first.read, optimizer))
+            raise ValueError(self._acts_nowhere(name, first.read))
         if all((each.gradient - first.gradient).abs().max() <= 2 * noise for each in changed):
             raise ValueError(
                 f"hyperparameter {name!r} changes train_loss, but not its gradient through net, so no response can "
@@ -207,9 +192,9 @@ class Probe:
                 + (" (a temperature response cannot learn a decay)" if self._layers.temperature is not None else "")
             )
 
-    def _acts_nowhere(self, name: str, read: set[str], optimizer: Optimizer) -> str:
+    def _acts_nowhere(self, name: str, read: set[str]) -> str:
         message = f"hyperparameter {name!r} acts nowhere: train_loss is the same whatever its value"
-        if name in {*optimizer.param_groups[0], *OF_THE_OPTIMIZER}:
+        if name in {*self._bilevel.optimizer.param_groups[0], *OF_THE_OPTIMIZER}:
             return message + (
                 f". What steers the optimizer cannot be tuned: it changes no loss at given weights, so there is no "
                 f"response to learn; leave {name!r} out of the space"
@@ -222,24 +207,22 @@ class Probe:
         used = [*(f"h.{n}" for n in sorted(read - dropped)), *found]
         return message + f"; what is used is {named(used) if used else 'no hyperparameter at all'}"
 
-    def _is_sum(self, loss: Callable[..., Tensor], batch: Any, size: int) -> bool:
-        """Whether a scalar validation loss doubles with the batch; False for batches that cannot be halved."""
-        net, half = Net(self._layers, self._values(self._lam[None])), size // 2
+    def _is_sum(self, batch: Batch, size: int) -> bool:
+        """Whether a scalar validation loss doubles with the batch; False for batches that cannot be doubled."""
+        net = Net(self._layers, self._values(self._lam[None]))
 
-        def part(examples: slice) -> float:
-            """The loss of some examples of a batch of tensors."""
+        def twice(leaf: Any) -> Any:
+            return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size else leaf
 
-            def take(leaf: Any) -> Any:
-                return leaf[examples] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size else leaf
-
+        def loss(batch: Batch) -> float:
             with torch.no_grad(), self._still():
-                return loss(net, pytree.tree_map(take, batch)).item()
+                return float(self._bilevel.valid_loss(net, batch))
 
         try:
-            total, whole = part(slice(half)) + part(slice(half, 2 * half)), part(slice(2 * half))
-        except Exception:  # a batch of another structure, or a loss of whole batches alone
+            once, both = loss(batch), loss(pytree.tree_map(twice, batch))
+        except Exception:  # a batch of another structure, or a loss of batches of one size
             return False
-        return half > 0 and abs(whole - total) < 0.01 * abs(total) and abs(whole - total / 2) > 0.25 * abs(total)
+        return abs(both - 2 * once) < 0.01 * abs(both)
 
     def _values(self, lam: Tensor) -> Values:
         return Values(self._space, self._space.value(lam), torch.Generator(lam.device).manual_seed(0))
@@ -248,7 +231,7 @@ class Probe:
     def _still(self) -> Iterator[None]:
         """A pass with the same buffers and randomness as every other one."""
         devices = [self._lam.device] if self._lam.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), still_statistics(self._layers.module), self._casting():
+        with torch.random.fork_rng(devices), still_statistics(self._layers.module), self._bilevel.casting():
             torch.manual_seed(0)
             yield
 
@@ -257,9 +240,8 @@ def _alone(name: str, first: Seen, halves: Sequence[Seen]) -> None:
     """Refuse a hyperparameter of one example that changes the losses of others: a mean, or one example's for all."""
     for changed, other in zip(halves, (slice(1, None, 2), slice(0, None, 2)), strict=True):
         same = torch.isclose(changed.losses[other], first.losses[other], rtol=1e-5, atol=1e-8, equal_nan=True).all()
-        if not same and torch.equal(
-            changed.randomness, first.randomness
-        ):  # otherwise the noise of all may have changed
+        # After other draws, the noise of all may have changed.
+        if not same and torch.equal(changed.randomness, first.randomness):
             raise ValueError(
                 f"hyperparameter {name!r} of one example changes the losses of others: use h.{name}, which is one "
                 "value for each example, without .mean(), .item() or an index; label smoothing for each example is "

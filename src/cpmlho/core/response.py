@@ -166,12 +166,13 @@ class Layers:
                 response.R.lerp_(own.W.to(response.R.dtype), 1 - kept)
                 response.r.lerp_(own.b.to(response.r.dtype), 1 - kept)
 
-    def of(self, parameters: dict[int, str]) -> dict[str, tuple[int, bool]]:
-        """The index of each named parameter that responds, and whether it is a bias."""
-        found = {}
+    @property
+    def by_name(self) -> dict[str, tuple[int, bool]]:
+        """The index of each parameter that responds, by name, and whether it is a bias."""
+        names, found = {id(p): name for name, p in self.module.named_parameters()}, {}
         for i, host in enumerate(self._hosts):
-            for parameter, is_bias in ((host.weight, False), (host.bias, True)):
-                if (name := parameters.get(id(parameter))) and (host in self._biased or not is_bias):
+            for p, is_bias in ((host.weight, False), (host.bias, True)):
+                if (name := names.get(id(p))) and (host in self._biased or not is_bias):
                     found[name] = (i, is_bias)
         return found
 
@@ -239,8 +240,7 @@ class Layers:
 
     def fold(self, state: dict[str, Tensor], at: Tensor) -> None:
         """Add the response to the displacement `at` (n,) to the weights of a state_dict, in place."""
-        parameters = {id(p): name for name, p in self.module.named_parameters()}
-        for name, (i, is_bias) in self.of(parameters).items():
+        for name, (i, is_bias) in self.by_name.items():
             state[name] = state[name] + added(self.terms(i), at)[is_bias].to(state[name].dtype)
 
     def unfrozen(self) -> list[str]:

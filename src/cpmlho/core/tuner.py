@@ -65,8 +65,6 @@ class Tuner:
         ValueError: an argument cannot work; the message says what would.
 
     Attributes:
-        steps: training steps done.
-        updates: hyperparameter updates done.
         net: the module at the current hyperparameters. With a centred response it equals the module itself.
     """
 
@@ -98,7 +96,7 @@ class Tuner:
         load_forward_mode()
         self.module, self.space, self.optimizer = module, Space(space), optimizer
         self.method: ResponseOptions = method or DeltaSTN()
-        self._rows, self._valid_loss, self._log, self._check, self._probe = rows, valid_loss, log, check, check
+        self._log, self._check, self._probe = log, check, check
         self.bilevel = Bilevel(
             module,
             self.space,
@@ -177,13 +175,11 @@ class Tuner:
 
     def _look(self, batch: Batch) -> None:
         """The checks of the first step."""
-        bilevel = self.bilevel
-        linear = bilevel.centred and bilevel.layers.temperature is None
-        probe = Probe(bilevel.layers, self.space, bilevel.lam, bilevel.casting, linear=linear)
-        probe.train(bilevel.train_loss, batch, self._rows(batch), self.optimizer)
-        first = bilevel.valid.peek() if self.steps == 0 else None  # a resumed loader would start again
+        probe = Probe(self.bilevel)
+        probe.train(batch)
+        first = self.bilevel.valid.peek() if self.steps == 0 else None  # a resumed loader would start again
         if first is not None:
-            probe.valid(self._valid_loss, move(first, bilevel.device), self._rows)
+            probe.valid(move(first, self.bilevel.device))
 
     def _watch(self, loss: Tensor, valid_loss: Tensor | None) -> None:
         """Check that the losses are finite; on a GPU, wait for the answer in one of 100 steps only."""
@@ -229,12 +225,12 @@ class Tuner:
         Raises:
             ValueError: there are no batches, or a metric has another shape.
         """
-        chosen = {"valid_loss": self._valid_loss, **metrics}
+        chosen = {"valid_loss": self.bilevel.valid_loss, **metrics}
         totals, count = dict.fromkeys(chosen, 0.0), 0
         with evaluating(self.module):
             for each in batches:
                 batch = move(each, self.bilevel.device)
-                size = self._rows(batch)
+                size = self.bilevel.rows(batch)
                 count += size
                 for name, metric in chosen.items():
                     with self.bilevel.casting():
