@@ -268,7 +268,7 @@ def test_an_unknown_reader_is_one_line():
 
 
 def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(ConfigError, match="mlp: there is a network of this name already"):
+    with pytest.raises(ConfigError, match="mlp: a network of this name exists already"):
         protocol(DIGITS + NETWORK.replace("def line", "def mlp"))
 
 

@@ -1,7 +1,4 @@
-"""Files of a user's own, for methods, datasets and networks: run before the protocol that names them is checked.
-
-No torch.
-"""
+"""Files of a user's own with methods, datasets and networks, run before a protocol that names them is checked."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from cpmlho.study.methods import METHODS
 from cpmlho.study.registry import NETWORKS, READERS
 
 REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, READERS, NETWORKS)
-DECORATORS = "@method(...), @dataset(...) or @network(...)"
 _LOADED: set[Path] = set()
 
 
@@ -27,8 +23,8 @@ def load_plugins(files: Sequence[str]) -> None:
         files: paths from the working directory; `~` is a home directory.
 
     Raises:
-        ValueError: a file cannot be read, is not Python, raises, or registers nothing; the message says where. What
-            it had registered by then is registered no more.
+        ValueError: a file cannot be read, is not Python, raises, or registers nothing; the message says where. What it
+            had registered is removed again.
     """
     for file in files:
         path = Path(file).expanduser().resolve()
@@ -38,7 +34,8 @@ def load_plugins(files: Sequence[str]) -> None:
         try:
             _run(file, path)
             if before == [*REGISTRIES]:
-                raise ValueError(f"{file}: registers nothing; decorate a function with {DECORATORS}")
+                decorators = "@method(...), @dataset(...) or @network(...)"
+                raise ValueError(f"{file}: registers nothing; decorate a function with {decorators}")
         except BaseException:
             for each, earlier in zip(REGISTRIES, before, strict=True):
                 each.clear()
@@ -48,26 +45,18 @@ def load_plugins(files: Sequence[str]) -> None:
 
 
 def _run(file: str, path: Path) -> None:
-    name = f"plugin_{path.stem}_{len(_LOADED)}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # where dataclasses look their annotations up
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True), module.__dict__)
+        source = path.read_bytes()
     except OSError as error:
-        if error.filename == str(path):
-            raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-        raise ValueError(_raised(file, path, error)) from None
-    except SyntaxError as error:
-        raise ValueError(f"{file} line {error.lineno}: not valid Python: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    module = ModuleType(f"plugin_{path.stem}_{len(_LOADED)}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
+    try:
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
-        raise ValueError(_raised(file, path, error)) from None
-
-
-def _raised(file: str, path: Path, error: Exception) -> str:
-    """What the file raised, and the last of its own lines that led there."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    where = f"{file} line {lines[-1]}" if lines else file
-    return f"{where}: {type(error).__name__}: {error}"
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            raise ValueError(f"{file} line {error.lineno}: not valid Python: {error.msg}") from None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{file} line {lines[-1]}" if lines else file
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from None

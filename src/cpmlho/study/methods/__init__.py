@@ -7,7 +7,7 @@ from cpmlho.study.methods import stn  # isort: skip
 from cpmlho.study.methods import delta_stn  # isort: skip
 from cpmlho.study.methods import cpmlho  # isort: skip
 from cpmlho.study.methods import cpmlho_uncentred  # isort: skip
-from cpmlho.study.methods.registry import METHODS, Method, method
+from cpmlho.study.registry import METHODS, Method, method
 
 __all__ = [
     "METHODS",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cpmlho.core.options import CPMLHO
 from cpmlho.study.events import FRESH, Method, Past
-from cpmlho.study.methods.registry import gradients_of_response, method
+from cpmlho.study.registry import gradients_of_response, method
 
 if TYPE_CHECKING:
     from cpmlho.study.problem import Budget, Problem
