@@ -5,18 +5,29 @@ Nothing here imports torch, so that the workflow reads the configuration in a fr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from cpmlho.core.options import Options
 from cpmlho.study.files import check_folder
 from cpmlho.study.methods import METHODS
 from cpmlho.study.plugins import load_plugins
-from cpmlho.study.reading import blamed, check_text, merge, read_file
+from cpmlho.study.reading import blamed, merge, read_file
 from cpmlho.study.settings import (
     Data,
     Dataset,
@@ -28,28 +39,21 @@ from cpmlho.study.settings import (
     PathText,
     Precision,
     Run,
+    Text,
     Tracking,
     Variant,
 )
 from cpmlho.study.spec import RunKey, RunSpec
-from cpmlho.study.strict import ConfigError, Strict, mistake, read_options, setting_error, unknown
-
-SELECTION = {
-    "base",
-    "label",
-    "datasets",
-    "seeds",
-    "choices",
-}  # the settings of a variant that change nothing about its base
+from cpmlho.study.strict import ConfigError, Strict, one_line, read_options, unknown
 
 
 class Protocol(Strict):
     """The whole configuration."""
 
     results_dir: PathText
-    note: str
-    withdrawn: str = ""
-    plugins: Annotated[list[str], Field(default_factory=list)]
+    note: Text
+    withdrawn: Text = ""
+    plugins: list[str] = Field(default_factory=list)
     device: Device
     precision: Precision
     run: Run
@@ -57,53 +61,42 @@ class Protocol(Strict):
     training: InnerTraining
     datasets: dict[Identifier, Dataset]
     methods: dict[str, SerializeAsAny[Options]]
+    grids: dict[Identifier, Grid] = Field(default_factory=dict, exclude=True)  # expanded into variants
     variants: dict[Identifier, Variant]
-    grids: Annotated[dict[Identifier, Grid], Field(default_factory=dict, exclude=True)]  # expanded into variants
-    hypotheses: Annotated[list[Hypothesis], Field(default_factory=list)]  # tested on the seeds of `run`
+    hypotheses: list[Hypothesis] = Field(default_factory=list)  # tested on the seeds of `run`
     tracking: Tracking
     multiverse: PathText | None = None  # results of the specification curve, which the report counts next to its runs
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_grids(cls, content: Any) -> Any:
-        """Declare and select every combination of each grid as a variant."""
-        try:
-            grids = TypeAdapter(dict[Identifier, Grid]).validate_python(content["grids"])
-            declared, selected = {**content["variants"]}, [*content["run"]["variants"]]
-        except (KeyError, TypeError, ValidationError):  # no grids, or a mistake that a field reports with its path
-            return content
-        for grid, each in grids.items():
-            for name, variant in each.variants(grid):
-                if name in declared:
-                    what = f"there is a variant {name} already; rename the grid or a choice"
-                    raise setting_error(f"grids.{grid}", what)
-                declared[name] = variant
-                selected += [] if name in selected else [name]
-        return {**content, "variants": declared, "run": {**content["run"], "variants": selected}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _load_plugins(cls, content: Any) -> Any:
-        """Register what plug-ins declare before anything else is checked; the last `before` validator runs first."""
-        files = content.get("plugins") if isinstance(content, Mapping) else None
-        if isinstance(files, list) and all(isinstance(file, str) for file in files):
-            try:
-                load_plugins(files)
-            except ValueError as error:
-                raise setting_error("plugins", str(error)) from None
-        return content
 
     @field_validator("methods", mode="before")
     @classmethod
     def _read_methods(cls, content: Any) -> Any:
-        """The options of every registered method; what is not given has its default."""
+        """Read the options of every registered method; what is not given has its default."""
         if not isinstance(content, Mapping):
             return content
-        for name in map(str, content):
-            if name not in METHODS:
-                raise setting_error(name, unknown("method", name, METHODS))
+        kinds: Any = {name: (_read_by(method.options), {}) for name, method in METHODS.items()}
         given = {name: options for name, options in content.items() if options is not None}
-        return {name: read_options(each.options, given.get(name, {}), name) for name, each in METHODS.items()}
+        return dict(create_model("Methods", __base__=Strict, **kinds).model_validate(given))
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _add_grids(cls, content: Any, info: ValidationInfo) -> Any:
+        """Declare each combination of each grid."""
+        if not isinstance(content, Mapping):
+            return content
+        declared = dict(content)
+        for grid, each in info.data.get("grids", {}).items():
+            for name, variant in each.variants(grid):
+                if name in declared:
+                    raise ConfigError(f"grids.{grid}: there is a variant {name} already; rename the grid or a choice")
+                declared[name] = variant
+        return declared
+
+    @model_validator(mode="after")
+    def _select_grids(self) -> Self:
+        """Select each combination of each grid."""
+        made = [name for name, variant in self.variants.items() if variant.choices]
+        self.run.variants.extend(name for name in made if name not in self.run.variants)
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -118,7 +111,7 @@ class Protocol(Strict):
         self._check_values("methods.fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
             if name in METHODS:
-                raise setting_error(f"variants.{name}", "a variant cannot have a method's name")
+                raise ValueError(f"variants.{name}: a variant cannot have a method's name")
             self._check_names(f"variants.{name}.datasets", "dataset", variant.datasets or (), self.datasets)
             for dataset in variant.datasets or self.datasets:
                 self._check_values(f"variants.{name}.settings", self.resolve(RunKey(dataset, name, 0)))
@@ -128,7 +121,7 @@ class Protocol(Strict):
     def _check_names(path: str, what: str, names: Sequence[str], known: Mapping[str, object]) -> None:
         for name in names:
             if name not in known:
-                raise setting_error(path, unknown(f"{what} {name}", name, list(known)))
+                raise ValueError(f"{path}: {unknown(f'{what} {name}', name, list(known))}")
 
     def _check_values(self, path: str, spec: RunSpec) -> None:
         source = spec.values_of
@@ -136,10 +129,10 @@ class Protocol(Strict):
             return
         known = [*METHODS, *self.variants]
         if source not in known:
-            raise setting_error(f"{path}.values_of", unknown(f"method {source}", source, known))
+            raise ValueError(f"{path}.values_of: {unknown(f'method {source}', source, known)}")
         base = self.variants[source].base if source in self.variants else source
         if METHODS[base].kind == "fixed":
-            raise setting_error(f"{path}.values_of", f"{source} tunes nothing")
+            raise ValueError(f"{path}.values_of: {source} tunes nothing")
 
     def keys(self) -> Iterator[RunKey]:
         """Every run that is asked for."""
@@ -157,11 +150,12 @@ class Protocol(Strict):
         Raises:
             ConfigError: unknown dataset, method or variant; or the variant's changes do not fit its base.
         """
+        known = [*METHODS, *self.variants]
         if key.dataset not in self.datasets:
             raise ConfigError(unknown(f"dataset {key.dataset}", key.dataset, self.datasets))
+        if key.method not in known:
+            raise ConfigError(unknown(f"method {key.method}", key.method, known))
         variant = self.variants.get(key.method)
-        if variant is None and key.method not in METHODS:
-            raise ConfigError(unknown(f"method {key.method}", key.method, [*METHODS, *self.variants]))
         algorithm = variant.base if variant else key.method
         content = {
             **key._asdict(),
@@ -176,30 +170,25 @@ class Protocol(Strict):
             "device": self.device,
             "precision": self.precision,
         }
-        if variant:
-            content = merge(content, self._changes(key, variant))
         try:
-            return RunSpec.model_validate(content)
+            return RunSpec.model_validate(self._changed(key, content, variant.changes) if variant else content)
         except ValidationError as error:
-            path, text = mistake(error)
-            path = path.replace("data.hyperparameters.", "start.").removeprefix("data.")
-            raise ConfigError(f"variants.{key.method}.{path}: {text}") from None
+            path = re.sub(
+                r"^(data\.hyperparameters|data)\.", lambda data: "start." * (len(data[0]) > 5), one_line(error)
+            )
+            raise ConfigError(f"variants.{key.method}.{path}") from None
 
-    def _changes(self, key: RunKey, variant: Variant) -> dict[str, Any]:
-        """What a variant changes in the specification of its base."""
-        tuned = self.datasets[key.dataset].hyperparameters
-        for name in variant.start:
+    def _changed(self, key: RunKey, content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of a specification with the changes of a variant."""
+        start, tuned = changes.get("start", {}), self.datasets[key.dataset].hyperparameters
+        for name in start:
             if name not in tuned:
                 what = unknown(f"hyperparameter of {key.dataset}", name, tuned)
                 raise ConfigError(f"variants.{key.method}.start.{name}: {what}")
-        starts = {name: {"start": value} for name, value in variant.start.items()}
-        return {
-            "changes": variant.model_dump(exclude=SELECTION, exclude_defaults=True),
-            "data": {"hyperparameters": starts, "network": variant.network}
-            | {name: value for name in ("epochs", "evaluate_every", "examples") if (value := getattr(variant, name))},
-            "training": variant.training,
-            "settings": variant.settings,
-        } | {name: value for name in ("split", "precision", "valid_fraction") if (value := getattr(variant, name))}
+        own = {name: value for name, value in changes.items() if name in RunSpec.model_fields}
+        data = {name: value for name, value in changes.items() if name in Dataset.model_fields}
+        data["hyperparameters"] = {name: {"start": value} for name, value in start.items()}
+        return merge(content, {**own, "data": data, "changes": changes})
 
     def check_folders(self) -> None:
         """Check, before anything is made, that the folders which the protocol names can be used.
@@ -229,10 +218,25 @@ def load(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> P
     for each in sources.values():
         content = merge(content, each)
     try:
-        check_text(content)
+        _load_plugins(content)
         return Protocol.model_validate(content)
     except ValidationError as error:
-        path, text = mistake(error)
+        said = one_line(error)
     except ConfigError as error:
-        path, _, text = str(error).partition(": ")
-    raise ConfigError(f"{blamed(sources, path)}: {path}: {text}") from None
+        said = str(error)
+    raise ConfigError(f"{blamed(sources, said.partition(': ')[0])}: {said}")
+
+
+def _load_plugins(content: Mapping[str, Any]) -> None:
+    """Register what plug-ins declare, before anything else is checked."""
+    files = content.get("plugins")
+    if isinstance(files, list) and all(isinstance(file, str) for file in files):
+        try:
+            load_plugins(files)
+        except ValueError as error:
+            raise ConfigError(f"plugins: {error}") from None
+
+
+def _read_by(kind: type[Options]) -> Any:
+    """Return the type of a field with these options."""
+    return Annotated[kind, BeforeValidator(partial(read_options, kind)), Field(validate_default=True)]

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-        if tag in (None, *(TAG + kind for kind in ("null", "bool", "float", "str")))
+        if tag in (None, *(TAG + kind for kind in ("null", "bool", "int", "float", "str")))
     }
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
@@ -39,14 +39,10 @@ class _Loader(yaml.SafeLoader):
         self.flatten_mapping(node)
         return {str(self.construct_scalar(key)): self.construct_object(value, deep=True) for key, value in node.value}
 
-    def integer(self, node: yaml.ScalarNode) -> int:
-        return int(str(self.construct_scalar(node)))
-
     def sequence(self, node: yaml.SequenceNode) -> list[Any]:
         return self.construct_sequence(node, deep=True)
 
 
-_Loader.add_constructor(f"{TAG}int", _Loader.integer)
 _Loader.add_constructor(f"{TAG}map", _Loader.mapping)
 _Loader.add_constructor(f"{TAG}seq", _Loader.sequence)
 for kind, pattern in {
@@ -113,43 +109,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def blamed(sources: Mapping[str, Mapping[str, Any]], place: str) -> str:
-    """The last source that has most of the path of a setting; all if none has any of it.
-
-    A variant that no source declares stands where the grid stands that makes it.
-    """
+    """Return the last source that has most of the path of a setting; all sources if none has any of it."""
     depths = {name: _depth(content, place) for name, content in sources.items()}
-    if place.startswith("variants.") and max(depths.values()) < 2:
-        depths = {name: _makes(content, place.removeprefix("variants.")) for name, content in sources.items()}
+    if place.startswith("variants.") and max(depths.values()) < 2:  # a grid makes the variant
+        grids = [name for content in sources.values() for name in content.get("grids") or ()]
+        makers = [name for name in grids if place.startswith(f"variants.{name}_")]
+        return blamed(sources, f"grids.{max(makers, key=len, default='')}")
     deepest = [name for name, depth in depths.items() if 0 < depth == max(depths.values())]
     return deepest[-1] if deepest else " + ".join(sources)
 
 
 def _depth(content: Any, place: str) -> int:
-    """How many levels of a dotted path, whose names may hold dots themselves, a configuration has."""
+    """Return how many levels of a dotted path, whose names may hold dots themselves, a configuration has."""
     for key, value in content.items() if isinstance(content, Mapping) else ():
         if place == str(key) or place.startswith(f"{key}."):
             return 1 + _depth(value, place.removeprefix(str(key)).removeprefix("."))
     return 0
-
-
-def _makes(content: Mapping[str, Any], variant: str) -> int:
-    """How much of a variant's name is the name of a grid that a configuration has."""
-    grids = content.get("grids")
-    names = [str(name) for name in grids if variant.startswith(f"{name}_")] if isinstance(grids, Mapping) else []
-    return max(map(len, names), default=0)
-
-
-def check_text(content: Any, place: str = "") -> None:
-    """Refuse text that no file can hold: half a surrogate pair, as a byte that is not UTF-8 becomes, or a zero byte.
-
-    Raises:
-        ConfigError: there is some.
-    """
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            check_text([name, value], f"{place}.{name}".removeprefix("."))
-    elif isinstance(content, list):
-        for value in content:
-            check_text(value, place)
-    elif isinstance(content, str) and ("\0" in content or content.encode(errors="replace").decode() != content):
-        raise ConfigError(f"{ascii(place)[1:-1]}: holds a character that cannot be written: {content!a}")

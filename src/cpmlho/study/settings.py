@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,7 @@ from cpmlho.core.options import Training
 from cpmlho.study.methods import METHODS
 from cpmlho.study.reading import merge
 from cpmlho.study.registry import CUTOUT, NETWORKS, READERS, NetworkOptions
-from cpmlho.study.strict import Strict, read_options, setting_error, unknown
+from cpmlho.study.strict import Strict, read_options, unknown
 
 
 def _one_of(what: str, registered: Collection[str]) -> AfterValidator:
@@ -30,32 +31,35 @@ def _one_of(what: str, registered: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _at_home(path: str) -> str:
+def _text(text: str) -> str:
+    """Text without half of a surrogate pair, as a byte that is not UTF-8 becomes, and without a zero byte."""
+    if "\0" in text or text.encode(errors="replace").decode() != text:
+        raise ValueError(f"holds a character that cannot be written: {text!a}")
+    return text
+
+
+def _path(text: str) -> str:
     """A path, in which `~` is a home directory."""
-    expanded = os.path.expanduser(path)
-    if path.startswith("~") and expanded == path:
-        raise ValueError(f"{path}: there is no such home directory")
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise ValueError(f"there is no home directory of {text}")
     return expanded
 
 
-def _without_home(uri: str) -> str:
-    if "/~" in uri:
+def _address(text: str) -> str:
+    if "/~" in text:
         raise ValueError("~ is not expanded here; write the whole path")
-    return uri
+    return text
 
 
-def _numbers(value: Any) -> Any:
-    """A number, or a list with one for each channel."""
+def _numbers(value: Any, least: float = -math.inf) -> Any:
+    """A number, or a list with one for each channel, each greater than `least`."""
     each = value if isinstance(value, list) else [value]
     if not each or not all(type(number) in (int, float) and math.isfinite(number) for number in each):
         raise ValueError(f"must be a number, or a list with one for each channel, got {value!r}")
+    if min(each) <= least:
+        raise ValueError(f"must be greater than {least}, got {value!r}")
     return [*map(float, value)] if isinstance(value, list) else float(value)
-
-
-def _positive(value: Any) -> Any:
-    if min(value if isinstance(value, list) else [value]) <= 0:
-        raise ValueError(f"must be greater than 0, got {value!r}")
-    return value
 
 
 def _unique(value: list[Any]) -> list[Any]:
@@ -65,12 +69,14 @@ def _unique(value: list[Any]) -> list[Any]:
 
 
 Numbers = Annotated[float | list[float], PlainValidator(_numbers)]
-PathText = Annotated[str, AfterValidator(_at_home)]
+PositiveNumbers = Annotated[float | list[float], PlainValidator(partial(_numbers, least=0))]
+Text = Annotated[str, AfterValidator(_text)]
+PathText = Annotated[Text, AfterValidator(_path)]
 MethodName = Annotated[str, _one_of("method", METHODS)]
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["last", "random"]  # which part of the training file validates: the last, or a random one of the seed
 Precision = Literal["auto", "float32", "bfloat16"]
-InnerTraining = Annotated[Training, BeforeValidator(lambda content: read_options(Training, content))]
+InnerTraining = Annotated[Training, BeforeValidator(partial(read_options, Training))]
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -135,9 +141,9 @@ class Package(Strict):
     """A registry package that carries the dataset's files under `path`."""
 
     registry: Literal["npm", "debian"]
-    name: str
-    version: str | None
-    path: str
+    name: Text
+    version: Text | None
+    path: Text
 
 
 class Dataset(Strict):
@@ -147,12 +153,12 @@ class Dataset(Strict):
     """
 
     reader: Annotated[str, _one_of("reader", READERS)] | None = Field(default=None, exclude_if=lambda it: it is None)
-    folder: str
+    folder: Text
     epochs: PositiveInt
     evaluate_every: PositiveInt = 1  # epochs
     examples: Examples | None
     mean: Numbers
-    std: Annotated[Numbers, AfterValidator(_positive)]
+    std: PositiveNumbers
     network: Network
     hyperparameters: Annotated[dict[Identifier, Hyperparameter], Field(min_length=1)]
     package: Package | None
@@ -170,7 +176,7 @@ class Dataset(Strict):
         if self.reader and (self.package or set(self.sha256) - {ARRAYS}):
             raise ValueError(f"a dataset with a reader has no package, and no checksum but that of its {ARRAYS}")
         if not self.reader and set(self.sha256) != set(IDX_FILES):
-            raise setting_error("sha256", f"must name exactly the files {', '.join(IDX_FILES)}")
+            raise ValueError(f"sha256: must name exactly the files {', '.join(IDX_FILES)}")
         return self
 
     @model_validator(mode="after")
@@ -179,12 +185,12 @@ class Dataset(Strict):
         for name, range_ in self.hyperparameters.items():
             if name not in places:
                 what = f"hyperparameter of the {self.network.kind} network"
-                raise setting_error(f"hyperparameters.{name}", unknown(what, name, places))
+                raise ValueError(f"hyperparameters.{name}: {unknown(what, name, places)}")
             limit = 28.0 if name in CUTOUT else 0.99
             if range_.high > limit:
-                raise setting_error(f"hyperparameters.{name}.high", f"must be at most {limit}, got {range_.high}")
+                raise ValueError(f"hyperparameters.{name}.high: must be at most {limit}, got {range_.high}")
         if len({*CUTOUT} & {*self.hyperparameters}) == 1:
-            raise setting_error("hyperparameters", "cutout_length and cutout_holes must be tuned together")
+            raise ValueError("hyperparameters: cutout_length and cutout_holes must be tuned together")
         return self
 
 
@@ -199,24 +205,34 @@ class Data(Strict):
     split: Split = "last"
 
 
-class Variant(Strict):
-    """A method under another name, with other settings, start, network, data, budget, precision or inner training."""
+class Changes(Strict):
+    """What a variant changes in a run: fields of its specification or its dataset, and where hyperparameters start."""
 
-    base: MethodName
-    label: str = ""  # in figures and sentences; empty: its name
-    datasets: Names | None = None
-    seeds: Seeds | None = None
-    settings: Annotated[dict[str, Any], Field(default_factory=dict)]
-    start: Annotated[dict[Identifier, float], Field(default_factory=dict)]
-    network: Annotated[dict[str, Any], Field(default_factory=dict)]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    start: dict[Identifier, float] = Field(default_factory=dict)
+    network: dict[str, Any] = Field(default_factory=dict)
     epochs: PositiveInt | None = None
     evaluate_every: PositiveInt | None = None
     examples: Examples | None = None
     valid_fraction: Fraction | None = None
     precision: Precision | None = None
-    training: Annotated[dict[str, Any], Field(default_factory=dict)]
+    training: dict[str, Any] = Field(default_factory=dict)
     split: Split | None = None
-    choices: Annotated[dict[str, str], Field(default_factory=dict)]  # of a grid, by axis
+
+
+class Variant(Changes):
+    """A method under another name, with changes."""
+
+    base: MethodName
+    label: Text = ""  # in figures and sentences; empty: its name
+    datasets: Names | None = None
+    seeds: Seeds | None = None
+    choices: dict[str, str] = Field(default_factory=dict)  # of a grid, by axis
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that it changes."""
+        return self.model_dump(include={*Changes.model_fields}, exclude_defaults=True)
 
 
 class Grid(Strict):
@@ -237,7 +253,7 @@ class Grid(Strict):
     @model_validator(mode="after")
     def _base_is_chosen(self) -> Self:
         if not any(all("base" in choice for choice in axis.values()) for axis in self.axes.values()):
-            raise setting_error("axes", "one axis must set `base` in each of its choices")
+            raise ValueError("axes: one axis must set `base` in each of its choices")
         return self
 
     def variants(self, grid: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -273,17 +289,17 @@ class Hypothesis(Strict):
         gradients_of: `other` is a search, stopped after as many gradients as one run of this method takes.
     """
 
-    id: str
-    claim: str
+    id: Text
+    claim: Text
     method: Identifier
     other: Identifier
     expected: Literal["below", "equal"]
-    family: str = "main"  # the headline is about this one
+    family: Text = "main"  # the headline is about this one
     gradients_of: Identifier | None = None
 
 
 class Tracking(Strict):
     """Where MLflow logs to, and whether it gets the networks."""
 
-    uri: Annotated[str, AfterValidator(_without_home)] | None
+    uri: Annotated[Text, AfterValidator(_address)] | None
     networks: bool

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from cpmlho.core.options import Fixed, Options, Search
 from cpmlho.study.methods import METHODS
-from cpmlho.study.settings import Dataset, Device, InnerTraining, Precision, Split
-from cpmlho.study.strict import Strict, read_options, setting_error, unknown
+from cpmlho.study.settings import Dataset, Device, InnerTraining, MethodName, Precision, Split
+from cpmlho.study.strict import Strict, read_options
 
 PLACE = {"data_dir"}  # the fields of a specification that change no number
 
@@ -28,23 +28,28 @@ class RunSpec(Strict):
     split: Split = "last"
     data: Dataset
     training: InnerTraining
-    algorithm: str = Field(exclude=True)  # in files it is one of the settings
+    algorithm: MethodName = Field(exclude=True)  # in files it is one of the settings
     settings: Options
     device: Device
     precision: Precision
 
     @model_validator(mode="before")
     @classmethod
-    def _read_settings(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping) or not isinstance(content.get("settings"), Mapping):
+    def _split(cls, content: Any) -> Any:
+        """Take the algorithm out of the settings, where files have it, and drop a setting of earlier versions."""
+        if not isinstance(content, Mapping):
             return content
-        settings = dict(content["settings"])
-        algorithm = str(content["algorithm"] if "algorithm" in content else settings.pop("algorithm", None))
-        if algorithm not in METHODS:
-            raise setting_error("settings.algorithm", unknown(f"method {algorithm}", algorithm, METHODS))
-        options = read_options(METHODS[algorithm].options, settings, "settings")
-        kept = {name: value for name, value in content.items() if name != "cuda_graphs"}  # of earlier versions
-        return {**kept, "algorithm": algorithm, "settings": options}
+        content = {name: value for name, value in content.items() if name != "cuda_graphs"}
+        if "algorithm" not in content and isinstance(content.get("settings"), Mapping):
+            settings = dict(content["settings"])
+            content |= {"algorithm": settings.pop("algorithm", None), "settings": settings}
+        return content
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _read_settings(cls, content: Any, info: ValidationInfo) -> Any:
+        algorithm = info.data.get("algorithm")  # None: it is wrong, which its field reports
+        return read_options(METHODS[algorithm].options, content) if algorithm else content
 
     @field_serializer("settings")
     def _write_settings(self, settings: Options) -> dict[str, Any]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from cpmlho.core.options import Options
 
 Kind = TypeVar("Kind", bound=Options)
 Model = TypeVar("Model", bound=BaseModel)
-MAPPING, LIST = "must be a mapping of settings", "must be a list"
-CONTAINERS = {"model_type": MAPPING, "dict_type": MAPPING, "list_type": LIST, "tuple_type": LIST}  # by pydantic's error
+CONTAINERS = {  # by pydantic's type of error
+    **dict.fromkeys(("model_type", "dict_type", "dataclass_type"), "must be a mapping of settings"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+}
 LISTED = 20  # names in a message
 SHOWN = 80  # characters of a wrong value in a message
 
@@ -40,7 +42,7 @@ class Strict(BaseModel):
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> str:
-    """The message about a name that is not known, with the one that was probably meant.
+    """Return the message about a name that is not known, with the one that was probably meant.
 
     Args:
         what: what the message calls it, such as `method sgd`.
@@ -53,77 +55,58 @@ def unknown(what: str, name: str, known: Collection[str]) -> str:
     return f"unknown {what}{meant}{', '.join([*known][:LISTED]) or 'none'}{more}"
 
 
-def refuse_unknown(names: Collection[Any], known: Collection[str], path: str = "") -> None:
+def refuse_unknown(names: Iterable[Any], known: Collection[str]) -> None:
     """Refuse settings that do not exist.
 
     Raises:
-        PydanticCustomError: one of the names is not known.
+        ValueError: one of the names is not known.
     """
     for name in map(str, names):
         if name not in known:
-            raise setting_error(joined(path, name), unknown("setting", name, known))
-
-
-def joined(*path: object) -> str:
-    """The parts of a setting's path with dots between them."""
-    return ".".join(str(part) for part in path if part not in ("", "[key]"))
-
-
-def setting_error(path: str, text: str) -> PydanticCustomError:
-    """An error in the setting at `path`; pydantic adds the path of the model that raises it."""
-    return PydanticCustomError("setting", "{path}: {text}", {"path": path, "text": text})
-
-
-def mistake(error: ValidationError) -> tuple[str, str]:
-    """The path of the first wrong setting, and what is wrong with it; then how many more mistakes there are."""
-    first, *rest = error.errors(include_url=False)
-    path, text = joined(*first["loc"]), first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if first["type"] == "setting":
-        path, text = joined(path, first["ctx"]["path"]), first["ctx"]["text"]
-    elif first["type"] == "missing":
-        text = "is missing"
-    elif first["type"] != "value_error":
-        text = f"{CONTAINERS.get(first['type'], text)}, got {shown(first['input'])}"
-    more = f" (and {len(rest)} more)" if rest else ""
-    return path, " ".join(f"{text}{more}".split())
+            raise ValueError(f"{name}: {unknown('setting', name, known)}")
 
 
 def one_line(error: ValidationError) -> str:
-    """The first mistake with its path."""
-    return ": ".join(filter(None, mistake(error)))
+    """Return the path of the first wrong setting, what is wrong with it, and how many more mistakes there are.
+
+    A check of several settings begins its message with the one to change: `NAME: TEXT` or `NAME must TEXT`.
+    """
+    first, *rest = error.errors(include_url=False)
+    path, text = [str(part) for part in first["loc"] if part != "[key]"], first["msg"]
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        if named := re.match(r"([^\s:]+)(?:: | (?=must ))", text):
+            path, text = [*path, named[1]], text[named.end() :]
+    elif first["type"] == "missing":
+        text = "is missing"
+    else:
+        text = f"{CONTAINERS.get(first['type'], text.replace('Input should', 'must'))}, got {shown(first['input'])}"
+    more = f" (and {len(rest)} more)" if rest else ""
+    return ": ".join(filter(None, [".".join(path), " ".join(f"{text}{more}".split())]))
 
 
 def shown(value: object) -> str:
-    """A wrong value as a message shows it: at most its beginning."""
+    """Return a wrong value as a message shows it: at most its beginning."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def read_options(kind: type[Kind], content: Any, path: str = "") -> Kind:
-    """Options of a method, a network or the training from their settings; what is not given has its default.
+def read_options(kind: type[Kind], content: Any) -> Kind:
+    """Return the options of a method, a network or the training; a setting that is not given has its default.
 
     Args:
         kind: the dataclass of the options.
-        content: the settings by name, or what a person wrote in their place.
-        path: where they stand in the model that reads them.
+        content: the settings by name.
 
     Raises:
-        PydanticCustomError: an unknown setting, or a value that it cannot have.
+        ValueError: an unknown setting, or a value that it cannot have.
     """
     if isinstance(content, kind):
         return content
-    names = [field.name for field in fields(kind)]
-    if not isinstance(content, Mapping):
-        raise setting_error(path, f"{MAPPING}, got {shown(content)}")
-    refuse_unknown(content, names, path)
-    try:
-        # As JSON: of Python objects, strict validation wants an instance of the dataclass, and tuples instead of lists.
-        found: Kind = _adapter(cast(Any, kind)).validate_json(json.dumps(dict(content)))
-    except ValidationError as error:
-        place, text = mistake(error)
-        name, _, rest = text.partition(" ")  # a check of the dataclass itself begins with the name of the field
-        place, text = (name, rest) if not place and name in names else (place, text)
-        raise setting_error(joined(path, place), text) from None
+    if isinstance(content, Mapping):
+        refuse_unknown(content, [field.name for field in fields(kind)])
+    # As JSON: of Python objects, strict validation wants an instance of the dataclass, and tuples instead of lists.
+    found: Kind = _adapter(cast(Any, kind)).validate_json(json.dumps(content))
     return found
 
 
@@ -133,7 +116,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def parse(kind: type[Model], text: str, where: str) -> Model:
-    """A model from JSON.
+    """Return a model from JSON.
 
     Raises:
         ConfigError: the text does not fit the model; the message begins with `where`.

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.protocol import SELECTION
 from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, incomplete
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import Grid, Linked, interval, listed, number
@@ -44,7 +43,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 losses = pairs(runs, name, variant.base, LOSS)
                 seconds = pairs(runs, name, variant.base, "train_cpu_seconds")
                 base, difference = summarise(losses["theirs"]), summarise(losses["ours"] - losses["theirs"])
-                changes = variant.model_dump(exclude=SELECTION - {"choices"}, exclude_defaults=True)
+                changes = variant.changes | ({"choices": variant.choices} if variant.choices else {})
                 yield {
                     **{"dataset": dataset, "variant": name, "base": variant.base, "changes": json.dumps(changes)},
                     **{"base_mean": base.mean, "base_std": base.std, "mean": losses["ours"].mean()},
