@@ -32,7 +32,8 @@ class Options:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}  # when settings are read
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
+        kind: Any = type(self)  # hashable, which mypy doubts
+        hints = _hints(kind)
         for each in fields(self):
             value, rule = getattr(self, each.name), each.metadata
             if get_origin(hints[each.name]) is Literal and value not in (choices := get_args(hints[each.name])):
