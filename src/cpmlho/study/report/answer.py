@@ -24,6 +24,7 @@ from cpmlho.study.results import ResultError
 
 CENTRED, UNCENTRED, STN = "cpmlho", "cpmlho_uncentred", "stn"
 STILL_FALLING = 0.9  # share of the runs that have their best loss at the last evaluation
+PLANES_ALONE = "cpmlho_cuts_only"
 ON = {CENTRED: "CPMLHO on Δ-STN", UNCENTRED: "CPMLHO on STN"}  # the readings, without a term of our own
 TOO_FEW = f"Too few seeds to judge CPMLHO: a verdict needs {FEWEST_SEEDS} or more."
 PLURAL = {DEPENDS: "depend on a choice"}
@@ -89,16 +90,18 @@ def answer(study: Study) -> Iterator[str]:
 
 
 def means(study: Study) -> str:
-    """The mean test loss without tuning, of Δ-STN, of CPMLHO, and of the best method that a hypothesis names."""
+    """The mean test loss without tuning, of Δ-STN, of CPMLHO, of what the headline names, and of the best method."""
     rows, said = study.table("hypotheses"), []
     named = {"fixed", *rows["method"], *rows["other"]}
+    found = rows[(rows["family"] == MAIN) & (rows["verdict"] == "supported")]
+    first = {"fixed", PAPERS, CENTRED, *found["method"], *found["other"]}
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         losses = runs[runs["method"].isin(named)].groupby("method")[TEST].agg(["mean", "size"])
-        mean = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values()
-        names = [name for name in mean.index if name in ("fixed", PAPERS, CENTRED, mean.index[0])][::-1]
+        mean = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values(ascending=False)
+        names = [name for name in mean.index if name in first or name == mean.index[-1]]
         if names:
             each = (f"{study.words(str(name))} {number(mean[name], 3)}" for name in names)
-            said.append(f"Mean test loss on {study.folder(dataset)}: {', '.join(each)}.")
+            said.append(f"Mean test loss on {study.folder(dataset)}: {'; '.join(each)}.")
     return " ".join(said)
 
 
@@ -121,6 +124,7 @@ def findings(study: Study) -> Iterator[tuple[str, str]]:
         ("Start values", _starts),
         ("Other choices", _specifications),
         ("Searches", _searches),
+        ("Without planes", _without_planes),
     ):
         if text := say(study):
             yield keyword, text
@@ -341,6 +345,21 @@ def _searches(study: Study) -> str:
                 ends = interval(found.ci_low, found.ci_high)
                 said.append(f"{number(found.mean, sign='+')} {ends} ({label_of(base)}, {study.folder(dataset)})")
     return f"CPMLHO's loss minus that of searches that begin at its start values: {', '.join(said)}." if said else ""
+
+
+def _without_planes(study: Study) -> str:
+    """Other responses compared with the cutting planes alone, where hypotheses ask whether they end alike."""
+    rows = study.table("hypotheses")
+    if rows.empty:
+        return ""
+    rows = rows[(rows["other"] == PLANES_ALONE) & (rows["expected"] == "equal") & (rows["verdict"] != NOT_TESTED)]
+    said = [
+        f"{study.words(row['method'])} {number(row['difference_mean'], 3, '+')}"
+        f" {interval(row['corrected_low'], row['corrected_high'], 3)}"
+        for row in rows.sort_values("difference_mean").to_dict("records")
+    ]
+    text = "Test loss minus that of the cutting planes alone, with intervals after Holm's correction"
+    return f"{text}: {'; '.join(said)}." if said else ""
 
 
 def beside(study: Study, table: str) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ from cpmlho.study.report.tables.hypotheses import MAIN, NOT_TESTED
 from cpmlho.study.report.write import written
 
 BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
-SHOWN = ("Verdicts", "Divergence")
+SHOWN, OF_LITTLE_DATA = ("Verdicts", "Divergence"), ("Without planes",)  # findings
 ROWS = {
     "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
     "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
@@ -37,7 +37,8 @@ def block(root: Path) -> str:
     study, little = _study(root, "published"), _study(root, "small_data")
     said = [f"**{headline(study)}**", centred(study), uncentred(study), f"**{headline(little)}**", means(little)]
     lines = [" ".join(filter(None, said)), "", *_table(study), "", *_hypotheses(little), ""]
-    lines += [f"- **{keyword}.** {text}" for keyword, text in findings(study) if keyword in SHOWN]
+    for shown, of in ((OF_LITTLE_DATA, little), (SHOWN, study)):
+        lines += [f"- **{keyword}.** {text}" for keyword, text in findings(of) if keyword in shown]
     return "\n".join(lines) + "\n"
 
 
