@@ -91,6 +91,7 @@ class Bilevel:
         self.planes = CuttingPlanes(method, len(self.layers.names), self.device) if constrained else None  # type: ignore[arg-type]
         self.delta_mean = torch.zeros_like(self.lam.detach())
         self.loss_grad: Sequence[Tensor | None] = []  # of R, r and H at the last response step
+        self._deltas: list[Tensor] = []  # displacements of the response step, one tensor (B, n) for each batch
         self.steps, self.history = 0, History(space, self.lam)
 
     def step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
@@ -111,6 +112,7 @@ class Bilevel:
     def inner_step(self, batches: Sequence[Batch]) -> Tensor:
         """Eqs. 13 and 14: a step of the module's weights at lambda, then one of their response at lambda + epsilon."""
         parameters = [p for group in self.layers.trained for p in group]
+        self._deltas = []
         if self.method.response == "stn_joint":  # both steps along the gradients of one loss (R4)
             own = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
             loss, gradients = self._gradient(self._responding_loss, batches, [*own, *parameters])
@@ -121,6 +123,8 @@ class Bilevel:
             with still_statistics(self.module):
                 _, gradients = self._gradient(self._responding_loss, batches, parameters)
         self.loss_grad = gradients
+        self.delta_mean.copy_(torch.cat(self._deltas).mean(0))
+        self.processes.average([self.delta_mean])
         if self.planes:
             gradients = [*self._constrained(gradients)]
         self._descend(self.response_optimizer, parameters, gradients)  # eq. 14
@@ -169,7 +173,7 @@ class Bilevel:
         lam = self.lam.detach()
         perturbed = lam + self.perturbation(self.rows(batch), "response").detach()
         delta = perturbed - lam if self.centred else perturbed
-        self.delta_mean.copy_(delta.mean(0))
+        self._deltas.append(delta)
         return self.training_loss(batch, perturbed, delta, "response", linear=self.centred)
 
     def training_loss(

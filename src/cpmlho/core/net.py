@@ -53,7 +53,8 @@ class Net:
             raise AttributeError(name)
         found = getattr(self._layers.module, name)
         if isinstance(found, nn.Parameter):
-            return dict(self.named_parameters())[name]
+            own = {id(p): each for each, p in self._layers.module.named_parameters()}
+            return dict(self.named_parameters())[own[id(found)]]
         return functools.partial(self._run, found) if callable(found) else found
 
     def _run(self, module: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
