@@ -351,7 +351,7 @@ def test_when_tuning_pays_is_a_line_for_each_method_against_the_number_of_exampl
     assert [label.get_text() for label in axes.get_xticklabels()] == ["500", "2,000", "all"]
     assert sorted(each.get_text() for each in axes.get_legend().get_texts()) == [
         "CPMLHO (n=3)",
-        "CPMLHO, response learning rate 0.1 (n=2)",
+        "cpmlho_faster (n=2)",
         "Δ-STN (n=3)",
     ]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from cpmlho.study.arrays import split
 from cpmlho.study.report.figures.drawing import panels
 from cpmlho.study.report.frame import Study
-from cpmlho.study.report.selection import Size, Sizes, sizes, specs
+from cpmlho.study.report.selection import Size, sizes, specs
 from cpmlho.study.report.stats import paired
 from cpmlho.study.report.style import label_of, style_of
 
@@ -43,32 +43,28 @@ def _examples(size: Size) -> float:
 
 def draw(study: Study, data: pd.DataFrame) -> Figure:
     """A panel for each dataset, a line for each method."""
-    datasets, names = list(data["dataset"].unique()), _names(sizes(specs(study.protocol)))
-    figure, row = panels([study.protocol.datasets[name].folder for name in datasets], 3.2)
+    datasets, methods = list(data["dataset"].unique()), list(data["line"].unique())
+    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    figure, row = panels([study.folder(name) for name in datasets], 3.2)
     for axes, dataset in zip(row, datasets, strict=True):
         own = data[data["dataset"] == dataset]
         ticks = own["examples"].sort_values().unique()  # NaN, for all, is the last
         places = {_label(value): place for place, value in enumerate(ticks)}
         lines = list(own.groupby("line", sort=False))
         for i, (line, found) in enumerate(lines):
-            spec = study.spec(dataset, str(line))
-            style = style_of(spec.algorithm)
             rows = found.sort_values("examples")
-            x = rows["examples"].map(_label).map(places) + 0.3 * ((i + 0.5) / len(lines) - 0.5)
-            error = [rows["mean"] - rows["ci_low"], rows["ci_high"] - rows["mean"]]
-            label, n = names[dataset, str(line)], rows["n_seeds"]
+            n = rows["n_seeds"]
             seeds = f"n={n.max()}" if n.nunique() == 1 else f"n={n.min()} to {n.max()}"
             axes.errorbar(
-                x,
+                rows["examples"].map(_label).map(places) + 0.3 * ((i + 0.5) / len(lines) - 0.5),
                 rows["mean"],
-                error,
-                color=style.colour,
-                linestyle=style.line,
+                [rows["mean"] - rows["ci_low"], rows["ci_high"] - rows["mean"]],
+                color=colours[line],
                 marker="o",
                 markersize=3,
                 linewidth=1.2,
                 elinewidth=0.8,
-                label=f"{label} ({seeds})",
+                label=f"{study.words(str(line))} ({seeds})",
             )
         axes.axhline(0, color=style_of("fixed").colour, linewidth=0.8)
         axes.set_xticks(range(len(ticks)), list(places))
@@ -80,17 +76,3 @@ def draw(study: Study, data: pd.DataFrame) -> Figure:
 
 def _label(examples: float) -> str:
     return "all" if math.isnan(examples) else f"{examples:,.0f}"
-
-
-def _names(lines: list[Sizes]) -> dict[tuple[str, str], str]:
-    """The label of each line by dataset and first run; with its settings where a method has several lines."""
-    several = Counter((line.dataset, line.spec.algorithm) for line in lines)
-    names = {}
-    for line in lines:
-        settings = line.spec.changes.get("settings", {}) if several[line.dataset, line.spec.algorithm] > 1 else {}
-        parts = [
-            label_of(line.spec.algorithm),
-            *(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()),
-        ]
-        names[line.dataset, line.spec.method] = ", ".join(parts)
-    return names
