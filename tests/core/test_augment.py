@@ -3,6 +3,7 @@
 import pytest
 import scipy.stats
 import torch
+import torch.nn.functional as F
 
 import cpmlho
 from cpmlho.core.augment import _random_levels as random_levels
@@ -148,3 +149,16 @@ def test_rows_of_an_example_follow_each_other():
     assert per_row(torch.tensor([1, 2]), 6, "x").tolist() == [1, 1, 1, 2, 2, 2]
     with pytest.raises(ValueError, match="x gets 5 rows from a batch of 2"):
         per_row(torch.tensor([1, 2]), 5, "x")
+
+
+def test_smoothing_for_each_example_equals_torchs():
+    logits, s = torch.randn(8, 3, 5, dtype=torch.float64), torch.linspace(0, 0.9, 8, dtype=torch.float64)
+    labels = torch.randint(3, (8, 5))
+    labels[2, 1:3] = -100
+    found = cpmlho.cross_entropy(logits, labels, label_smoothing=s)
+    each = zip(logits, labels, s.tolist(), strict=True)
+    expected = [F.cross_entropy(x[None], y[None], label_smoothing=a) for x, y, a in each]
+    torch.testing.assert_close(found, torch.stack(expected))
+    flat = cpmlho.cross_entropy(logits[..., 0], labels[:, 0], label_smoothing=0.2)
+    expected = F.cross_entropy(logits[..., 0], labels[:, 0], reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(flat, expected)

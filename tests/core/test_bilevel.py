@@ -164,21 +164,6 @@ def test_a_temperature_scales_the_output_and_leaves_the_module_alone():
     )
 
 
-def test_a_temperature_trains_with_the_checks_on():
-    checked = made(DeltaSTN(response="temperature"), steps=10, check=True)
-    plain = made(DeltaSTN(response="temperature"), steps=10)
-    assert checked.values == plain.values != made(DeltaSTN(response="temperature")).values
-
-
-@pytest.mark.parametrize(
-    "options", [{"response": "temperature"}, {"response_weights": "tied"}, {"response_weights": "mean"}]
-)
-def test_planes_need_response_weights_that_train(options):
-    with pytest.raises(ValueError, match=r"^cutting_planes must be false with response .*the planes act on R"):
-        CPMLHO(**options)
-    CPMLHO(cutting_planes=False, **options)
-
-
 @pytest.mark.parametrize(
     ("options", "first"),
     [({}, 5), ({"warm_up": 2}, 25), ({"warm_up_steps": 7}, 10), ({"warm_up": 1, "warm_up_steps": 5}, 20)],
@@ -259,48 +244,3 @@ def test_planes_are_taken_when_they_are_due(options, numbers):
         states = run.bilevel.planes.states(1, 1, run.bilevel.gap(), 0.0) if len(run.bilevel.planes) else []
         found.append([state.plane for state in states])
     assert found == numbers
-
-
-METHODS = {
-    "delta_stn": DeltaSTN(),
-    "stn": STN(),
-    "stn_joint": STN(response="stn_joint"),
-    "cpmlho": CPMLHO(constraint="displaced", max_planes=2, cut_steps=3, multiplier="adbo"),
-    "per_layer": CPMLHO(per_layer=True, g="l1", multiplier="dual_ascent", cut_steps=4),
-    "uncentred": CPMLHOUncentred(cut_steps=4),
-    "weights": DeltaSTN(response_start="weights"),
-    "tied": DeltaSTN(response_weights="tied"),
-    "mean": DeltaSTN(response_weights="mean"),
-    "frozen": STN(response_weights="frozen"),
-    "temperature": CPMLHO(response="temperature", cutting_planes=False),
-}
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_state_can_be_continued_from_more_than_once(method, momentum):
-    whole = made(METHODS[method], steps=7, momentum=momentum)
-    state = whole.state_dict()
-    for _ in range(6):
-        whole.step((X, Y))
-    for _ in range(2):
-        other = made(METHODS[method], momentum=momentum, seed=5)
-        other.load_state_dict(state)
-        for _ in range(6):
-            other.step((X, Y))
-        assert other.values == whole.values
-        for a, b in zip([*weights(other), *responses(other)], [*weights(whole), *responses(whole)], strict=True):
-            assert torch.equal(a, b)
-        if whole.bilevel.planes:
-            share = whole.bilevel.gradient_share()
-            assert other.bilevel.gradient_share() == share > 0
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_modules_state_predicts_what_the_net_does(method):
-    tuner = made(METHODS[method], steps=20)
-    tuner.module.eval()
-    plain = nn.Sequential(nn.Linear(4, 6), nn.Identity(), nn.Tanh(), nn.Linear(6, 1))
-    plain.load_state_dict(tuner.module_state())
-    torch.testing.assert_close(plain(X), tuner.net(X))
-    assert torch.equal(plain(X), tuner.module(X)) == tuner.bilevel.centred

@@ -9,6 +9,7 @@ import dataclasses
 
 import pytest
 import torch
+from setups import METHODS
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -16,8 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-import cpmlho
-from cpmlho.core.options import CPMLHO, STN, Search
+from cpmlho.core.options import Search
 from cpmlho.core.streams import Streams
 from cpmlho.core.tuner import Tuner
 from cpmlho.study.data import load
@@ -28,18 +28,6 @@ from cpmlho.study.trials import FixedTraining, start_point, values_at
 DEVICE = "fakegpu"
 CPU = torch.device("cpu")
 DATASETS = ["mnist", "fashionmnist"]
-TUNED = {
-    "delta_stn": cpmlho.DeltaSTN(),
-    "stn": STN(),
-    "stn_joint": STN(response="stn_joint"),
-    "cpmlho": CPMLHO(cut_steps=3, max_planes=2),
-    "per_layer": CPMLHO(cut_steps=3, per_layer=True, constraint="displaced", force="always", upper_regularised=True),
-    "dual_ascent": CPMLHO(cut_steps=3, multiplier="dual_ascent", max_planes=2, constraint="value", g="mean_l1"),
-    "adbo": CPMLHO(cut_steps=3, multiplier="adbo", max_planes=2, constraint="raw", response="stn"),
-    "tied": cpmlho.DeltaSTN(response_start="weights", response_weights="tied"),
-    "mean": cpmlho.DeltaSTN(response_weights="mean"),
-    "temperature": cpmlho.DeltaSTN(response="temperature"),
-}
 
 
 class Unasked(_DummyBackendModule):
@@ -120,7 +108,7 @@ def test_the_trials_of_all_searches_train_without_waiting_for_the_device(build, 
     assert {p.device.type for p in training.module.parameters()} == {DEVICE}
 
 
-@pytest.mark.parametrize("method", TUNED)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dataset", ["mnist", pytest.param("fashionmnist", marks=pytest.mark.slow)])
 def test_whole_cycles_go_by_without_waiting_for_the_device(build, dataset, method):
     problem, budget = build(dataset)
@@ -133,7 +121,7 @@ def test_whole_cycles_go_by_without_waiting_for_the_device(build, dataset, metho
         problem.valid_loss,
         budget.optimizer(module),
         batches[1],
-        method=TUNED[method],
+        method=METHODS[method],
         train=batches[2],
         check=False,
     )

@@ -1,230 +1,287 @@
-"""A Tuner from outside: what it finds, what it says when something cannot work, how it resumes."""
+"""A Tuner from outside: how modules, optimizers, buffers, devices and states behave around it."""
 
-import io
+import collections
+import copy
+import dataclasses
 import re
 import subprocess
 import sys
-import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from setups import RATE, SPACE, X, Y, entropy, mlp, quietly, train, tuner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cpmlho
 from cpmlho.core.loading import move, rows
 
-# --- What cannot work says so. ---
-
-
-def module(*, rate=None):
-    torch.manual_seed(0)
-    middle = nn.Tanh() if rate is None else cpmlho.Dropout(rate)
-    return nn.Sequential(nn.Linear(4, 6), middle, nn.Linear(6, 3))
-
-
-X, Y = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
-
-
-def losses(net, batch, h):
-    return F.cross_entropy(net(batch[0]), batch[1], reduction="none") + h.decay * net.l2()
-
-
-def valid_loss(net, batch):
-    return F.cross_entropy(net(batch[0]), batch[1])
-
-
-def tuner(net=None, *, space=None, train_loss=losses, optimizer=None, valid=((X, Y),), **named):
-    net = module() if net is None else net
-    space = {"decay": cpmlho.LogUniform(1e-6, 1e-1, 1e-3)} if space is None else space
-    optimizer = torch.optim.SGD(net.parameters(), 0.1) if optimizer is None else optimizer
-    return cpmlho.Tuner(net, space, train_loss, named.pop("valid_loss", valid_loss), optimizer, valid, **named)
-
-
-RATE = cpmlho.Uniform(0, 0.9, 0.1)
-
-
-def test_a_dropout_that_the_space_does_not_name():
-    with pytest.raises(ValueError, match=r"Dropout\('rate'\), but the space has no 'rate' \(it has ratee\)"):
-        tuner(module(rate="rate"), space={"ratee": RATE})
-
-
-def test_a_hyperparameter_that_acts_nowhere():
-    net = module(rate="rate")
-    run = tuner(net, space={"rate": RATE, "ratee": RATE, "decay": RATE})
-    with pytest.raises(ValueError, match=r"'ratee' acts nowhere.*what is used is h.decay, cpmlho.Dropout\('rate'\)"):
-        run.step((X, Y))
-
-
-@pytest.mark.parametrize("name", ["lr", "learning_rate", "momentum"])
-def test_a_learning_rate_in_the_space(name):
-    run = tuner(space={"decay": RATE, name: RATE})
-    with pytest.raises(ValueError, match=f"'{name}' acts nowhere.*no response to learn; leave '{name}' out"):
-        run.step((X, Y))
-
-
-def test_a_weight_decay_that_no_loss_reads():
-    run = tuner(space={"decay": RATE, "weight_decay": RATE})
-    with pytest.raises(ValueError, match=r"add h.weight_decay \* net.l2\(\) to the loss"):
-        run.step((X, Y))
-
-
-def test_an_unknown_name_in_a_loss():
-    run = tuner(train_loss=lambda net, batch, h: losses(net, batch, h) * h.dcay)
-    with pytest.raises(AttributeError, match="no hyperparameter 'dcay'; it has decay"):
-        run.step((X, Y))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "got"), [(lambda each: each.mean(), r"\(\)"), (lambda each: each[:, None], r"\(8, 1\)"), (sum, r"\(\)")]
-)
-def test_a_training_loss_that_is_no_row(wrong, got):
-    run = tuner(train_loss=lambda net, batch, h: wrong(losses(net, batch, h)))
-    with pytest.raises(ValueError, match=rf"train_loss must return one loss an example, shape \(8,\), got shape {got}"):
-        run.step((X, Y))
-
-
-def test_a_loss_that_calls_the_module_and_not_net():
-    net = module()
-    run = tuner(
-        net, train_loss=lambda _, batch, h: F.cross_entropy(net(batch[0]), batch[1], reduction="none") * h.decay
-    )
-    with pytest.raises(ValueError, match="never called net"):
-        run.step((X, Y))
-
-
-def test_a_response_that_reaches_no_loss():
-    run = tuner(train_loss=lambda net, batch, h: h.decay * net(batch[0]).detach().new_ones(8))
-    with pytest.raises(ValueError, match="no response reaches train_loss"):
-        run.step((X, Y))
-
-
-@pytest.mark.parametrize("level", ["train_loss", "valid_loss"])
-def test_a_loss_that_is_not_finite(level):
-    wrong = {"train_loss": losses, "valid_loss": valid_loss}[level]
-    run = tuner(
-        **{level: lambda net, batch, *h: wrong(net, batch, *h) / batch[2].min()},
-        valid=[(X, Y, scale := torch.ones(8))],
-        method=cpmlho.STN(train_steps=2),
-    )
-    run.step((X, Y, scale))
-    scale[3] = 0
-    with pytest.raises(FloatingPointError, match=rf"^{level} is not finite at step 2, with decay "):
-        run.step((X, Y, scale))
-
-
-def test_what_does_not_respond_or_train_is_said_once():
-    net = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3))
-    net.register_parameter("unused", nn.Parameter(torch.zeros(2)))
-    run = tuner(net, optimizer=torch.optim.SGD([*net[0].parameters(), net.unused], 0.1))
-    with pytest.warns(cpmlho.TunerWarning) as caught:
-        run.step((X, Y))
-    said = " | ".join(str(each.message) for each in caught)
-    assert "do not respond to hyperparameters: unused, 1.weight, 1.bias" in said
-    assert "the optimizer does not hold them: 1.weight, 1.bias, 2.weight, 2.bias" in said
-    assert "train_loss does not depend on them: unused" in said
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        run.step((X, Y))
-
-
-def test_examples_that_touch_each_other_are_pointed_out():
-    class TimeFirst(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
-
-        def forward(self, x):  # (B, T, 4), but the layers see (T, B, 4)
-            return self.head(self.inner(x.transpose(0, 1)).tanh()).mean(0)
-
-    x = torch.randn(8, 16, 4)
-    with pytest.warns(cpmlho.TunerWarning, match="first example's hyperparameters change the losses of others"):
-        tuner(TimeFirst(), valid=[(x, Y)]).step((x, Y))
-    with pytest.raises(ValueError, match="gets 13 rows from a batch of 8 examples"):
-        tuner(TimeFirst()).step((x[:, :13], Y))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (lambda: tuner(lambda x: x, optimizer=torch.optim.SGD([nn.Parameter(X)], 0.1)), "must be a torch.nn.Module"),
-        (lambda: tuner(nn.DataParallel(module())), "DataParallel does not work in a Tuner"),
-        (lambda: tuner(nn.LayerNorm(4)), "no nn.Linear or convolution that trains"),
-        (lambda: tuner(space={}), "the space is empty"),
-        (lambda: tuner(space={"decay": (0, 1)}), r"space\['decay'\] must be cpmlho.Uniform or cpmlho.LogUniform"),
-        (lambda: tuner(optimizer=torch.optim.LBFGS(module().parameters())), "LBFGS evaluates its loss several times"),
-        (lambda: tuner(nn.Sequential(nn.LazyLinear(3))), "lazy layers: call it once"),
-        (lambda: cpmlho.Uniform(0, 1, 1), "low < start < high must hold, got 0, 1, 1"),
-        (lambda: cpmlho.LogUniform(0, 1), "must be above 0, got 0"),
-        (lambda: rows(3), "no tensor in a int.*rows=lambda"),
-        (lambda: rows((X, Y[:3])), "lengths 3, 8"),
-        (lambda: tuner(method=cpmlho.CPMLHO(cut_steps=None)), r"cut_every of CPMLHO count epochs: give steps"),
-        (lambda: tuner().evaluate([]), "no batches to evaluate on"),
-        (lambda: tuner(valid=[], method=cpmlho.DeltaSTN(train_steps=1)).step((X, Y)), "valid gives no batch"),
-    ],
-)
-def test_what_cannot_work_is_said_in_one_line(wrong, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        wrong()
-    assert "\n" not in str(caught.value)
-
-
-def test_a_module_in_evaluation_mode_is_not_trained():
-    run = tuner()
-    run.module.eval()
-    with pytest.raises(ValueError, match=r"call module.train\(\)"):
-        run.step((X, Y))
-
-
-def test_dropout_alone_needs_a_rate():
-    with pytest.raises(RuntimeError, match=r"Dropout\('rate'\) has no rate"):
-        module(rate="rate")(X)
-    assert (cpmlho.Dropout("rate", fixed=0.5)(torch.ones(100)) == 0).any()
-    assert torch.equal(cpmlho.Dropout("rate").eval()(X), X)
-
-
-# --- What must work. ---
+# --- Modules: dropout, buffers, outputs, methods. ---
 
 
 def test_dropout_takes_a_rate_an_example_and_outside_a_step_the_present_one():
-    net = module(rate="rate")
-    run = tuner(net, space={"rate": cpmlho.Uniform(0, 0.9, 0.5), "decay": RATE})
-    run.step((X, Y))
+    net = mlp(cpmlho.Dropout("rate"))
+    run = train(tuner(net, space={"rate": cpmlho.Uniform(0, 0.9, 0.5), **SPACE}))
     dropped = net[1](torch.ones(4, 2000)).eq(0).double().mean(1)
     assert ((dropped - run.values["rate"]).abs() < 0.06).all()
 
 
-def test_the_running_statistics_move_once_a_step_and_parts_keep_their_mode():
-    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.Linear(6, 3))
-    run = tuner(net, method=cpmlho.DeltaSTN(train_steps=1))
+def test_dropout_alone_needs_a_rate():
+    with pytest.raises(RuntimeError, match=r"Dropout\('rate'\) has no rate"):
+        cpmlho.Dropout("rate")(X)
+    assert (cpmlho.Dropout("rate", fixed=0.5)(torch.ones(100)) == 0).any()
+    assert torch.equal(cpmlho.Dropout("rate").eval()(X), X)
+
+
+class Counting(nn.Module):
+    """Buffers that the user's code moves at each call: one in place, one replaced."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("mean", torch.ones(6))
+
+    def forward(self, x):
+        out = x * self.mean
+        self.calls += 1
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return out
+
+
+def test_buffers_move_once_a_step_and_parts_keep_their_mode():
+    net = mlp(nn.BatchNorm1d(6), nn.BatchNorm1d(6), Counting())
+    run = tuner(net, method=cpmlho.CPMLHO(cutting_planes=False, upper_regularised=True, train_steps=1))
     net[2].eval()  # a norm that the user holds still
-    for _ in range(3):
-        run.step((X, Y))
-    assert net[1].num_batches_tracked == 3
-    assert net[2].num_batches_tracked == 0
-    assert [part.training for part in net] == [True, True, False, True]
+    train(run, 3)
+    assert (net[1].num_batches_tracked, net[2].num_batches_tracked, net[3].calls) == (3, 0, 3)
+    assert [part.training for part in net] == [True, True, False, True, True]
+    run.evaluate([(X, Y)])
+    assert net[3].calls == 4
 
 
-def test_a_decay_acts_though_all_weights_are_0_and_norms_touch_nobody():
-    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
-    for p in (*net[0].parameters(), *net[2].parameters()):
-        nn.init.zeros_(p)
-    with pytest.warns(cpmlho.TunerWarning) as caught:
-        tuner(net).step((X, Y))
-    assert [str(each.message)[:44] for each in caught] == ["these parameters train, but do not respond t"]
-    assert net[1].num_batches_tracked == 1
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: tuple
+
+
+class Structured(nn.Module):
+    def __init__(self, plain):
+        super().__init__()
+        self.inner, self.plain = mlp(), plain
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return logits if self.plain else Output(logits, (logits.exp(),))
+
+    def encode(self, x):
+        return self.inner[1](self.inner[0](x))
+
+    @property
+    def first(self):
+        """A parameter of another name."""
+        return self.inner[0].weight
+
+
+def test_outputs_in_a_dataclass_are_linearised():
+    values = []
+    for plain in (True, False):
+
+        def loss(net, batch, h, plain=plain):
+            out = net(batch[0])
+            return F.cross_entropy(out if plain else out.logits, batch[1], reduction="none") + h.r * net.l2()
+
+        run = tuner(Structured(plain), loss, lambda net, batch, loss=loss: loss(net, batch, SimpleNamespace(r=0.0)))
+        quietly(run, 20)
+        values.append([run.bilevel.lam, *run.bilevel.layers.parameters])
+    assert all(torch.equal(one, two) for one, two in zip(*values, strict=True))
+
+
+def test_outputs_that_hide_tensors_are_refused():
+    module = nn.Sequential(nn.Linear(4, 3))
+    module.register_forward_hook(lambda module, inputs, out: SimpleNamespace(logits=out))
+    run = tuner(module, lambda net, batch, h: entropy(lambda x: net(x).logits, batch) + h.r * net.l2())
+    with pytest.raises(TypeError, match="output holds a SimpleNamespace, in which the tuner cannot find tensors"):
+        train(run)
+
+
+def test_net_calls_any_method_and_submodule():
+    module = Structured(True)
+
+    def loss(net, batch, *h):
+        return entropy(lambda x: net.encode(x)[:, :3], batch) + sum(each.r * net.l2() for each in h)
+
+    run = tuner(module, loss, loss)
+    with pytest.warns(cpmlho.TunerWarning, match="do not respond"):  # the last layer
+        train(run)
+    assert run.bilevel.layers.response[0].H.any()
+    assert run.net.plain is True
+    torch.testing.assert_close(run.net.inner(X), module(X))
+    torch.testing.assert_close(run.net.first[0], module.first)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_net_gives_the_weights_of_each_example(rank):
+    bilevel = tuner(method=cpmlho.DeltaSTN(rank=rank)).bilevel
+    values, delta = bilevel.values_at(torch.zeros(8, 1), "idle"), torch.linspace(-1, 1, 8)[:, None]
+    net = cpmlho.Net(bilevel.layers.responding_by(0.3), values, delta)
+    squares = sum(p.square().flatten(1).sum(1) for p in net.parameters()) / 2
+    torch.testing.assert_close(squares, net.l2(lambda name: True))
+    named = dict(net.named_parameters())
+    assert named["0.weight"].shape == (8, 6, 4)
+    out = torch.einsum("bi,boi->bo", X, named["0.weight"]) + named["0.bias"]
+    out = torch.einsum("bi,boi->bo", out.tanh(), named["2.weight"]) + named["2.bias"]
+    torch.testing.assert_close(net(X), out)
+
+
+def test_a_compiled_module():
+    net = torch.compile(mlp(), backend="eager")
+    assert train(tuner(net), 7).values == pytest.approx(train(tuner(), 7).values)
+
+
+def test_zero_weights_do_not_start_a_response():
+    module = mlp()
+    nn.init.zeros_(module[2].weight)
+    first, second = tuner(module, method=cpmlho.DeltaSTN(response_weights="frozen")).bilevel.layers.response
+    assert torch.equal(first.R, module[0].weight)
+    assert second.R.any()
+
+
+# --- Optimizers. ---
+
+
+def test_the_response_follows_the_optimizer_and_its_schedule():
+    net = mlp()
+    optimizer = torch.optim.AdamW(net.parameters(), 0.1, weight_decay=0.3, betas=(0.8, 0.9))
+    run = tuner(net, optimizer=optimizer, check=False)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    train(run)
+    schedule.step()
+    train(run)
+    (group,) = run.bilevel.response_optimizer.param_groups
+    assert type(run.bilevel.response_optimizer) is torch.optim.AdamW
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.05, 0.0, (0.8, 0.9))
+
+
+def test_each_group_of_the_optimizer_has_its_rate_in_the_response():
+    module = mlp()
+    groups = [{"params": module[0].parameters(), "lr": 0.0}, {"params": module[2].parameters(), "lr": 0.1}]
+    first, second = train(tuner(module, optimizer=torch.optim.SGD(groups, 0.1))).bilevel.layers.response
+    assert not first.H.any()
+    assert second.H.any()
+
+
+def test_another_optimizer_step_changes_nothing():
+    run = train(tuner())
+    kept = copy.deepcopy(run.module.state_dict())
+    run.optimizer.step()
+    assert all(torch.equal(run.module.state_dict()[name], kept[name]) for name in kept)
+
+
+def test_gradients_of_weights_and_response_are_clipped():
+    norms, run = {}, tuner(max_norm=1e-3)
+    for name in ("optimizer", "response_optimizer"):
+
+        def note(optimizer, args, kwargs, name=name):
+            held = [p.grad.norm() for group in optimizer.param_groups for p in group["params"]]
+            norms[name] = torch.stack(held).norm().item()
+
+        getattr(run.bilevel, name).register_step_pre_hook(note)
+    train(run)
+    assert norms == pytest.approx({"optimizer": 1e-3, "response_optimizer": 1e-3}, rel=1e-2)
+
+
+@pytest.mark.parametrize("method", [cpmlho.DeltaSTN(), cpmlho.STN(hyper_learning_rate=0.02)])
+def test_each_hyperparameter_has_its_learning_rate(method):
+    """Against RMSprop written out here, on the gradients that the optimizer gets."""
+    space = {"r": cpmlho.LogUniform(1e-6, 1e-1, 1e-3, learning_rate=0.05), "rate": RATE}
+    run = tuner(mlp(cpmlho.Dropout("rate")), space=space, method=method)
+    lam, square = run.bilevel.lam.detach().clone(), torch.zeros(2)
+    rates, gradients = torch.tensor([0.05, method.hyper_learning_rate]), []
+    run.bilevel.hyper_optimizer.register_step_pre_hook(lambda *_: gradients.append(run.bilevel.lam.grad.clone()))
+    for step in range(1, 31):
+        train(run)
+        if step % 5 == 0:
+            square = 0.99 * square + 0.01 * gradients[-1] ** 2
+            mean = square / (1 - 0.99 ** (step // 5)) if method.bias_correction else square
+            lam = lam - rates * gradients[-1] / (mean.sqrt() + 1e-8)
+            torch.testing.assert_close(run.bilevel.lam.detach(), lam)
+    assert len(gradients) == run.updates == 6
+
+
+# --- Precision, devices, states, batches. ---
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_parameters_and_finds_about_the_same(dtype):
+    half, whole = (train(tuner(mlp(nn.LayerNorm(6)), autocast=cast, check=False), 40) for cast in (dtype, None))
+    assert all(p.dtype == torch.float32 for p in half.module.parameters())
+    assert half.values == pytest.approx(whole.values, rel=0.05)
+    assert half.values != whole.values
+    state = half.state_dict()
+    assert (state["scaler"].get("scale", 1) > 1) == (dtype == torch.float16)
+    other = tuner(mlp(nn.LayerNorm(6)), autocast=dtype, check=False)
+    other.load_state_dict(state)
+    assert train(other).values == train(half).values
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU"))])  # fmt: skip
+def test_it_moves_and_goes_on(device):
+    run = train(tuner(method=cpmlho.CPMLHO(cut_steps=1)))
+    assert run.to(device) is run
+    train(run, 10)
+    other = tuner(mlp().to(device), method=cpmlho.CPMLHO(cut_steps=1))
+    other.load_state_dict(move(run.state_dict(), torch.device("cpu")))
+    for each in (run, other):
+        tensors = (*each.module.parameters(), *each.bilevel.layers.parameters, each.bilevel.lam)
+        assert {tensor.device.type for tensor in tensors} == {device}
+    assert train(other, 5).values == train(run, 5).values
+
+
+def test_the_default_device_of_torch_changes_nothing():
+    """Scripts set it to a GPU; tensors on `meta` have no data, so that none can be made there by mistake."""
+    expected, module = train(tuner(), 10).values, mlp()
+    with torch.device("meta"):
+        assert train(tuner(module), 10).values == expected
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_state_in_memory_stays_as_it_was_taken(rank):
+    run = train(tuner(method=cpmlho.DeltaSTN(rank=rank)))
+    state = run.state_dict()
+    kept, values = copy.deepcopy(state["module"]), run.values
+    assert train(run, 10).values != values
+    run.load_state_dict(state)
+    assert run.values == values
+    assert all(torch.equal(run.module.state_dict()[name], kept[name]) for name in kept)
+    train(run, 10)
+    assert all(torch.equal(state["module"][name], kept[name]) for name in kept)
+
+
+def test_batches_of_any_structure():
+    Pair = collections.namedtuple("Pair", "x y")
+    batch = {"x": X, "more": [Y, {"z": X}], "what": "text", "factor": torch.tensor(2.0)}
+    for each in (batch, collections.UserDict(batch)):
+        assert rows(each) == 8
+        assert move(each, torch.device("meta"))["more"][1]["z"].device.type == "meta"
+        assert move(each, torch.device("cpu"))["what"] == "text"
+    assert move(Pair(X, "text"), torch.device("meta")).x.device.type == "meta"
+
+
+# --- What it reports. ---
 
 
 def test_metrics_are_means_over_examples():
-    run = tuner()
+    run = tuner(valid_loss=lambda net, batch: entropy(net, batch).mean())
     found = run.evaluate(
         [(X, Y), (X[:2], Y[:2])],
         accuracy=lambda net, batch: (net(batch[0]).argmax(1) == batch[1]).float(),
         count=lambda net, batch: torch.tensor(float(len(batch[0]))),
     )
-    outputs = run.module(torch.cat([X, X[:2]]))
-    labels = torch.cat([Y, Y[:2]])
+    outputs, labels = run.module(torch.cat([X, X[:2]])), torch.cat([Y, Y[:2]])
     assert found["accuracy"] == pytest.approx((outputs.argmax(1) == labels).double().mean().item())
     assert found["valid_loss"] == pytest.approx(F.cross_entropy(outputs, labels).item(), rel=1e-6)
     assert found["count"] == pytest.approx((8 * 8 + 2 * 2) / 10)
@@ -234,121 +291,77 @@ def test_metrics_are_means_over_examples():
 def test_numbers_are_logged_at_each_update():
     logged = []
     run = tuner(log=lambda numbers, step: logged.append((step, set(numbers))), method=cpmlho.DeltaSTN(train_steps=2))
-    for _ in range(5):
-        run.step((X, Y))
-    assert logged == [(2, {"train_loss", "valid_loss", "decay"}), (4, {"train_loss", "valid_loss", "decay"})]
+    train(run, 5)
+    assert logged == [(step, {"train_loss", "valid_loss", "r"}) for step in (2, 4)]
 
 
-def test_the_response_follows_the_optimizer_and_its_schedule():
-    net = module()
-    optimizer = torch.optim.AdamW(net.parameters(), 0.1, weight_decay=0.3, betas=(0.8, 0.9))
-    run = tuner(net, optimizer=optimizer)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-    run.step((X, Y))
-    schedule.step()
-    run.step((X, Y))
-    (group,) = run.bilevel.response_optimizer.param_groups
-    assert type(run.bilevel.response_optimizer) is torch.optim.AdamW
-    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.05, 0.0, (0.8, 0.9))
+# --- Known optima. ---
 
 
-def test_a_plain_module_takes_what_stn_ended_at():
-    run = tuner(method=cpmlho.STN(train_steps=2))
-    for _ in range(10):
-        run.step((X, Y))
-    plain = module()
-    plain.load_state_dict(run.module_state())
-    assert not torch.allclose(plain(X), run.module(X))
-    torch.testing.assert_close(plain(X), run.net(X))
+def test_an_l1_penalty_is_tuned():
+    """Least of (w - 2)^2 / 2 + r |w| at w = 2 - r, so (w - 1)^2 at r = 1."""
+    torch.manual_seed(0)
+    module, one = nn.Linear(1, 1, bias=False), torch.ones(8, 1)
+
+    def off(net, batch, target):
+        return (net(batch)[:, 0] - target) ** 2 / 2
+
+    run = tuner(
+        module,
+        lambda net, batch, h: off(net, batch, 2) + h.r * sum(p.abs().flatten(1).sum(1) for p in net.parameters()),
+        lambda net, batch: off(net, batch, 1),
+        space={"r": cpmlho.Uniform(0, 3, 0.3)},
+        valid=[one],
+        method=cpmlho.DeltaSTN(perturbation_scale=0.2, entropy_weight=1e-4),
+    )
+    assert train(run, 1500, one).values["r"] == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("method", [cpmlho.DeltaSTN, cpmlho.STN, cpmlho.CPMLHO])
-def test_it_resumes_to_the_same_bits(method):
-    data = TensorDataset(X, Y)
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "best", "worst"), [(1, 1.05, 1.5), (2, 1, 1.02)])
+def test_a_higher_rank_tells_two_noise_levels_of_one_output_apart(rank, best, worst):
+    """Noise on the inputs of a linear regression is a ridge penalty, here one on inputs that matter, one on others."""
+    g = torch.Generator().manual_seed(0)
+    truth = torch.cat([torch.randn(10, generator=g), torch.zeros(10)])
 
-    def make():
-        noisy = cpmlho.Dropout("rate"), nn.BatchNorm1d(6), nn.Dropout(0.2)
-        net = nn.Sequential(nn.Linear(4, 6), *noisy, nn.Linear(6, 3))
-        return tuner(
-            net,
-            space={"rate": RATE, "decay": RATE},
-            optimizer=torch.optim.Adam(net.parameters(), 0.01),
-            valid=DataLoader(data, 3, shuffle=True),
-            train=DataLoader(data, 3, shuffle=True, generator=torch.Generator().manual_seed(5)),
-            method=method(train_steps=3),
-            steps_per_epoch=4,
-        )
+    def draw(rows):
+        x = torch.randn(rows, 20, generator=g)
+        return x, x @ truth + 1.5 * torch.randn(rows, generator=g)
 
-    def epochs(run, count):
-        for _ in range(count):
-            for batch in DataLoader(data, 2, shuffle=True):
-                run.step(batch)
+    (x, y), (vx, vy) = draw(60), draw(500)
+    range_ = cpmlho.LogUniform(1e-3, 30, 0.3)
+    grid = torch.logspace(-3, 1.4, 45).tolist()
 
-    torch.manual_seed(1)
-    whole = make()
-    epochs(whole, 2)
-    kept = io.BytesIO()
-    torch.save(whole.state_dict(), kept)
-    epochs(whole, 3)
-    torch.manual_seed(2)
-    other = make()
-    other.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
-    epochs(other, 3)
-    assert other.values == whole.values
-    assert other.steps == whole.steps == 20
-    for one, two in zip(other.module.state_dict().values(), whole.module.state_dict().values(), strict=True):
-        assert torch.equal(one, two)
+    def exact(matters, other):
+        ridge = torch.tensor([matters] * 10 + [other] * 10).square()
+        w = torch.linalg.solve(x.T @ x / 60 + torch.diag(ridge), x.T @ y / 60)
+        return (vx @ w - vy).square().mean().item()
 
+    def squares(net, batch):
+        return (net(batch[0])[:, 0] - batch[1]).square()
 
-def test_a_state_of_another_tuner_is_refused():
-    state = tuner().state_dict()
-    with pytest.raises(ValueError, match=r"of another tuner: its space: \['decay'\], this one's: \['other'\]"):
-        tuner(space={"other": RATE}).load_state_dict(state)
+    def noisy(net, batch, h):
+        matter, other = batch[0].chunk(2, 1)
+        halves = [cpmlho.noise(matter, h.a, generator=h.generator), cpmlho.noise(other, h.b, generator=h.generator)]
+        return squares(net, (torch.cat(halves, 1), batch[1]))
 
-
-def test_bfloat16_autocast_keeps_parameters_and_finds_about_the_same():
-    found = []
-    for autocast in (None, torch.bfloat16):
-        run = tuner(nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)), autocast=autocast)
-        torch.manual_seed(0)
-        for part in (run.module[0], run.module[2]):
-            part.reset_parameters()
-        for _ in range(25):
-            run.step((X, Y))
-        assert all(p.dtype == torch.float32 for p in run.module.parameters())
-        found.append(run.values["decay"])
-    assert found[1] == pytest.approx(found[0], rel=0.05)
-    assert found[1] != found[0]
+    torch.manual_seed(0)
+    module = nn.Linear(20, 1, bias=False)
+    run = tuner(
+        *(module, noisy, squares),
+        space={"a": range_, "b": range_},
+        optimizer=torch.optim.SGD(module.parameters(), 0.02),
+        valid=DataLoader(TensorDataset(vx, vy), 100, shuffle=True),
+        method=cpmlho.DeltaSTN(rank=rank),
+        max_norm=5.0,
+        check=False,
+    )
+    train(run, 5000, (x, y))
+    optimum = min(exact(a, b) for a in grid for b in grid)
+    assert best <= exact(run.values["a"], run.values["b"]) / optimum < worst
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU"))])  # fmt: skip
-def test_it_moves_and_goes_on(device):
-    run = tuner(optimizer=None)
-    run.step((X, Y))
-    assert run.to(device) is run
-    for _ in range(10):
-        run.step((X, Y))
-    assert {p.device.type for p in (*run.module.parameters(), *run.bilevel.layers.parameters, run.bilevel.lam)} == {
-        device
-    }
-
-
-def test_a_compiled_module():
-    net = torch.compile(module(), backend="eager")
-    run = tuner(net, optimizer=torch.optim.SGD(net.parameters(), 0.1))
-    plain = tuner(optimizer=None)
-    for _ in range(7):
-        run.step((X, Y))
-        plain.step((X, Y))
-    assert run.values == pytest.approx(plain.values)
-
-
-def test_batches_of_any_structure():
-    batch = {"x": X, "more": [Y, {"z": X}], "what": "text", "factor": torch.tensor(2.0)}
-    assert rows(batch) == 8
-    assert move(batch, torch.device("meta"))["more"][1]["z"].device.type == "meta"
-    assert move(batch, torch.device("cpu"))["what"] == "text"
+# --- The package. ---
 
 
 @pytest.mark.slow
@@ -365,34 +378,7 @@ assert not [name for name in sys.modules if name.startswith("cpmlho.study")]
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_unknown_names_are_refused():
+def test_the_version_and_unknown_names():
+    assert cpmlho.__version__.count(".") == 2
     with pytest.raises(AttributeError, match=re.escape("module 'cpmlho' has no attribute 'Tunr'; it has CPMLHO")):
         cpmlho.Tunr  # noqa: B018
-
-
-# --- A learning rate for each hyperparameter. ---
-
-
-@pytest.mark.parametrize("method", [cpmlho.DeltaSTN(), cpmlho.STN(hyper_learning_rate=0.02)])
-def test_each_hyperparameter_has_its_learning_rate(method):
-    """Against RMSprop written out here, on the gradients that the optimizer gets."""
-    common = method.hyper_learning_rate
-    space = {"decay": cpmlho.LogUniform(1e-6, 1e-1, 1e-3, learning_rate=0.05), "rate": RATE}
-    run = tuner(module(rate="rate"), space=space, method=method)
-    lam, square, rates = run.bilevel.lam.detach().clone(), torch.zeros(2), torch.tensor([0.05, common])
-    gradients = []
-    run.bilevel.hyper_optimizer.register_step_pre_hook(lambda *_: gradients.append(run.bilevel.lam.grad.clone()))
-    for step in range(1, 31):
-        run.step((X, Y))
-        if step % 5 == 0:
-            square = 0.99 * square + 0.01 * gradients[-1] ** 2
-            mean = square / (1 - 0.99 ** (step // 5)) if method.bias_correction else square
-            lam = lam - rates * gradients[-1] / (mean.sqrt() + 1e-8)
-            torch.testing.assert_close(run.bilevel.lam.detach(), lam)
-    assert len(gradients) == run.updates == 6
-
-
-@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
-def test_a_learning_rate_of_a_hyperparameter_is_above_zero(rate):
-    with pytest.raises(ValueError, match="learning_rate must be above 0, got"):
-        cpmlho.Uniform(0, 1, learning_rate=rate)
