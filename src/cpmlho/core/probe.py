@@ -48,13 +48,8 @@ class Probe:
     """
 
     def __init__(self, bilevel: Bilevel) -> None:
-        self._bilevel, self._layers, self._space, self._lam = (
-            bilevel,
-            bilevel.layers,
-            bilevel.space,
-            bilevel.lam.detach(),
-        )
-        self._responding = self._layers.responding_by(0.1)
+        self._bilevel, self._layers, self._space = bilevel, bilevel.layers, bilevel.space
+        self._lam, self._responding = bilevel.lam.detach(), bilevel.layers.responding_by(0.1)
 
     def train(self, batch: Batch) -> None:
         """Check the training loss.
