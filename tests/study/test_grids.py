@@ -71,19 +71,6 @@ def test_a_protocol_with_grids_is_the_same_when_read_from_its_file(tmp_path):
     assert again.variants == made.variants
 
 
-def test_nine_hundred_variants_are_read():
-    axes = {
-        "network": AXES["network"],
-        "theta": {f"t{i}": {"settings": {"theta": float(i)}} for i in range(30)},
-        "mu": {f"m{i}": {"settings": {"mu_init": 1.0 + i}} for i in range(15)},
-    }
-    made = protocol(g={"axes": axes, "datasets": ["mnist"], "seeds": [0]})
-    names = [name for name in made.variants if name.startswith("g_")]
-    assert len(names) == len(set(names)) == 900
-    settings = made.resolve(RunKey("mnist", "g_uncentred_t29_m14", 0)).settings
-    assert (settings.theta, settings.mu_init) == (29.0, 15.0)
-
-
 def test_the_specification_curve_has_its_specifications():
     made = load([CONFIG, CONFIG.parent / "workflow/multiverse.yaml"])
     of = {name: sum(key.startswith(f"{name}_") for key in made.variants) for name in ("reading", "satellite")}
