@@ -5,8 +5,7 @@ Nothing here imports torch, so that the workflow reads the configuration in a fr
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -94,7 +93,7 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _select_grids(self) -> Self:
         """Select each combination of each grid."""
-        made = [name for name, variant in self.variants.items() if variant.choices]
+        made = [name for grid, each in self.grids.items() for name, _ in each.variants(grid)]
         self.run.variants.extend(name for name in made if name not in self.run.variants)
         return self
 
@@ -103,11 +102,10 @@ class Protocol(Strict):
         """Check the names that one part of the protocol uses for another, and that every variant fits its base."""
         self._check_names("run.datasets", "dataset", self.run.datasets, self.datasets)
         self._check_names("run.variants", "variant", self.run.variants, self.variants)
+        run = [*self.run.methods, *self.run.variants]
         for each in self.hypotheses:
-            names = [each.method, each.other, *filter(None, [each.gradients_of])]
-            self._check_names(
-                f"hypotheses.{each.id}", "method", names, dict.fromkeys([*self.run.methods, *self.run.variants])
-            )
+            names = filter(None, [each.method, each.other, each.gradients_of])
+            self._check_names(f"hypotheses.{each.id}", "method", names, run)
         self._check_values("methods.fixed", self.resolve(RunKey(self.run.datasets[0], "fixed", 0)))
         for name, variant in self.variants.items():
             if name in METHODS:
@@ -118,24 +116,20 @@ class Protocol(Strict):
         return self
 
     @staticmethod
-    def _check_names(path: str, what: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+    def _check_names(path: str, what: str, names: Iterable[str], known: Collection[str]) -> None:
         for name in names:
             if name not in known:
-                raise ValueError(f"{path}: {unknown(f'{what} {name}', name, list(known))}")
+                raise ValueError(f"{path}: {unknown(f'{what} {name}', name, known)}")
 
     def _check_values(self, path: str, spec: RunSpec) -> None:
-        source = spec.values_of
-        if source is None:
-            return
-        known = [*METHODS, *self.variants]
-        if source not in known:
-            raise ValueError(f"{path}.values_of: {unknown(f'method {source}', source, known)}")
-        base = self.variants[source].base if source in self.variants else source
-        if METHODS[base].kind == "fixed":
-            raise ValueError(f"{path}.values_of: {source} tunes nothing")
+        if (source := spec.values_of) is not None:
+            self._check_names(f"{path}.values_of", "method", [source], [*METHODS, *self.variants])
+            base = self.variants[source].base if source in self.variants else source
+            if METHODS[base].kind == "fixed":
+                raise ValueError(f"{path}.values_of: {source} tunes nothing")
 
     def keys(self) -> Iterator[RunKey]:
-        """Every run that is asked for."""
+        """Yield every run of the selection."""
         for dataset in self.run.datasets:
             for method in self.run.methods:
                 yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
@@ -145,7 +139,7 @@ class Protocol(Strict):
                     yield from (RunKey(dataset, name, seed) for seed in variant.seeds or self.run.seeds)
 
     def resolve(self, key: RunKey) -> RunSpec:
-        """The specification of one run.
+        """Return the specification of one run.
 
         Raises:
             ConfigError: unknown dataset, method or variant; or the variant's changes do not fit its base.
@@ -173,10 +167,8 @@ class Protocol(Strict):
         try:
             return RunSpec.model_validate(self._changed(key, content, variant.changes) if variant else content)
         except ValidationError as error:
-            path = re.sub(
-                r"^(data\.hyperparameters|data)\.", lambda data: "start." * (len(data[0]) > 5), one_line(error)
-            )
-            raise ConfigError(f"variants.{key.method}.{path}") from None
+            said = one_line(error).replace("data.hyperparameters.", "start.", 1).removeprefix("data.")
+            raise ConfigError(f"variants.{key.method}.{said}") from None
 
     def _changed(self, key: RunKey, content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         """Return the content of a specification with the changes of a variant."""
