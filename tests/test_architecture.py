@@ -44,6 +44,7 @@ def test_a_part_imports_only_what_it_may(part):
     [
         ("import cpmlho.__main__ as m; m.parser()", {"torch", "pydantic", "mlflow", "pandas", "numpy"}),
         ("import cpmlho.study.protocol, cpmlho.study.methods", {"torch", "mlflow", "pandas", "numpy"}),
+        ("import cpmlho.study.data", {"torch", "torchvision"}),
         ("import cpmlho.core.tuner", {"pydantic", "yaml", "pandas", "mlflow", "scipy"}),
         ("import cpmlho.study.report.tables, cpmlho.study.report.figures", {"torch", "pandas", "matplotlib", "numpy"}),
         ("import cpmlho.study.workflow, cpmlho.study.command", {"torch", "mlflow", "pandas", "numpy", "snakemake"}),

@@ -157,7 +157,6 @@ def test_a_table_of_two_classes_is_learned():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_examples_to_validate_on_may_be_given():
     text = DIGITS.replace("labels[100:])", "labels[100:], examples[:7], labels[:7])")
     read = protocol(text + NETWORK)
