@@ -56,7 +56,7 @@ for kind, pattern in {
 
 
 def read_text(text: str, where: str) -> Any:
-    """The content of a text in YAML, from wherever it comes; None if it is empty.
+    """Return the content of a text in YAML; None if it is empty.
 
     Raises:
         ConfigError: it is not YAML; the message begins with `where`.
@@ -71,7 +71,7 @@ def read_text(text: str, where: str) -> Any:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON file; none if it is empty.
+    """Return the settings in a YAML or JSON file; no settings if it is empty.
 
     Raises:
         ConfigError: it cannot be read, or is no mapping; the message begins with the file, and the line if it has one.
