@@ -84,7 +84,7 @@ def _claims(rows: pd.DataFrame, verdict: str) -> list[str]:
 def answer(study: Study) -> Iterator[str]:
     """The sentences below the headline; only those that the protocol's runs support."""
     if study.protocol.hypotheses:
-        yield from filter(None, (means(study), _others(study)))
+        yield from filter(None, [means(study)])
     elif is_papers_setting(study.protocol):
         yield from filter(None, (centred(study), uncentred(study), _joint(study), _setting(study)))
 
@@ -105,16 +105,20 @@ def means(study: Study) -> str:
     return " ".join(said)
 
 
-def _others(study: Study) -> str:
+def _by_verdict(study: Study) -> Iterator[tuple[str, str]]:
     """The hypotheses that the headline does not name, by verdict; their numbers are in the table."""
     rows = study.table("hypotheses")
-    by_verdict = {verdict: _claims(rows, verdict) for verdict in ("contradicted", "undecided", NOT_TESTED)}
-    said = {"supported": _claims(rows[rows["family"] != MAIN], "supported"), **by_verdict}
-    return " ".join(f"{verdict.capitalize()}: {'; '.join(claims)}." for verdict, claims in said.items() if claims)
+    if rows.empty:
+        return
+    for verdict in ("supported", "contradicted", "undecided", NOT_TESTED):
+        claims = _claims(rows if verdict != "supported" else rows[rows["family"] != MAIN], verdict)
+        if claims:
+            yield verdict.capitalize(), f"{'; '.join(claims)}."
 
 
 def findings(study: Study) -> Iterator[tuple[str, str]]:
     """What else a reader should know, each with a keyword; only what the protocol's runs support."""
+    yield from _by_verdict(study)
     for keyword, say in (
         ("Verdicts", _verdicts),
         ("Power", _power),

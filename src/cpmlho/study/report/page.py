@@ -31,8 +31,8 @@ from cpmlho.study.results import RESULT, run_dir
 from cpmlho.study.spec import PLACE, RunKey
 
 CLASSES = {  # how the words of a verdict look
-    **dict.fromkeys(("reproduced", "holds"), "good"),
-    **dict.fromkeys(("not reproduced", "fails"), "bad"),
+    **dict.fromkeys(("reproduced", "holds", "supported"), "good"),
+    **dict.fromkeys(("not reproduced", "fails", "contradicted"), "bad"),
     **dict.fromkeys(("inconclusive", "undecided"), "open"),
     DEPENDS: "choice",
     **dict.fromkeys((UNFAIR, UNASKED), "none"),
