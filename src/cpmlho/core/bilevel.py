@@ -53,6 +53,7 @@ class Bilevel:
         module: nn.Module,
         space: Space,
         method: ResponseOptions,
+        *,
         losses: tuple[Callable[..., Any], Callable[..., Any]],
         optimizer: Optimizer,
         response_optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None,
