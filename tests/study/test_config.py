@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,7 +49,7 @@ def refusal(*arguments):
 MISTAKES = [  # one of each kind: an overlay; the path that the message names; what it says there
     # Unknown names
     ("resulst_dir: x", "resulst_dir", "did you mean results_dir?"),
-    ("run: {foo: [0]}", "run.foo", "unknown setting; known: datasets, methods, variants, seeds"),
+    ("run: {foo: [0]}", "run.foo", "unknown setting; known: datasets, variant_datasets, methods, variants, seeds"),
     ("methods: {cpmhlo: {theta: 1.0}}", "methods.cpmhlo", "did you mean cpmlho?"),
     ("methods: {cpmlho: {theta_: 1.0}}", "methods.cpmlho.theta_", "did you mean theta?"),
     ("training: {learning_rat: 0.1}", "training.learning_rat", "did you mean learning_rate? Known: batch_size,"),
@@ -280,7 +281,8 @@ RUN = st.fixed_dictionaries(
         "seeds": st.lists(st.integers(-1, 3) | st.just(1.0), max_size=3),
         "methods": st.lists(st.sampled_from([*METHODS, "sgd"]), max_size=3),
         "datasets": st.lists(st.sampled_from(["mnist", "fashionmnist", "cifar"]), max_size=2),
-        "variants": st.lists(st.sampled_from(["stn", "cpmlho_cuts_only", "none"]), max_size=2),
+        "variant_datasets": st.lists(st.sampled_from(["mnist", "fashionmnist", "cifar"]), max_size=2),
+        "variants": st.lists(st.sampled_from(["stn", "cpmlho_cuts_only", "only_fashion", "none"]), max_size=3),
     },
 )
 
@@ -289,19 +291,23 @@ RUN = st.fixed_dictionaries(
 @given(RUN)
 def test_any_selection_is_run_as_given_or_refused_by_name(run):
     try:
-        protocol = load([CONFIG], {"run": run})
+        protocol = load(
+            [CONFIG], {"run": run, "variants": {"only_fashion": {"base": "stn", "datasets": ["fashionmnist"]}}}
+        )
     except ConfigError as refused:
         message = str(refused)
         assert "\n" not in message
         assert "run." in message
         return
-    assert protocol.run.model_dump() == MAPPING["run"] | run
+    assert protocol.run.model_dump() == {"variant_datasets": []} | MAPPING["run"] | run
     keys = list(protocol.keys())
     assert len(keys) == len(set(keys))
-    datasets = {name: protocol.variants[name].datasets or protocol.run.datasets for name in protocol.run.variants}
-    variants = {name for name in protocol.run.variants if set(datasets[name]) & set(protocol.run.datasets)}
-    assert {key.method for key in keys} == {*protocol.run.methods, *variants}
-    assert {key.dataset for key in keys} == set(protocol.run.datasets)
+    expected = set(product(protocol.run.datasets, protocol.run.methods))
+    for name in protocol.run.variants:
+        own = protocol.variants[name].datasets
+        asked = {*protocol.run.datasets, *protocol.run.variant_datasets} & {*own} if own else {*protocol.run.datasets}
+        expected |= {(dataset, name) for dataset in asked}
+    assert {(key.dataset, key.method) for key in keys} == expected
 
 
 def test_a_setting_without_a_default_must_be_given(tmp_path):

@@ -101,6 +101,7 @@ class Protocol(Strict):
     def _names_exist(self) -> Self:
         """Check the names that one part of the protocol uses for another, and that every variant fits its base."""
         self._check_names("run.datasets", "dataset", self.run.datasets, self.datasets)
+        self._check_names("run.variant_datasets", "dataset", self.run.variant_datasets, self.datasets)
         self._check_names("run.variants", "variant", self.run.variants, self.variants)
         run = [*self.run.methods, *self.run.variants]
         for each in self.hypotheses:
@@ -130,8 +131,8 @@ class Protocol(Strict):
 
     def keys(self) -> Iterator[RunKey]:
         """Yield every run of the selection."""
-        for dataset in self.run.datasets:
-            for method in self.run.methods:
+        for dataset in dict.fromkeys(self.run.datasets + self.run.variant_datasets):
+            for method in self.run.methods if dataset in self.run.datasets else ():
                 yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
             for name in self.run.variants:
                 variant = self.variants[name]

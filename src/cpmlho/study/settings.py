@@ -268,9 +268,15 @@ class Grid(Strict):
 
 
 class Run(Strict):
-    """What to run: the selection from everything that the rest declares."""
+    """What to run: the selection from everything that the rest declares.
+
+    Attributes:
+        datasets: on which every method runs, and every variant that names no datasets of its own.
+        variant_datasets: more datasets, on which only the variants run that name them.
+    """
 
     datasets: Names
+    variant_datasets: Annotated[list[Identifier], AfterValidator(_unique)] = []
     methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(_unique)]
     variants: Annotated[list[Identifier], AfterValidator(_unique)]
     seeds: Seeds

@@ -44,7 +44,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
     ended = study.runs[study.runs["status"] != MISSING]
     losses = ended.assign(loss=ended[TEST].where(ended["status"] == "done", math.inf))
     for each in study.protocol.hypotheses:
-        for dataset in study.protocol.run.datasets:
+        for dataset in study.among([each.method])["dataset"].unique():
             runs = losses[losses["dataset"] == dataset]
             if each.gradients_of:
                 runs = _within(study, runs, each)
