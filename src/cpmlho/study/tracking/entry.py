@@ -275,6 +275,7 @@ class RunEntry(Entry):
 
     def __init__(self, store: Store, spec: RunSpec, at: Clock) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         self._spec, self._at = spec, at
         self._curve: list[Row] = []  # rows of a search's history whose trial is not logged yet
@@ -289,7 +290,11 @@ class RunEntry(Entry):
         self.log({}, at, dict(flatten(content)))
         folder, profile = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"}), json.dumps(sums, sort_keys=True)
         data = Dataset(spec.dataset, hashlib.sha256(profile.encode()).hexdigest()[:16], "local", folder, None, profile)
-        self._client.log_inputs(self._id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self._client.log_inputs(self._id, inputs)
+        except MlflowException:  # another process may have entered the same dataset at this moment
+            self._client.log_inputs(self._id, inputs)
 
     def add(self, tables: Tables) -> None:
         """Log new rows: metrics against the step, and each trial as a nested run with its own curve."""
