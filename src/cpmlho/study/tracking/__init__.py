@@ -252,8 +252,7 @@ def _places(protocol: Protocol, root: Path) -> tuple[str, Path, dict[RunKey, Pat
 def _by_key(store: Store, protocol: Protocol) -> dict[str, list[Any]]:
     """Return all entries of the protocol's datasets by key: one question instead of one for each run."""
     found: dict[str, list[Any]] = {}
-    datasets = dict.fromkeys(key.dataset for key in protocol.keys())
-    for entry in (entry for dataset in datasets for entry in store.entries(dataset)):
+    for entry in (entry for dataset in protocol.run.every_dataset for entry in store.entries(dataset)):
         found.setdefault(entry.data.tags.get(JOB_KEY, ""), []).append(entry)
     return found
 
