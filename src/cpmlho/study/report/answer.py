@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cpmlho.study.report.figures import tuning_pays
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
@@ -132,6 +133,7 @@ def findings(study: Study) -> Iterator[tuple[str, str]]:
         ("Start values", _starts),
         ("Other choices", _specifications),
         ("Searches", _searches),
+        ("When it pays", _by_size),
         ("Without planes", _without_planes),
     ):
         if text := say(study):
@@ -353,6 +355,26 @@ def _searches(study: Study) -> str:
                 ends = interval(found.ci_low, found.ci_high)
                 said.append(f"{number(found.mean, sign='+')} {ends} ({label_of(base)}, {study.folder(dataset)})")
     return f"CPMLHO's loss minus that of searches that begin at its start values: {', '.join(said)}." if said else ""
+
+
+def _by_size(study: Study) -> str:
+    """The gain over no tuning by the number of training examples, of the method with the largest."""
+    rows = tuning_pays.data(study)
+    if rows.empty:
+        return ""
+    best = rows.iloc[int(rows["mean"].argmin())]
+    own = rows[(rows["dataset"] == best["dataset"]) & (rows["line"] == best["line"])].sort_values("examples")
+    said = [
+        f"{_count(row['examples'])} training examples"
+        f" {number(row['mean'], 3, '+')} {interval(row['ci_low'], row['ci_high'], 3)}, n = {row['n_seeds']}"
+        for row in own.to_dict("records")
+    ]
+    what = f"Test loss of {study.words(best['line'])} minus that of no tuning, on {study.folder(best['dataset'])}"
+    return f"{what}: {'; '.join(said)}."
+
+
+def _count(examples: float) -> str:
+    return "all" if isnan(examples) else f"{examples:,.0f}"
 
 
 def _without_planes(study: Study) -> str:

@@ -18,7 +18,7 @@ from cpmlho.study.report.tables.hypotheses import MAIN, NOT_TESTED
 from cpmlho.study.report.write import written
 
 BEGIN, END = "<!-- answer: python -m cpmlho.study.report.readme -->", "<!-- end -->"
-SHOWN, OF_LITTLE_DATA = ("Verdicts", "Divergence"), ("Without planes",)  # findings
+SHOWN, OF_LITTLE_DATA = ("Verdicts", "Divergence"), ("When it pays", "Without planes")  # findings
 ROWS = {
     "CPMLHO on Δ-STN, minus Δ-STN": ("cpmlho", PAPERS),
     "CPMLHO on Δ-STN, minus no tuning": ("cpmlho", "fixed"),
