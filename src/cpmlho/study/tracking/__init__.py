@@ -24,6 +24,7 @@ from cpmlho.study.made import all_intact
 from cpmlho.study.plugins import load_plugins
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import (
+    HISTORY,
     RESULT,
     TRIALS,
     Observer,
@@ -166,9 +167,11 @@ def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
         tuned = result.hyperparameters.keys() if name in ("hyperparameters.csv", TRIALS) else set()
         if lost := sorted(tuned - rows[0].keys() if rows else {"rows"}):
             raise damaged(folder / name, f"no {', '.join(lost)}")
-    if result.spec.trials and len(tables.get(TRIALS, ())) != result.spec.trials:
-        raise damaged(folder / TRIALS, f"not the {result.spec.trials} trials of the run")
-    at, trials = _clock(result, folder), len(tables.get(TRIALS, ()))
+    trials = result.spec.trials or 0
+    for name in (TRIALS, HISTORY) if trials else ():  # each trial is one evaluation
+        if len(tables.get(name, ())) != trials:
+            raise damaged(folder / name, f"not the {trials} trials of the run")
+    at = _clock(result, folder)
     if len(known) == 1 and store.holds(result.key.dataset, known[0], run_files(folder), trials):
         return False
     with RunEntry(store, result.spec, at) as entry:

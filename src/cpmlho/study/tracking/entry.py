@@ -246,11 +246,19 @@ class Entry:
         pairs = [Param(name, str(value)) for name, value in (params or {}).items()]
         self._client.log_batch(run_id or self._id, metrics, pairs, synchronous=True)
 
-    def nest(self, name: str, tags: Mapping[str, str], points: Points, params: Mapping[str, Any], at: Clock) -> None:
-        """Log a finished trial; its steps count from 0."""
-        run_id = self._create(name, {**tags, PARENT: self._id}, at(0))
-        self.log(points, at, params, run_id)
-        self._client.set_terminated(run_id, "FINISHED", at(max(step for _, step in points)))
+    def nest(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        points: Points,
+        params: Mapping[str, Any],
+        started: int,
+        ended: int,
+    ) -> None:
+        """Log a finished trial."""
+        run_id = self._create(name, {**tags, PARENT: self._id}, started)
+        self.log(points, lambda _: ended, params, run_id)
+        self._client.set_terminated(run_id, "FINISHED", ended)
 
     def attach(self, paths: Mapping[str, Path]) -> None:
         """Log files as artifacts, by their names."""
@@ -275,10 +283,10 @@ class RunEntry(Entry):
 
     def __init__(self, store: Store, spec: RunSpec, at: Clock) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         self._spec, self._at = spec, at
-        self._curve: list[Row] = []  # rows of a search's history whose trial is not logged yet
-        self._step = 0  # where the next trial begins
+        self._step = 0  # at which the next trial of a search begins
         key = str(RunKey(spec.dataset, spec.method, spec.seed))
         content = spec.model_dump()
         sums = content["data"].pop("sha256")
@@ -289,23 +297,22 @@ class RunEntry(Entry):
         self.log({}, at, dict(flatten(content)))
         folder, profile = json.dumps({"uri": f"{spec.data_dir}/{spec.data.folder}"}), json.dumps(sums, sort_keys=True)
         data = Dataset(spec.dataset, hashlib.sha256(profile.encode()).hexdigest()[:16], "local", folder, None, profile)
-        self._client.log_inputs(self._id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self._client.log_inputs(self._id, inputs)
+        except MlflowException:  # another run may have logged the same dataset in the same moment
+            self._client.log_inputs(self._id, inputs)
 
     def add(self, tables: Tables) -> None:
-        """Log new rows: metrics against the step, and each trial as a nested run with its own curve."""
+        """Log new rows: metrics against the step, and each trial of a search, which is one evaluation, as a nested run."""
         if found := curves(tables):
             self.log(found, self._at)
-        self._curve += tables.get(HISTORY, ())
-        for row in tables.get(TRIALS, ()):
-            last, began = (int(row["trial"]) + 1) * self._spec.data.epochs, self._step
-            own = [each for each in self._curve if int(each["epoch"]) <= last]
-            self._curve = self._curve[len(own) :]
-            self._step = int(own[-1]["step"]) if own else began
-            points = {(name, int(each["step"]) - began): each[name] for each in own for name in METRICS}
-            points |= {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
+        for evaluation, row in zip(tables.get(HISTORY, ()), tables.get(TRIALS, ()), strict=False):
+            began, self._step = self._step, int(evaluation["step"])
+            points = {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
             values = {name: row[name] for name in self._spec.data.hyperparameters}
             tags = {**labels(self._spec), "status": str(row["status"])}
-            self.nest(f"trial{row['trial']}", tags, points, values, lambda step, began=began: self._at(began + step))  # type: ignore[misc]
+            self.nest(f"trial{row['trial']}", tags, points, values, self._at(began), self._at(self._step))
 
     def finish(self, result: RunResult, folder: Path) -> None:
         """Log the result and the files, and close the entry; a diverged run is finished, with another status tag."""
