@@ -146,7 +146,7 @@ def refuse(line: str) -> None:
 def log_live(
     uri: str, folder: Path, outcome: RunResult, last: Sequence[Any] = (), say: Callable[[str], None] = refuse
 ) -> None:
-    """Log as a training process does: an interrupted attempt's rows, the rows of each evaluation, the files or `last`."""
+    """Log as a training process does: the rows of an interrupted attempt, then of each evaluation; files or `last`."""
     tables = SEARCH if outcome.spec.trials else GRADIENT
     messages: list[Sequence[Any]] = []
     ends = [int(row["step"]) for row in tables[HISTORY]]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,14 @@ def test_a_mistake_is_named_with_its_place_in_one_line(tmp_path, monkeypatch, en
     with pytest.raises(ConfigError) as error:
         read_protocol(CONFIG.parent, [], [entry])
     assert re.fullmatch(message, str(error.value))
+
+
+def test_the_quick_protocol_runs_every_method_on_both_datasets():
+    """In few runs, as it takes 90 seconds."""
+    keys = [*load([CONFIG, CONFIG.parent / "workflow/quick.yaml"]).keys()]
+    methods = ("random_search", "bayesian_optimization", "delta_stn", "cpmlho")
+    assert set(product(("mnist", "fashionmnist"), methods)) < {(key.dataset, key.method) for key in keys}
+    assert len(keys) == 9
 
 
 def test_an_overlay_may_lie_in_the_home_directory(monkeypatch):
