@@ -486,7 +486,7 @@ def test_a_port_that_cannot_be_used_is_one_line_and_without_a_wish_the_next_free
     first = tracking._free(None)
     with socket.create_server(("127.0.0.1", first)):
         assert tracking._free(None) > first
-        with pytest.raises(ConfigError, match=f"^port {first} is taken; name another one: .* ui --port "):
+        with pytest.raises(ConfigError, match=f"^port {first} is taken; choose another one: .* ui --port "):
             tracking._free(first)
         for text in (str(first), "http", "0", "65536", "-1"):
             monkeypatch.setenv("MLFLOW_PORT", text)

@@ -164,7 +164,7 @@ def test_a_failed_run_costs_no_other_and_its_reason_is_said_once(tmp_path):
     assert failed.returncode != 0, "tee has hidden the exit status"
     errors = re.findall("^Error: .*", failed.stderr, re.MULTILINE)
     assert sorted(errors) == [
-        "Error: mnist/cpmlho/seed0: killed by SIGKILL, perhaps as the memory was used up",
+        "Error: mnist/cpmlho/seed0: killed by SIGKILL, perhaps out of memory",
         "Error: mnist/delta_stn/seed0: the disk is full",
     ]
     said, ending = failed.stdout.split("Not everything was made:\n")

@@ -1,4 +1,4 @@
-"""What a person sees of a workflow while it runs: what is to do, how far it is, and what failed."""
+"""What a workflow prints while it runs: the work to do, its progress, and what failed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from snakemake.utils import available_cpu_count
 from cpmlho.study.spec import RunKey
 from cpmlho.study.workflow import Plan
 
-MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done
+MB_PER_RUN = 0.3  # its files and its entry in MLflow; the checkpoint of a finished run is removed
 IDLE = "Nothing to be done"
 STATUS = re.compile(r"CalledProcessError.* (?:exit status (\d+)|died with <Signals\.(\w+))", re.DOTALL)
 ERROR = "cpmlho: error: "
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words, as precise as an estimate can be."""
+    """Return a time in words, rounded as an estimate should be."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
@@ -35,58 +35,58 @@ def duration(seconds: float) -> str:
 
 
 class Forecast:
-    """The time left, on the assumption that later runs deviate from their expected costs as the finished ones did.
+    """Estimates the time left, assuming that a run takes the same time per unit of cost as the finished ones.
 
     Args:
-        costs: of each run, in any unit.
-        beside: how many run at a time.
+        costs: expected cost of each run, in any unit.
+        parallel: how many cores or GPUs run at the same time.
     """
 
-    def __init__(self, costs: dict[RunKey, float], beside: int) -> None:
+    def __init__(self, costs: dict[RunKey, float], parallel: int) -> None:
         self.total = len(costs)
         self._open = dict(costs)
-        self._beside = beside
-        self._running: dict[RunKey, tuple[float, int]] = {}  # when it began, and on how many cores
+        self._parallel = parallel
+        self._running: dict[RunKey, tuple[float, int]] = {}  # start time, and number of cores
         self._spent = self._foreseen = 0.0
 
     @property
     def done(self) -> int:
-        """How many runs are done."""
+        """The number of finished runs."""
         return self.total - len(self._open)
 
     def begin(self, key: RunKey, now: float, cores: int) -> None:
-        """A run begins."""
+        """Record that a run begins."""
         self._running[key] = (now, cores)
 
     def end(self, key: RunKey, now: float) -> None:
-        """A run is done."""
+        """Record that a run is finished."""
         began, cores = self._running.pop(key)
         self._spent += (now - began) * cores
         self._foreseen += self._open.pop(key)
 
     def drop(self, key: RunKey) -> None:
-        """A run has failed."""
+        """Record that a run has failed."""
         self._running.pop(key, None)
 
     def left(self, now: float) -> float:
-        """Return the seconds left."""
+        """Return the seconds left; 0 before the first run is finished."""
         rate = self._spent / self._foreseen if self._foreseen else 0.0
         passed = (min((now - began) * cores, rate * self._open[key]) for key, (began, cores) in self._running.items())
-        return (rate * sum(self._open.values()) - sum(passed)) / self._beside
+        return (rate * sum(self._open.values()) - sum(passed)) / self._parallel
 
 
 class Overview(logging.Filter):
     """Reports the progress of the whole workflow in place of Snakemake's messages about single jobs and files.
 
-    It is a filter of Snakemake's logger, and lets pass what it does not replace.
+    It is a filter of Snakemake's logger; other messages pass.
 
     Args:
         plan: what to run.
-        idle: called if Snakemake finds nothing to do, which no handler in a Snakefile is told.
+        idle: called if Snakemake finds nothing to do, in which case it calls no handler of the Snakefile.
 
     Attributes:
         failures: the jobs that failed, each with its log.
-        stopped: whether the user has stopped the command: that its jobs end is then no failure.
+        stopped: whether the user has stopped the command; the end of its jobs is then not a failure.
     """
 
     def __init__(self, plan: Plan, idle: Callable[[], None] = lambda: None) -> None:
@@ -112,22 +112,23 @@ class Overview(logging.Filter):
             notes = [f"{done} are done"] * (done > 0)
             notes += [f"{stale} were made with other settings or an earlier version"] * (stale > 0)
             noted = f" ({', '.join(notes)})" if notes else ""
+            disk = max(1, round(MB_PER_RUN * len(keys)))
             _say(
-                f"{runs} to train{noted}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk. The time left follows"
+                f"{runs} to train{noted}, about {disk} MB of disk. The time left follows"
                 " after the first run. You can stop it at any time: the same command continues from there."
             )
 
     def stop(self) -> None:
-        """The user stops the command."""
+        """Record that the user stops the command."""
         self.stopped = True
 
     def end(self, *lines: str) -> None:
-        """Print the last lines of the command; nothing that Snakemake adds is shown."""
+        """Print the last lines of the command, and hide what Snakemake adds."""
         self._over = True
         print("", *lines, sep="\n", flush=True)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take in a message of Snakemake's; return whether it is shown as well."""
+        """Process a message of Snakemake; return whether it is shown too."""
         event, message = str(getattr(record, "event", None) or ""), str(record.msg)
         if not self._active and message.startswith(IDLE):
             _say(message)
@@ -179,7 +180,7 @@ def _say(line: str) -> None:
 
 
 def _reason(log: Path, status: str) -> str:
-    """Return what ended a job: the error in its log, else the signal or the exit status in Snakemake's message."""
+    """Return why a job ended: the error in its log, else the signal or the exit status in Snakemake's message."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
@@ -192,5 +193,5 @@ def _reason(log: Path, status: str) -> str:
         with suppress(ValueError):
             name = signal.Signals(number - 128).name
     if name:
-        return f"killed by {name}" + (", perhaps as the memory was used up" if name == "SIGKILL" else "")
+        return f"killed by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
     return f"ended with exit status {number}" if found else "ended without an error message"

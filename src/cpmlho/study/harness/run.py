@@ -1,4 +1,4 @@
-"""The harness: it evaluates, recognises divergence, keeps the checkpoint, and writes the run's files."""
+"""The harness: it trains one run, evaluates it, keeps its checkpoint, and writes its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def execute(
     Args:
         spec: what to run.
         folder: where result.json, the tables and the checkpoint go.
-        observers: called at the start, at each evaluation and at the end.
+        observers: called at the start, after each epoch and at the end.
         say: prints a line.
         started: `time.monotonic()` at the start of the process; not the time of day, which may be set back meanwhile.
         workers: how many independent trainings may run in parallel; on a CPU the results do not depend on it.
