@@ -116,7 +116,7 @@ def test_a_run_killed_at_any_moment_ends_bit_identical(small, tmp_path):
 
 def stopped(process, folder):
     """Check the last lines of a workflow that was stopped while it trained, and the files that it leaves."""
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "Stopped.\nWhat is finished is kept: the same command continues from there." in said
     assert "Traceback" not in said

@@ -16,6 +16,8 @@ from cpmlho.core.options import ResponseOptions
 from cpmlho.core.response import Layers
 from cpmlho.core.spaces import Space, Values
 
+MERGED = 256  # rows; a GPU keeps 512 bytes or more for each tensor
+
 
 class Update(NamedTuple):
     """The state after a hyperparameter update; the first one is the start, at step 0, without losses."""
@@ -40,28 +42,30 @@ class History:
         """Record lambda (n,) after the update at a step, and the losses, ()."""
         self._steps.append(step)
         losses = torch.stack([train_loss.detach(), valid_loss.detach()]).to(lam)
-        self._rows.append(torch.cat([lam.detach(), losses]))
+        self._rows.append(torch.cat([lam.detach(), losses])[None])
+        if len(self._rows) == MERGED:
+            self._rows = [torch.cat(self._rows)]
 
     def updates(self) -> list[Update]:
         """All updates, with one transfer from the device."""
-        table = torch.stack(self._rows)
+        table = torch.cat(self._rows)
         values = map(self._space.named, self._space.value(table[:, :-2]).cpu())
         train, valid = table[:, -2:].T.tolist()
         return [Update(*each) for each in zip(self._steps, values, train, valid, strict=True)]
 
     def at_bounds(self, count: int, share: float) -> list[str]:
         """Names of the values that stayed within this share of a bound of their range in the last updates."""
-        unit = torch.sigmoid(torch.stack(self._rows[-count:])[:, :-2])
+        unit = torch.sigmoid(torch.cat(self._rows)[-count:, :-2])
         bound = ((unit < share) | (unit > 1 - share)).all(0).tolist()
         return [name for name, at in zip(self._space, bound, strict=True) if at]
 
     def state_dict(self) -> dict[str, Any]:
         """All that it remembers."""
-        return {"steps": self._steps, "table": torch.stack(self._rows)}
+        return {"steps": self._steps, "table": torch.cat(self._rows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self._steps, self._rows = list(state["steps"]), list(state["table"])
+        self._steps, self._rows = list(state["steps"]), [state["table"]]
 
 
 class Replay:

@@ -131,7 +131,7 @@ class Protocol(Strict):
 
     def keys(self) -> Iterator[RunKey]:
         """Yield every run of the selection."""
-        for dataset in dict.fromkeys(self.run.datasets + self.run.variant_datasets):
+        for dataset in self.run.every_dataset:
             for method in self.run.methods if dataset in self.run.datasets else ():
                 yield from (RunKey(dataset, method, seed) for seed in self.run.seeds)
             for name in self.run.variants:

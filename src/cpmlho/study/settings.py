@@ -276,10 +276,15 @@ class Run(Strict):
     """
 
     datasets: Names
-    variant_datasets: Annotated[list[Identifier], AfterValidator(_unique)] = []
+    variant_datasets: Annotated[list[Identifier], AfterValidator(_unique)] = Field(default_factory=list)
     methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(_unique)]
     variants: Annotated[list[Identifier], AfterValidator(_unique)]
     seeds: Seeds
+
+    @property
+    def every_dataset(self) -> list[str]:
+        """All datasets, each once."""
+        return list(dict.fromkeys(self.datasets + self.variant_datasets))
 
 
 class Hypothesis(Strict):

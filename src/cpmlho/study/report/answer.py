@@ -90,7 +90,10 @@ def answer(study: Study) -> Iterator[str]:
 
 
 def means(study: Study) -> str:
-    """The mean test loss without tuning, of Δ-STN, of CPMLHO, of what the headline names, and of the best method."""
+    """The mean test loss without tuning, of Δ-STN, of CPMLHO, of what the headline names, and of the best method.
+
+    On a dataset on which only variants ran, it is that of each variant in a hypothesis.
+    """
     rows, said = study.table("hypotheses"), []
     named = {"fixed", *rows["method"], *rows["other"]}
     found = rows[(rows["family"] == MAIN) & (rows["verdict"] == "supported")]
@@ -98,11 +101,12 @@ def means(study: Study) -> str:
     for dataset, runs in study.finished.groupby("dataset", sort=False):
         losses = runs[runs["method"].isin(named)].groupby("method")[TEST].agg(["mean", "size"])
         mean = losses.loc[losses["size"] >= FEWEST_SEEDS, "mean"].sort_values(ascending=False)
-        names = [name for name in mean.index if name in first or name == mean.index[-1]]
+        shown = first if first & {*mean.index} else {*mean.index}
+        names = [name for name in mean.index if name in shown or name == mean.index[-1]]
         if names:
             each = (f"{study.words(str(name))} {number(mean[name], 3)}" for name in names)
-            said.append(f"Mean test loss on {study.folder(dataset)}: {'; '.join(each)}.")
-    return " ".join(said)
+            said.append(f"on {study.folder(dataset)}: {'; '.join(each)}")
+    return f"Mean test loss {', and '.join(said)}." if said else ""
 
 
 def _by_verdict(study: Study) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,11 @@ class Study:
         return self.table("runs")
 
     @cached_property
+    def ended(self) -> pd.DataFrame:
+        """The runs that have a result: finished, or diverged."""
+        return self.runs[self.runs["status"] != MISSING]
+
+    @cached_property
     def finished(self) -> pd.DataFrame:
         """The runs that means are taken over."""
         return finished(self.runs)

@@ -84,7 +84,7 @@ def page(study: Study) -> str:
     further = tuple(name for name in pictures if name not in {first, *placed})
     sections = [*SECTIONS, Section("further", "Further figures", further, ())]
     cases = list(dict.fromkeys(_case(row) for row in _verdicts(study))) if judged else []
-    made = runs[runs["status"] != MISSING]
+    made = study.ended
     environment = Environment(
         loader=PackageLoader("cpmlho.study", "report"),
         autoescape=select_autoescape(("j2",)),
@@ -112,7 +112,7 @@ def page(study: Study) -> str:
         curve=curve(study),
         readings=list(_readings(study.table("variants"))),
         groups=list(_groups(protocol, runs)),
-        records=_records(protocol, runs),
+        records=_records(protocol, made),
         archive=ARCHIVE,
         cautions=cautions(runs),
         commits=list(made["git_commit"].str[:10].value_counts(sort=False).items()),
@@ -249,13 +249,12 @@ def _groups(protocol: Protocol, runs: pd.DataFrame) -> Iterator[Group]:
         yield Group(f"{dataset}/{method}", title, loss, incomplete(group), rows)
 
 
-def _records(protocol: Protocol, runs: pd.DataFrame) -> str:
+def _records(protocol: Protocol, made: pd.DataFrame) -> str:
     """Each run's result.json by its folder, compressed, if the files themselves are in an archive; else nothing."""
     root = Path(protocol.results_dir)
     if not (root / ARCHIVE).exists():
         return ""
-    made = runs[runs["status"] != MISSING][["dataset", "method", "seed"]]
-    folders = [run_dir("", RunKey(*row)) for row in made.itertuples(index=False)]
+    folders = [run_dir("", RunKey(*row)) for row in made[["dataset", "method", "seed"]].itertuples(index=False)]
     records = {folder.as_posix(): _read(root / folder / RESULT) for folder in folders}
     return base64.b64encode(zlib.compress(json.dumps(records).encode(), 9)).decode()
 

@@ -67,11 +67,12 @@ def _table(study: Study) -> Iterator[str]:
 
 
 def _hypotheses(study: Study) -> Iterator[str]:
-    """The hypotheses of the runs on little data, a row each."""
+    """The main hypotheses of the runs on little data, and those about further datasets, a row each."""
     yield "| test loss, 2,000 training examples: difference [interval after Holm's correction], seeds | | verdict |"
     yield "|---|---|---|"
     rows = study.table("hypotheses")
-    for row in rows[rows["family"] == MAIN].to_dict("records"):
+    further = ~rows["dataset"].isin(study.protocol.run.datasets)
+    for row in rows[further | (rows["family"] == MAIN)].to_dict("records"):
         found = f"{number(row['difference_mean'], 3, '+')} {interval(row['corrected_low'], row['corrected_high'], 3)}"
         diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
         tested = row["verdict"] != NOT_TESTED

@@ -12,7 +12,6 @@ import pandas as pd
 
 from cpmlho.study.report.cautions import cautions
 from cpmlho.study.report.frame import Study, framed
-from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables import Table
 
 _TEX = {
@@ -80,7 +79,8 @@ class Grid:
         return [[escape(name) for name in self.header], *rows]
 
 
-Column = Callable[[Mapping[Any, Any]], str | Linked]  # what it shows of a row
+# What it shows of a row; `words` of a row is the function from a method to what tables call it.
+Column = Callable[[Mapping[Any, Any]], str | Linked]
 
 
 def number(value: float, decimals: int = 4, sign: str = "") -> str:
@@ -118,7 +118,7 @@ def interval_of(prefix: str) -> Column:
 
 def method_of(column: str) -> Column:
     """The column of a method, with its runs."""
-    return lambda row: Linked(label_of(row[column]), f"{row['dataset']}/{row[column]}")
+    return lambda row: Linked(row["words"](row[column]), f"{row['dataset']}/{row[column]}")
 
 
 DIFFERENCE: Mapping[str, Column] = {
@@ -141,7 +141,8 @@ def listed(
 ) -> list[Grid]:
     """A table with a line for each row, which begins with the dataset, and warnings about the runs compared."""
     rows: list[Line] = [
-        [study.folder(row["dataset"]), *(show(row) for show in columns.values())] for row in frame.to_dict("records")
+        [study.folder(row["dataset"]), *(show({**row, "words": study.words}) for show in columns.values())]
+        for row in frame.to_dict("records")
     ]
     found = [] if compared is None or not rows else cautions(compared)
     said = caption if rows else f"{caption} {NOTHING}"

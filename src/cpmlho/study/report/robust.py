@@ -21,12 +21,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pandas as pd
-from scipy.stats import binomtest
 
 from cpmlho.study.report.claims import Decision, Found, Part, decided, found_in
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.rules import PAPERS, Case, Claim, Printed
-from cpmlho.study.report.stats import expit, pairs, summarise
+from cpmlho.study.report.stats import expit, pairs, sign_test, signs, summarise
 
 ACCURACY = 0.001  # the smallest effect of interest
 SAYS_OF_ITS_RIVAL, PRINTS_ONE_SPLIT = ("C5", "C6"), ("C2", "C4")  # claims
@@ -108,10 +107,9 @@ def _signed(found: Found, every: pd.DataFrame) -> Found:
     both = pairs(values, part.method, part.against, "value")
     if not both.isin([worst]).any(axis=None):
         return found
-    below, above = int((both["ours"] < both["theirs"]).sum()), int((both["ours"] > both["theirs"]).sum())
-    won, decided_by = (below if part.side == "below" else above), below + above
-    p = float(binomtest(won, decided_by).pvalue) if decided_by else 1.0
-    return Found(part._replace(p=p, estimate=won, n_seeds=len(both)), summarise([]), signs=(won, decided_by))
+    below, above = signs(both)
+    won, p = below if part.side == "below" else above, sign_test(below, above)
+    return Found(part._replace(p=p, estimate=won, n_seeds=len(both)), summarise([]), signs=(won, below + above))
 
 
 def _measured_by(claim: Claim, suffix: str) -> Claim:

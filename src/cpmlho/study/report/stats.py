@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
+from scipy.stats import binomtest
 
 LEVEL = 0.05  # of all tests together; the intervals have the rest
 FEWEST_SEEDS = 5  # with fewer, no interval decides anything
@@ -94,6 +95,16 @@ def paired(runs: pd.DataFrame, method: str, other: str, column: str) -> Summary:
     """Differences `method` minus `other` over the seeds that both have, as `pairs` takes them."""
     both = pairs(runs, method, other, column)
     return summarise(both["ours"] - both["theirs"])
+
+
+def signs(both: pd.DataFrame) -> tuple[int, int]:
+    """In how many pairs `ours` is below and above `theirs`."""
+    return int((both["ours"] < both["theirs"]).sum()), int((both["ours"] > both["theirs"]).sum())
+
+
+def sign_test(below: int, above: int) -> float:
+    """Two-sided p-value of the sign test: either sign being equally likely; 1 without a pair that differs."""
+    return float(binomtest(below, below + above).pvalue) if below + above else 1.0
 
 
 def significant_best(runs: pd.DataFrame, column: str, *, lowest: bool) -> str | None:

@@ -13,7 +13,7 @@ from cpmlho.study.protocol import Protocol
 from cpmlho.study.report.along import KEY
 from cpmlho.study.report.figures import KINDS, made_by
 from cpmlho.study.report.figures import load as load_figure
-from cpmlho.study.report.frame import MISSING, Study, read_csv
+from cpmlho.study.report.frame import Study, read_csv
 from cpmlho.study.report.render import latex, markdown
 from cpmlho.study.report.tables import TABLES, load
 from cpmlho.study.results import ResultError
@@ -46,7 +46,7 @@ def write_tables(protocol: Protocol) -> str:
         ResultError: there is no run at all, or a result file is damaged.
     """
     study, folder = study_of(protocol), Path(protocol.results_dir) / "tables"
-    there = int((study.runs["status"] != MISSING).sum())
+    there = len(study.ended)
     if not there:
         raise ResultError(
             f"{protocol.results_dir}/runs: none of the {len(study.runs)} runs of the protocol is there;"

@@ -258,7 +258,7 @@ def _places(protocol: Protocol, root: Path) -> tuple[str, Path, dict[RunKey, Pat
 def _by_key(store: Store, protocol: Protocol) -> dict[str, list[Any]]:
     """Return all entries of the protocol's datasets by key, with one query per dataset instead of one per run."""
     found: dict[str, list[Any]] = {}
-    for dataset in dict.fromkeys(key.dataset for key in protocol.keys()):  # noqa: SIM118  (no mapping)
+    for dataset in protocol.run.every_dataset:
         for entry in store.entries(dataset):
             found.setdefault(entry.data.tags.get(JOB_KEY, ""), []).append(entry)
     return found

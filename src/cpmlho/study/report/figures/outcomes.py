@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cpmlho.study.report.figures.drawing import panels
-from cpmlho.study.report.frame import MISSING, Study
+from cpmlho.study.report.frame import Study
 from cpmlho.study.report.selection import outcomes, specs
 from cpmlho.study.report.stats import summarise
 from cpmlho.study.report.style import style_of
@@ -19,7 +19,7 @@ AT_VALUES = "#666666"
 
 def data(study: Study) -> pd.DataFrame:
     """A row for each run that has ended, in the order of the lines; a run that diverged has no test loss."""
-    ended, rows = study.runs[study.runs["status"] != MISSING], []
+    ended, rows = study.ended, []
     for spec in outcomes(specs(study.protocol)):
         own = ended[(ended["dataset"] == spec.dataset) & (ended["method"] == spec.method)]
         losses = own.assign(

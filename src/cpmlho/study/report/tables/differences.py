@@ -8,11 +8,11 @@ from typing import Any
 
 from scipy import special
 
-from cpmlho.study.report.frame import LOSS, MISSING, Study
+from cpmlho.study.report.frame import LOSS, Study
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import DIFFERENCE, evidence, interval_of, method_of, number
 from cpmlho.study.report.rules import is_papers_setting, readings_run
-from cpmlho.study.report.stats import LEVEL, Summary, paired
+from cpmlho.study.report.stats import LEVEL, Summary, paired, pairs, signs
 
 POWER = 0.8
 CAPTION = (
@@ -52,11 +52,9 @@ def detectable(found: Summary, power: float = POWER) -> float:
 
 def _signs(study: Study, dataset: str, method: str, other: str) -> tuple[int, int]:
     """Seeds that a method wins and loses; a diverged run is the worst outcome."""
-    ended = study.runs[(study.runs["dataset"] == dataset) & (study.runs["status"] != MISSING)]
+    ended = study.ended[study.ended["dataset"] == dataset]
     losses = ended.assign(loss=ended[LOSS].where(ended["status"] == "done", float("inf")))
-    own, theirs = (losses[losses["method"] == name].set_index("seed")["loss"] for name in (method, other))
-    both = own.index.intersection(theirs.index)
-    return int((own[both] < theirs[both]).sum()), int((own[both] > theirs[both]).sum())
+    return signs(pairs(losses, method, other, "loss"))
 
 
 COLUMNS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cpmlho.study.report.frame import MISSING, Study, framed
+from cpmlho.study.report.frame import Study, framed
 from cpmlho.study.report.render import Grid, listed, method_of
 from cpmlho.study.report.tables import Table
 
@@ -17,14 +17,13 @@ CAPTION = (
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each dataset, method and processor; equal settings have the same digest, also in another protocol."""
-    ended = study.runs[study.runs["status"] != MISSING]
     return framed(
         {
             **{"dataset": dataset, "method": method, "processor": processor},
             **{"diverged": int((runs["status"] == "diverged").sum()), "runs": len(runs)},
             "settings_digest": runs["settings_digest"].iloc[0],
         }
-        for (dataset, method, processor), runs in ended.groupby(["dataset", "method", "processor"], sort=False)
+        for (dataset, method, processor), runs in study.ended.groupby(["dataset", "method", "processor"], sort=False)
     )
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from scipy.stats import binomtest
 
-from cpmlho.study.report.frame import MISSING, Study, framed
+from cpmlho.study.report.frame import Study, framed
 from cpmlho.study.report.render import Grid, Linked, interval, listed, number
-from cpmlho.study.report.stats import FEWEST_SEEDS, Summary, holm_levels, pairs, summarise
+from cpmlho.study.report.stats import FEWEST_SEEDS, Summary, holm_levels, pairs, sign_test, signs, summarise
 from cpmlho.study.report.tables import Table
 from cpmlho.study.report.work import evaluations
 from cpmlho.study.settings import Hypothesis
@@ -41,8 +40,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    ended = study.runs[study.runs["status"] != MISSING]
-    losses = ended.assign(loss=ended[TEST].where(ended["status"] == "done", math.inf))
+    losses = study.ended.assign(loss=study.ended[TEST].where(study.ended["status"] == "done", math.inf))
     for each in study.protocol.hypotheses:
         for dataset in study.among([each.method])["dataset"].unique():
             runs = losses[losses["dataset"] == dataset]
@@ -59,8 +57,7 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
                 "other": each.other,
                 "expected": each.expected,
                 "found": summarise((both["ours"] - both["theirs"])[~diverged]),
-                "won": int((both["ours"] < both["theirs"]).sum()),
-                "lost": int((both["ours"] > both["theirs"]).sum()),
+                **dict(zip(("won", "lost"), signs(both), strict=True)),
                 "diverged": int(diverged.sum()),
                 "p": _p(both, each.expected) if len(both) >= _asked(study, dataset, each) else math.nan,
             }
@@ -87,8 +84,7 @@ def _asked(study: Study, dataset: str, hypothesis: Hypothesis) -> int:
 def _p(both: pd.DataFrame, expected: str) -> float:
     """The p-value that Holm's correction orders: of the decision that is the nearer one, both ways."""
     if both.isin([math.inf]).any(axis=None):
-        won, lost = int((both["ours"] < both["theirs"]).sum()), int((both["ours"] > both["theirs"]).sum())
-        return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+        return sign_test(*signs(both))
     own = summarise(both["ours"] - both["theirs"])
     other = own.p() if expected == "below" else _p_outside(own)
     return min(other, own.p_within(SMALLEST))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cpmlho.study.report.along import KEY
 from cpmlho.study.report.claims import asked, measured_runs
-from cpmlho.study.report.frame import MISSING, Study
+from cpmlho.study.report.frame import Study
 from cpmlho.study.report.measures import MEASURED
 from cpmlho.study.report.render import Grid, Line
 from cpmlho.study.report.robust import SMALL, Choice, choices, unfair
@@ -35,8 +35,8 @@ CAPTION = (
 
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each claim and case, and one for each reading on values and ranking together."""
-    runs, ended = measured_runs(study), study.runs[study.runs["status"] != MISSING]
-    every = ended.merge(runs[[*KEY, *MEASURED]], how="left", on=KEY)
+    runs = measured_runs(study)
+    every = study.ended.merge(runs[[*KEY, *MEASURED]], how="left", on=KEY)
     registered = study.table("verdicts").set_index(["claim", *CASE])["verdict"]
     rows = []
     for (claim_id, *key), group in groupby(asked(study), lambda each: (each[0].id, *each[1][:3])):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cpmlho.study.report.frame import LOSS, MISSING, Study, finished, incomplete
+from cpmlho.study.report.frame import LOSS, Study, finished, incomplete
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import Grid, Linked, interval, listed, number
 from cpmlho.study.report.rules import PAPERS, is_papers_setting
@@ -34,8 +34,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    ended = study.runs[study.runs["status"] != MISSING]
-    for dataset, every in ended.groupby("dataset", sort=False):
+    for dataset, every in study.ended.groupby("dataset", sort=False):
         runs = finished(every)
         for name in study.protocol.run.variants:
             variant = study.protocol.variants[name]
