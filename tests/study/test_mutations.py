@@ -87,7 +87,7 @@ def write(results: Path, key: RunKey, protocol: Any) -> None:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Results of two methods with two seeds, and one run of another dataset beside them; `over.yaml` asks for them."""
+    """Results of two methods with two seeds, and one run of another dataset; `over.yaml` asks for them."""
     run = {"datasets": ["mnist"], "methods": METHODS, "variants": [], "seeds": [0, 1]}
     changes = {
         "results_dir": str(tmp_path / "results"),
@@ -111,7 +111,7 @@ def flipped(generator: random.Random, content: bytes) -> bytes:
 
 
 def edited(generator: random.Random, content: bytes) -> bytes:
-    """A word in the place of another."""
+    """One value replaced by another."""
     words = ["", "x", "-1", "1e999", "nan", "9" * 400, "null", '"', "\0", "\n", "ü", "{", "1e-320", "true", "[]"]
     places = [i for i, byte in enumerate(content) if chr(byte) in ",:\n"][:-1]
     place = generator.choice(places) + 1
@@ -261,7 +261,7 @@ def changed(generator: random.Random, content: dict[str, Any]) -> None:
 
 
 def typed_over(generator: random.Random, text: str) -> str:
-    """Characters taken away, put in, or put in the place of others."""
+    """Some characters deleted, inserted or replaced."""
     for _ in range(generator.randrange(1, 4)):
         place = generator.randrange(len(text))
         text = text[:place] + generator.choice(["", *TEXTS]) + text[place + generator.randrange(4) :]

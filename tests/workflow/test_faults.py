@@ -1,4 +1,4 @@
-"""Kills, full disks and second workflows: nothing finished is lost, and what goes on ends at the same bits."""
+"""Kills, full disks and second workflows: nothing finished is lost, and resumed runs end bit-identical."""
 
 import contextlib
 import errno
@@ -193,7 +193,7 @@ def small_disk(tmp_path):
 
 
 def one_run(small, method, results_dir):
-    """`python -m cpmlho run` as a process, with MLflow beside the results."""
+    """`python -m cpmlho run` as a process, with MLflow next to the results."""
     protocol = results_dir.parent / "protocol.json"
     protocol.write_text(small.model_dump_json())
     command = [sys.executable, "-m", "cpmlho", "run", "mnist", method, "0", "--config", protocol]

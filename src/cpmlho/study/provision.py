@@ -10,7 +10,7 @@ from cpmlho.study.arrays import DataError
 from cpmlho.study.data import fetch, load
 from cpmlho.study.files import locked, write_text
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.results import ResultError, data_file, with_values
+from cpmlho.study.results import data_file, pinned_at, with_values
 from cpmlho.study.settings import ARRAYS
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.strict import ConfigError, unknown
@@ -20,28 +20,13 @@ def as_run(spec: RunSpec, results_dir: str | Path) -> RunSpec:
     """Return the specification as it runs: with the pinned checksum of its data, and with the values of another run.
 
     Raises:
-        ResultError: a record is missing or damaged.
+        ResultError: the record of the data, or the other run's result, is missing or damaged.
         ConfigError: a value lies on the bound of its range.
     """
     pinned = pinned_at(results_dir, spec.dataset) if spec.data.reader and not spec.data.sha256 else None
     if pinned:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"sha256": pinned})})
     return with_values(spec, results_dir)
-
-
-def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
-    """Return the checksums in a dataset's record; None if there is no record.
-
-    Raises:
-        ResultError: it is damaged.
-    """
-    path = data_file(results_dir, dataset)
-    try:
-        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ResultError(f"{path}: damaged; remove it to pin the data that are there now") from None
 
 
 def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:

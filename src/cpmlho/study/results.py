@@ -200,6 +200,21 @@ def _unlike(result: RunResult, history: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
+def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
+    """Return the checksums in a dataset's record; None if there is no record.
+
+    Raises:
+        ResultError: it is damaged.
+    """
+    path = data_file(results_dir, dataset)
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ResultError(f"{path}: damaged; remove it to pin the data that are there now") from None
+
+
 def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
     """Return the specification; if it takes its values from another run, with that run's final values as start values.
 
@@ -207,8 +222,7 @@ def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
         ResultError: the other run's result is missing or damaged.
         ConfigError: a value lies on the bound of its range.
     """
-    method = spec.values_of
-    if method is None:
+    if (method := spec.values_of) is None:
         return spec
     path = run_dir(results_dir, RunKey(spec.dataset, method, spec.seed)) / RESULT
     content = spec.model_dump(mode="json")

@@ -23,7 +23,7 @@ from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.reading import read_text
 from cpmlho.study.registry import NETWORKS
-from cpmlho.study.results import RESULT, ResultError, data_file, read_result, run_dir, with_values
+from cpmlho.study.results import RESULT, ResultError, data_file, pinned_at, read_result, run_dir, with_values
 from cpmlho.study.settings import IDX_FILES
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
@@ -210,14 +210,14 @@ class Plan:
         The runs verify the content of the files, and the arrays of a user's own reader.
         """
         dataset = self.protocol.datasets[name]
-        record, raw = data_file(self.protocol.results_dir, name), Path(self.protocol.data.dir, dataset.folder, "raw")
+        raw = Path(self.protocol.data.dir, dataset.folder, "raw")
         try:
-            recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+            recorded = pinned_at(self.protocol.results_dir, name)
+        except ResultError:
             return False
         if dataset.reader:
-            return True
-        return bool(recorded == dataset.sha256) and all((raw / file).is_file() for file in IDX_FILES)
+            return recorded is not None
+        return recorded == dataset.sha256 and all((raw / file).is_file() for file in IDX_FILES)
 
     def made_from(self) -> str:
         """Return a digest of everything that tables, figures and report depend on: settings, runs, and their code."""

@@ -12,7 +12,7 @@ import torch
 from cpmlho.study.data import load
 from cpmlho.study.events import Past, Tick
 from cpmlho.study.files import locked
-from cpmlho.study.harness.checkpoint import Checkpoint, UnusableError
+from cpmlho.study.harness.checkpoint import Checkpoint
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import environment, git_commit, plugin_sha256, utc, versions
 from cpmlho.study.harness.record import Record
@@ -51,9 +51,9 @@ def execute(
     precision = choose_precision(spec.precision, device)
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
     budget = budget_of(spec, DTYPES[precision], workers)
-    checkpoint = Checkpoint(folder, identity(spec, device, precision))
+    checkpoint = Checkpoint(folder, identity(spec, device, precision), say)
     with locked(folder, lambda: say(f"{folder}: locked by another process; waiting")):
-        record = train(spec, problem, budget, checkpoint, observers, say)
+        record = train(spec, problem, budget, checkpoint, observers)
         result = result_of(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
         checkpoint.remove()
@@ -68,14 +68,16 @@ def train(
     budget: Budget,
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
-    say: Callable[[str], None],
 ) -> Record:
     """Train to the end, or until a gradient method diverges, from the checkpoint if there is one; return the record.
 
     Evaluations do not count as training time.
     """
     method = METHODS[spec.algorithm]
-    record, past = resume(checkpoint, Record(search=method.kind == "search"), problem.device, say)
+    record, past = Record(search=method.kind == "search"), Past()
+    if saved := checkpoint.read(problem.device):
+        record, state = saved
+        past = Past([each.metrics for each in record.evaluations], state, record.evaluations[-1].epoch)
     for observer in observers:
         observer.started(spec, record.tables)
     events, metrics = method.train(problem, budget, spec.settings, past), None
@@ -110,21 +112,6 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
         "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
-
-
-def resume(
-    checkpoint: Checkpoint, fresh: Record, device: torch.device, say: Callable[[str], None]
-) -> tuple[Record, Past]:
-    """Return the record and the past of the checkpoint; if there is none or it is unusable, the fresh ones."""
-    try:
-        saved = checkpoint.read(device)
-    except UnusableError as error:
-        say(f"{checkpoint.path}: ignoring this checkpoint, restarting: {error}")
-        return fresh, Past()
-    if saved is None:
-        return fresh, Past()
-    evaluations = saved.record.evaluations
-    return saved.record, Past([each.metrics for each in evaluations], saved.state, evaluations[-1].epoch)
 
 
 def result_of(

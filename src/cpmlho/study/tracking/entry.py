@@ -247,20 +247,6 @@ class Entry:
         pairs = [Param(name, str(value)) for name, value in (params or {}).items()]
         self._client.log_batch(run_id or self._id, metrics, pairs, synchronous=True)
 
-    def nest(
-        self,
-        name: str,
-        tags: Mapping[str, str],
-        points: Points,
-        params: Mapping[str, Any],
-        started: int,
-        ended: int,
-    ) -> None:
-        """Log a finished trial."""
-        run_id = self._create(name, {**tags, PARENT: self._id}, started)
-        self.log(points, lambda _: ended, params, run_id)
-        self._client.set_terminated(run_id, "FINISHED", ended)
-
     def attach(self, paths: Mapping[str, Path]) -> None:
         """Log files as artifacts, under their names."""
         for name, path in paths.items():
@@ -310,10 +296,13 @@ class RunEntry(Entry):
             self.log(found, self._at)
         for evaluation, row in zip(tables.get(HISTORY, ()), tables.get(TRIALS, ()), strict=False):
             began, self._step = self._step, int(evaluation["step"])
+            ended = self._at(self._step)
+            tags = {**labels(self._spec), PARENT: self._id, "status": str(row["status"])}
+            trial = self._create(f"trial{row['trial']}", tags, self._at(began))
             points = {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
             values = {name: row[name] for name in self._spec.data.hyperparameters}
-            tags = {**labels(self._spec), "status": str(row["status"])}
-            self.nest(f"trial{row['trial']}", tags, points, values, self._at(began), self._at(self._step))
+            self.log(points, lambda _, ended=ended: ended, values, trial)  # type: ignore[misc]
+            self._client.set_terminated(trial, "FINISHED", ended)
 
     def finish(self, result: RunResult, folder: Path) -> None:
         """Log the result and the files, and close the entry; that a run diverged stands in its status tag."""
