@@ -266,11 +266,6 @@ def test_an_unknown_reader_is_one_line():
         load([ROOT / "config.yaml"], settings([], "mine", reader="mine", network={"kind": "mlp", "hidden_units": 3}))
 
 
-def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(ConfigError, match="mlp: a network of this name exists already"):
-        protocol(DIGITS + NETWORK.replace("def line", "def mlp"))
-
-
 def test_a_damaged_record_is_one_line():
     read = protocol()
     data_file("results", "mine").parent.mkdir(parents=True)

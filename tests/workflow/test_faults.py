@@ -192,22 +192,32 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def one_run(small, method, results_dir):
-    """`python -m cpmlho run` as a process, with MLflow next to the results."""
-    protocol = results_dir.parent / "protocol.json"
-    protocol.write_text(small.model_dump_json())
-    command = [sys.executable, "-m", "cpmlho", "run", "mnist", method, "0", "--config", protocol]
-    command += ["--results-dir", results_dir]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{small.data.dir}/faults.db"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def cli(workflow, *arguments, limit=None):
+    """`python -m cpmlho VERB` on a workflow's protocol, below a limit on memory, in kB, if there is one."""
+    shell = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"] if limit else []
+    configs = [text for file in workflow.files for text in ("--config", file)]
+    command = [*shell, sys.executable, "-m", "cpmlho", *arguments, *configs]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    options = {"cwd": workflow.folder, "env": environment, "capture_output": True, "text": True}
+    return subprocess.run(command, **options, check=False)
 
 
-def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk):
+def refusal(process):
+    """The one line of a command that ends with an error."""
+    assert process.returncode == 2, process.stderr
+    [line] = process.stderr.splitlines()
+    assert line.startswith("cpmlho: error: ")
+    return line
+
+
+def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk, tmp_path):
     fixed = RunKey("mnist", "fixed", 0)
     folder = run_dir(small_disk, fixed)
     execute(small.resolve(fixed), folder, [], print, 0.0)
     before = content(folder)
-    full = one_run(small, "cpmlho", small_disk)  # whose checkpoint is larger than the disk
+    workflow = Workflow(tmp_path, small.data.dir)
+    full = cli(workflow, "run", "mnist", "cpmlho", "0", "--results-dir", small_disk)  # the checkpoint needs more room
     assert full.returncode == 2
     assert full.stderr.splitlines()[-1].startswith("cpmlho: error: ")
     assert full.stderr.splitlines()[-1].endswith(os.strerror(errno.ENOSPC))
@@ -243,25 +253,6 @@ def test_a_second_process_waits_for_the_first(small, tmp_path):
     holder.communicate()
     assert lines == [f"{folder}: locked by another process; waiting"]
     assert (folder / RESULT).exists()
-
-
-def cli(workflow, *arguments, limit=None):
-    """`python -m cpmlho VERB` on a workflow's protocol, below a limit on memory, in kB, if there is one."""
-    shell = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"] if limit else []
-    configs = [text for file in workflow.files for text in ("--config", file)]
-    command = [*shell, sys.executable, "-m", "cpmlho", *arguments, *configs]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    options = {"cwd": workflow.folder, "env": environment, "capture_output": True, "text": True}
-    return subprocess.run(command, **options, check=False)
-
-
-def refusal(process):
-    """The one line of a command that ends with an error."""
-    assert process.returncode == 2, process.stderr
-    [line] = process.stderr.splitlines()
-    assert line.startswith("cpmlho: error: ")
-    return line
 
 
 def test_a_network_larger_than_memory_is_one_line_and_no_fault_of_mlflow(small, tmp_path):

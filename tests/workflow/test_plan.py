@@ -158,10 +158,21 @@ def test_what_is_reported_depends_on_the_content_of_runs_and_not_on_where_data_l
     assert made.made_from() != one
 
 
-def test_gpus_are_those_that_may_be_used():
-    assert find_gpus("cpu", {"CUDA_VISIBLE_DEVICES": "0"}) == []
-    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": "GPU-5c1d, 7"}) == ["GPU-5c1d", "7"]
-    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": "-1"}) == []
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0, 3", ["0", "3"]),
+        ("GPU-5c1d,MIG-9a-0/1/2", ["GPU-5c1d", "MIG-9a-0/1/2"]),
+        ("0,NoDevFiles,1", ["0"]),
+        *((none, []) for none in ("-1", "", "NoDevFiles", "gpu0")),
+    ],
+)
+def test_gpus_are_those_that_may_be_used(visible, expected):
+    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": visible}) == expected
+    assert find_gpus("cpu", {"CUDA_VISIBLE_DEVICES": visible}) == []
+
+
+def test_without_nvidia_smi_a_gpu_is_used_only_if_it_is_required():
     assert find_gpus("auto", {"PATH": "/nowhere"}) == []
     assert find_gpus("cuda", {"PATH": "/nowhere"}) == ["0"]
 
