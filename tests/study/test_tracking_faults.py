@@ -401,6 +401,7 @@ def test_damaged_tables_or_checksums_are_one_line_and_the_summary_stays(uri: str
     done, lines = track(tmp_path)
     assert not done
     assert [line for line in lines if line.startswith(f"{tmp_path}/tables: ")]
+    assert re.findall(r"\d+", lines[-1]) == ["0", "1"], "the run is there, and was not logged again"
     assert [run.info.run_id for run in runs(uri, "summary")] == [before.info.run_id]
 
 

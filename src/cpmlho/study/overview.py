@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,33 +46,23 @@ class Forecast:
         self.total = len(costs)
         self._open = dict(costs)
         self._parallel = parallel
-        self._running: dict[RunKey, tuple[float, int]] = {}  # start time, and number of cores
-        self._spent = self._foreseen = 0.0
+        self._spent = self._expected = 0.0  # core-seconds and costs of the finished runs
 
     @property
     def done(self) -> int:
         """The number of finished runs."""
         return self.total - len(self._open)
 
-    def begin(self, key: RunKey, now: float, cores: int) -> None:
-        """Record that a run begins."""
-        self._running[key] = (now, cores)
+    def end(self, key: RunKey, spent: float) -> None:
+        """Record that a run is finished, and its core-seconds."""
+        self._spent += spent
+        self._expected += self._open.pop(key)
 
-    def end(self, key: RunKey, now: float) -> None:
-        """Record that a run is finished."""
-        began, cores = self._running.pop(key)
-        self._spent += (now - began) * cores
-        self._foreseen += self._open.pop(key)
-
-    def drop(self, key: RunKey) -> None:
-        """Record that a run has failed."""
-        self._running.pop(key, None)
-
-    def left(self, now: float) -> float:
-        """Return the seconds left; 0 before the first run is finished."""
-        rate = self._spent / self._foreseen if self._foreseen else 0.0
-        passed = (min((now - began) * cores, rate * self._open[key]) for key, (began, cores) in self._running.items())
-        return (rate * sum(self._open.values()) - sum(passed)) / self._parallel
+    def left(self, running: Mapping[RunKey, float]) -> float:
+        """Return the seconds left, given the core-seconds of each running run; 0 before the first one is finished."""
+        rate = self._spent / self._expected if self._expected else 0.0
+        passed = sum(min(spent, rate * self._open[key]) for key, spent in running.items())
+        return (rate * sum(self._open.values()) - passed) / self._parallel
 
 
 class Overview(logging.Filter):
@@ -93,7 +83,7 @@ class Overview(logging.Filter):
         super().__init__()
         self._plan, self._idle = plan, idle
         self._forecast = Forecast({}, 1)
-        self._jobs: dict[int, RunKey] = {}
+        self._jobs: dict[int, tuple[RunKey, float, int]] = {}  # running: key, start time, cores
         self._statuses: list[str] = []
         self._active = self._over = False
         self.failures: list[str] = []
@@ -150,23 +140,23 @@ class Overview(logging.Filter):
 
     def _job_begins(self, job: Any) -> None:
         if job.rule_name == "run":
-            self._jobs[job.jobid] = key = RunKey(*job.wildcards.values())._replace(seed=int(job.wildcards["seed"]))
-            self._forecast.begin(key, time.monotonic(), job.threads)
+            key = RunKey(*job.wildcards.values())._replace(seed=int(job.wildcards["seed"]))
+            self._jobs[job.jobid] = (key, time.monotonic(), job.threads)
         elif job.rule_msg:
             _say(job.rule_msg)
 
     def _job_ends(self, job: Any) -> None:
-        if (key := self._jobs.pop(job.job_id, None)) is None:
+        if job.job_id not in self._jobs:
             return
         now, forecast = time.monotonic(), self._forecast
-        forecast.end(key, now)
-        left = f", {duration(forecast.left(now))} left" if forecast.done < forecast.total else ""
+        spent = {key: (now - began) * cores for key, began, cores in self._jobs.values()}
+        key, *_ = self._jobs.pop(job.job_id)
+        forecast.end(key, spent.pop(key))
+        left = f", {duration(forecast.left(spent))} left" if forecast.done < forecast.total else ""
         _say(f"{forecast.done} of {forecast.total} runs{left}")
 
     def _job_fails(self, job: Any) -> None:
-        key = self._jobs.pop(job.jobid, None)
-        if key:
-            self._forecast.drop(key)
+        key, *_ = self._jobs.pop(job.jobid, (None,))
         if self.stopped:
             return
         log = str(*job.log[:1])

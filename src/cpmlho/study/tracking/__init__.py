@@ -225,13 +225,14 @@ def track(protocol: Protocol, root: Path, say: Say) -> bool:
             if time.monotonic() - said > PROGRESS_SECONDS:
                 said = time.monotonic()
                 say(f"{found.index(key) + 1} of {len(found)} runs checked")
+        there, summary = len(found) - logged - refused, "without"
         try:
             summary = "with" if _summarise(store, results) else "without"
         except ResultError as error:
-            refused, summary = refused + 1, "without"
+            refused += 1
             say(str(error))
         if found:
-            say(f"{logged} runs logged, {len(found) - logged - refused} already there, {summary} tables and figures")
+            say(f"{logged} runs logged, {there} already there, {summary} tables and figures")
         return bool(found) and not refused
     return False
 
