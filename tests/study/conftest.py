@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cpmlho.study import plugins, tracking
+import cpmlho.__main__ as program
+from cpmlho.study import hints, plugins, tracking
 from cpmlho.study.tracking import entry
 from runs import forget
 
@@ -48,3 +52,26 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     yield
     forget(before)
+
+
+@pytest.fixture
+def cpmlho(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Return a function that runs a command line in this process; it returns the exit status and standard error."""
+    monkeypatch.setattr(hints, "_CONFIGS", [])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def act(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["cpmlho", *map(str, arguments)])
+        capfd.readouterr()
+        status: Any = 0
+        try:
+            program.main()
+        except SystemExit as end:
+            status = end.code or 0
+        return status, capfd.readouterr().err
+
+    yield act
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -138,6 +138,6 @@ def test_one_that_would_write_elsewhere_is_refused(tmp_path, name):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / ARCHIVE).write_bytes(buffer.getvalue())
     (tmp_path / "here" / CHECKSUM).write_text(f"{hashlib.sha256(buffer.getvalue()).hexdigest()}  {ARCHIVE}\n")
-    with pytest.raises(ResultError, match="is no folder of a run"):
+    with pytest.raises(ResultError, match="is not the folder of a run"):
         unpack(str(tmp_path / "here"), quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["here"]

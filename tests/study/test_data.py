@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import math
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -124,25 +123,6 @@ def test_subset_is_small_reproducible_and_the_one_that_the_smoke_protocol_names(
     assert sum(path.stat().st_size for path in files) < 1_200_000
     assert all(path.read_bytes()[4:8] == bytes(4) for path in files), "a time of day in a gzip header"
     assert {name: hashlib.sha256(content).hexdigest() for name, content in plain(dataset).items()} == dataset.sha256
-
-
-def test_make_subset_keeps_the_first_examples(tmp_path):
-    script = tmp_path / "copy" / "make_subset.py"
-    script.parent.mkdir()
-    script.write_text((SUBSET / "make_subset.py").read_text())
-    for dataset in (MNIST, FASHION):
-        fill(tmp_path / dataset.folder / "raw", {name: repeated(content) for name, content in plain(dataset).items()})
-    subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
-    for dataset in (MNIST, FASHION):
-        made = in_place(script.parent, dataset)
-        assert {name.removesuffix(".gz"): gzip.decompress(made[name]) for name in made} == plain(dataset)
-
-
-def repeated(content):
-    """An IDX file with all entries twice, so that the subset's are the first half."""
-    header = 4 + 4 * content[3]
-    twice = 2 * int.from_bytes(content[4:8])
-    return content[:4] + twice.to_bytes(4) + content[8:header] + 2 * content[header:]
 
 
 # The folder source

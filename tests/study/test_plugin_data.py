@@ -4,10 +4,9 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpmlho.study import plugins
 from cpmlho.study.arrays import Arrays, DataError
 from cpmlho.study.data import load as load_arrays
 from cpmlho.study.harness.provenance import plugin_sha256
@@ -22,7 +22,7 @@ from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.provision import as_run, provide
 from cpmlho.study.reading import merge
-from cpmlho.study.results import ResultError, data_file, run_dir
+from cpmlho.study.results import HISTORY, RESULT, TRIALS, ResultError, data_file, read_result, read_rows, run_dir
 from runs import snakemake
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -266,11 +266,6 @@ def test_an_unknown_reader_is_one_line():
         load([ROOT / "config.yaml"], settings([], "mine", reader="mine", network={"kind": "mlp", "hidden_units": 3}))
 
 
-def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(ConfigError, match="mlp: a network of this name exists already"):
-        protocol(DIGITS + NETWORK.replace("def line", "def mlp"))
-
-
 def test_a_damaged_record_is_one_line():
     read = protocol()
     data_file("results", "mine").parent.mkdir(parents=True)
@@ -294,16 +289,14 @@ def test_files_are_part_of_the_provenance_of_the_runs_that_use_them():
 
 
 @pytest.mark.slow
-def test_a_run_by_hand_pins_its_dataset():
+def test_a_run_by_hand_pins_its_dataset(cpmlho):
     Path("own.py").write_text(DIGITS + NETWORK)
     changes = settings(["own.py"], "mine", reader="mine", network={"kind": "line", "output_units": 3})
     Path("mine.json").write_text(json.dumps(changes))
-    command = [sys.executable, "-m", "cpmlho", "run", "mine", "delta_stn", "0"]
-    command += ["--config", str(ROOT / "config.yaml"), "--config", "mine.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads((run_dir("results", RunKey("mine", "delta_stn", 0)) / "result.json").read_text())
-    assert result["data_sha256"] == json.loads(data_file("results", "mine").read_text())["sha256"]
+    status, said = cpmlho("run", "mine", "delta_stn", 0, "--config", ROOT / "config.yaml", "--config", "mine.json")
+    assert status == 0, said
+    result = read_result(run_dir("results", RunKey("mine", "delta_stn", 0)) / RESULT)
+    assert result.data_sha256 == json.loads(data_file("results", "mine").read_text())["sha256"]
 
 
 @pytest.mark.slow
@@ -329,35 +322,41 @@ def test_the_documents_examples_run():
 
 
 @pytest.mark.slow
-def test_a_table_through_the_whole_pipeline(tmp_path):
-    """All of it, from a table and a network of a user's own; then again, and after an edit of the table's file."""
+def test_a_table_a_network_and_methods_through_the_whole_pipeline(tmp_path):
+    """All of it, from files of a user's own; then again, and after an edit of the table's file."""
     shutil.copy(EXAMPLES / "breast_cancer.py", "table.py")
     Path("net.py").write_text(NETWORK)
-    own = settings(
-        ["table.py", "net.py"], "breast_cancer", reader="breast_cancer", network={"kind": "line", "output_units": 2}
-    )
-    own["run"]["methods"] = ["random_search", "delta_stn", "cpmlho"]
-    own["methods"] = {"random_search": {"trials": 2}}
+    methods = [os.path.relpath(EXAMPLES / name) for name in ("successive_halving.py", "tpe.py")]
+    network = {"kind": "line", "output_units": 2}
+    own = settings(["table.py", "net.py", *methods], "breast_cancer", reader="breast_cancer", network=network)
+    own["run"]["methods"] = ["successive_halving", "tpe"]
+    own["methods"] = {"successive_halving": {"trials": 3}, "tpe": {"trials": 2, "initial_trials": 1}}
+    own["training"]["batch_size"] = 24  # 16 training iterations
     Path("mine.yaml").write_text(json.dumps(own))
     workflow = partial(snakemake, "--cores=2", "--config", "overlay=mine.yaml", folder=tmp_path)
     done = workflow("--", "all")
     assert done.returncode == 0, done.stderr
-    assert "Breast cancer | Line |" in Path("results/tables/table1.md").read_text()
-    assert "breast_cancer/delta_stn" in Path("results/report.html").read_text()
+    table = Path("results/tables/table1.md").read_text()
+    assert "Breast cancer | Line |" in table
+    assert "TPE: the best of 2 trials by validation loss." in table
+    assert "SHA: the best of 3 trials by validation loss, which cost 2 such trainings together." in table
+    assert "breast_cancer/tpe" in Path("results/report.html").read_text()
     rows = csv.DictReader(Path("results/tables/runs.csv").read_text().splitlines())
     assert {(row["dataset"], row["status"], row["stale"]) for row in rows} == {("breast_cancer", "done", "False")}
+
+    plugins.load_plugins(own["plugins"])
+    folder = run_dir("results", RunKey("breast_cancer", "successive_halving", 0))
+    trials = read_rows(folder / TRIALS)
+    assert [row["step"] for row in read_rows(folder / HISTORY)] == [8, 16, 24]  # two points, then the better one
+    assert trials[2]["dropout0"] == min(trials[:2], key=lambda row: row["val_loss"])["dropout0"]
+    assert read_result(folder / RESULT).final.val_loss == min(row["val_loss"] for row in trials)
+
     record = data_file("results", "breast_cancer").read_text()
-
-    def planned():
-        said = workflow("--dry-run", "--", "all")
-        assert said.returncode == 0, said.stderr
-        return "Nothing to be done" not in said.stdout + said.stderr
-
-    assert not planned()
+    again = workflow("--dry-run", "--", "all")
+    assert "Nothing to be done" in again.stdout + again.stderr
     text = Path("table.py").read_text()
     Path("table.py").write_text(text.replace("default_rng(0)", "default_rng(1)"))
-    assert planned()
-    done = workflow("--", "all")
-    assert done.returncode != 0
-    assert "pinned" in done.stdout + done.stderr
+    failed = workflow("--", "all")
+    assert failed.returncode != 0
+    assert "pinned" in failed.stdout + failed.stderr
     assert data_file("results", "breast_cancer").read_text() == record

@@ -1,21 +1,16 @@
-"""Methods from files of a user's own: loaded, checked, in the digest, and through the whole pipeline."""
+"""Methods from files of a user's own: loaded, checked, and in the provenance; test_plugin_data runs the pipeline."""
 
 import hashlib
-import json
-import os
 from pathlib import Path
 
 import pytest
 
-from cpmlho.study import plugins
 from cpmlho.study.harness.progress import Progress
 from cpmlho.study.harness.provenance import plugin_sha256
 from cpmlho.study.methods import METHODS
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.report.style import style_of
-from cpmlho.study.results import RESULT, read_result, read_rows, run_dir
 from cpmlho.study.workflow import Plan
-from runs import snakemake
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -132,40 +127,3 @@ def test_halvings_trials_are_of_unlike_length():
     Progress(spec, lines.append).started(spec, {"history.csv": [{"epoch": 5}]})
     assert lines[0].endswith("started, 7 trials over 21 epochs")
     assert lines[1].endswith("resuming after epoch 5/21")
-
-
-@pytest.mark.slow
-def test_the_examples_through_the_whole_pipeline(tmp_path):
-    changes = {
-        "results_dir": "results",
-        "plugins": [os.path.relpath(EXAMPLES / name, tmp_path) for name in ("successive_halving.py", "tpe.py")],
-        "data": {"dir": "data", "folder": str(ROOT / "tests/data")},
-        "run": {"datasets": ["mnist"], "methods": ["successive_halving", "tpe"], "variants": [], "seeds": [0]},
-        "methods": {"successive_halving": {"trials": 3}, "tpe": {"trials": 2, "initial_trials": 1}},
-    }
-    overlay = tmp_path / "overlay.yaml"
-    smoke = (ROOT / "tests/smoke.yaml").read_text()
-    (tmp_path / "smoke.yaml").write_text(smoke)
-    overlay.write_text(json.dumps(changes))
-    done = snakemake(
-        *("--cores", "2", "report", "--config", f"overlay=[{tmp_path / 'smoke.yaml'},{overlay}]"), folder=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    tables = (tmp_path / "results/tables/table1.md").read_text()
-    page = (tmp_path / "results/report.html").read_text()
-    assert "SHA" in tables
-    assert "TPE" in tables
-    assert "TPE: the best of 2 trials by validation loss." in tables
-    assert "SHA: the best of 3 trials by validation loss, which cost 2 such trainings together." in tables
-    assert "TPE" in page
-    folder = run_dir(tmp_path / "results", RunKey("mnist", "successive_halving", 0))
-    plugins.load_plugins(changes["plugins"])
-    result = read_result(folder / RESULT)
-    trials = read_rows(folder / "trials.csv")
-    steps = [int(row["step"]) for row in read_rows(folder / "history.csv")]
-    iterations = steps[1]  # two points, half the budget each; then the better one the other half
-    assert len(trials) == 3
-    assert steps == [iterations // 2, iterations, iterations + iterations // 2]
-    better = min(trials[:2], key=lambda row: float(row["val_loss"]))
-    assert trials[2]["dropout0"] == better["dropout0"]
-    assert result.final.val_loss == min(float(row["val_loss"]) for row in trials)

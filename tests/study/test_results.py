@@ -1,10 +1,7 @@
 """The result files: written whole or not at all, read back as they were."""
 
-import errno
-import fcntl
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from cpmlho.core.options import Fixed
 from cpmlho.core.planes import PlaneState
 from cpmlho.study import results
 from cpmlho.study.events import Metrics, Snapshot
-from cpmlho.study.files import at_work, locked, write_text
+from cpmlho.study.files import write_text
 from cpmlho.study.harness.record import Record
 from cpmlho.study.protocol import ConfigError, RunKey, load
 from cpmlho.study.results import (
@@ -114,6 +111,8 @@ INCONSISTENT = {
         lambda it: it["final"].update(val_loss=math.nan),
         "status is done, but the run has diverged by loss",
     ),
+    "future version": (lambda it: it.update(energy=1.5), "energy: Extra inputs are not permitted, got 1.5"),
+    "text for a number": (lambda it: it.update(steps="many"), "unable to parse string as an integer, got 'many'"),
     "reason and done": (lambda it: it.update(diverged_by="g"), "status is done, but the run has diverged by g"),
     "table": (
         lambda it: it.update(tables=[HISTORY, PLANES]),
@@ -132,6 +131,29 @@ def test_a_result_that_contradicts_itself_or_its_tables_is_one_line_that_names_i
         read_result(path)
     assert str(error.value).startswith(f"{tmp_path}/")
     assert str(error.value).endswith(says)
+
+
+def test_the_result_of_another_run_is_refused(tmp_path):
+    path = write(run_dir(tmp_path, RunKey("mnist", "cpmlho", 3)), result())
+    with pytest.raises(ResultError, match=r"seed3/result\.json: is the result of mnist/cpmlho/seed2; remove it"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.rpartition(",")[0], "a row is of another length than the header"),
+        (lambda text: text.replace("1.0", "nan"), "line 2, seconds: 'nan'"),
+        (lambda text: text.replace("0.9", "good"), "line 2, val_acc: 'good'"),
+        (lambda text: "a,b\n1,2\n", "no epoch, seconds, step, test_acc, test_loss, val_acc, val_loss"),
+    ],
+)
+def test_a_damaged_table_is_one_line_that_names_it(tmp_path, change, says):
+    path = tmp_path / HISTORY
+    path.write_text(change(to_csv(history(0.1))))
+    with pytest.raises(ResultError) as error:
+        read_rows(path)
+    assert str(error.value) == f"{path}: {DAMAGED}: {says}"
 
 
 @pytest.mark.parametrize(
@@ -186,41 +208,6 @@ def test_rows_keep_every_digit(tmp_path_factory, rows):
     assert [sorted(map(repr, row.items())) for row in read_rows(path)] == [
         sorted(map(repr, row.items())) for row in rows
     ]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_text(path, "old")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left") as error:
-        write_text(path, "new")
-    assert error.value.filename == str(path)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_is_held_where_only_what_is_open_for_writing_can_be(tmp_path, monkeypatch):
-    lock = fcntl.flock
-
-    def on_nfs(file, operation):
-        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        lock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with locked(tmp_path, pytest.fail):
-        assert at_work(tmp_path)
-        with pytest.raises(LookupError), locked(tmp_path, busy):
-            pytest.fail("locked twice")
-    assert not at_work(tmp_path)
-
-
-def busy():
-    raise LookupError
 
 
 def test_the_result_is_written_last(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_a_server_gets_what_a_database_gets(server: Server, tmp_path: Path, monk
     for anew in (2, 0):
         done, lines = track(tmp_path)
         assert done, lines
-        assert lines[-1] == f"{anew} runs logged, {2 - anew} were there, with tables and figures"
+        assert lines[-1] == f"{anew} runs logged, {2 - anew} already there, with tables and figures"
     assert not (tmp_path / "mlruns").exists(), "artifacts went past the server"
     assert content(server.uri).keys() == {"mnist/cpmlho/seed0", "mnist/random_search/seed1"}
     search = next(run for run in live(server.uri) if run.data.tags["method"] == "random_search")

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from cpmlho.study.command import COMMAND, begin, left_behind
-from cpmlho.study.jobs import find_gpus, need_server
+from cpmlho.study.jobs import need_server
 from cpmlho.study.protocol import ConfigError
 from cpmlho.study.settings import Tracking
 from runs import ROOT, snakemake
@@ -54,15 +54,12 @@ def test_only_the_jobs_of_the_last_command_may_touch_the_results(tmp_path):
     assert not left_behind(tmp_path, {})  # whoever calls Snakemake's jobs without its environment
 
 
-def test_a_dying_job_removes_nothing():
-    assert yaml.safe_load((PROFILE / "config.yaml").read_text())["keep-incomplete"]
-
-
-def test_a_run_asks_for_time_and_memory_and_one_core():
+def test_a_run_asks_for_time_memory_and_one_core_and_removes_nothing_if_it_dies():
     profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
     assert set(profile["set-resources"]["run"]) == {"runtime", "mem_mb"}
     assert set(profile["default-resources"]) == {"runtime", "mem_mb"}
     assert profile["set-threads"] == {"run": 1}
+    assert profile["keep-incomplete"]
 
 
 @pytest.mark.parametrize("uri", ["", "postgresql://somebody:secret@host/db", "mlruns", "file:///mlruns"])
@@ -75,19 +72,3 @@ def test_a_store_that_is_no_server_is_refused_without_its_secrets(uri):
 def test_a_server_will_do():
     need_server(Tracking(uri=None, networks=False), {"MLFLOW_TRACKING_URI": "http://somebody:secret@server:5000"})
     need_server(Tracking(uri="https://server", networks=False), {})
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        ("NoDevFiles", []),
-        ("-1", []),
-        ("", []),
-        ("0,NoDevFiles,1", ["0"]),
-        ("0, 3", ["0", "3"]),
-        ("GPU-5c1d,MIG-9a-0/1/2", ["GPU-5c1d", "MIG-9a-0/1/2"]),
-        ("gpu0", []),
-    ],
-)
-def test_what_names_no_device_is_no_gpu(visible, expected):
-    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": visible}) == expected

@@ -1,4 +1,4 @@
-"""Kills, full disks and second workflows: nothing finished is lost, and what goes on ends at the same bits."""
+"""Kills, full disks and second workflows: nothing finished is lost, and resumed runs end bit-identical."""
 
 import contextlib
 import errno
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
@@ -23,14 +22,9 @@ from cpmlho.study.harness.checkpoint import CHECKPOINT
 from cpmlho.study.harness.run import execute
 from cpmlho.study.protocol import RunKey, load
 from cpmlho.study.results import RESULT, run_dir
-from cpmlho.study.settings import IDX_FILES
 from runs import ROOT, content, start
 
-RUNS_KILLED, WORKFLOWS_KILLED = 3, 1  # of each method
-LENGTH = {  # of the run that is killed: some seconds
-    "random_search": {"datasets": {"mnist": {"epochs": 2}}, "methods": {"random_search": {"trials": 10}}},
-    "cpmlho": {"datasets": {"mnist": {"epochs": 24}}},
-}
+RUNS_KILLED, WORKFLOWS_KILLED = 3, 1
 
 pytestmark = pytest.mark.slow
 
@@ -73,11 +67,11 @@ def running(process):
                     yield child
 
 
-@pytest.mark.parametrize("method", LENGTH)
-def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method):
-    run = {"datasets": ["mnist"], "methods": [method], "variants": [], "seeds": [0]}
-    workflow = Workflow(tmp_path, small.data.dir, **LENGTH[method], run=run)
-    generator = random.Random(method)
+def test_a_run_killed_at_any_moment_ends_bit_identical(small, tmp_path):
+    """How each method resumes is tried in tests/study/test_resuming.py."""
+    run = {"datasets": ["mnist"], "methods": ["cpmlho"], "variants": [], "seeds": [0]}
+    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 24}}, run=run)
+    generator = random.Random("cpmlho")
     killed = Counter()
     said = ""
     while killed["run"] < RUNS_KILLED or killed["workflow"] < WORKFLOWS_KILLED:
@@ -99,7 +93,7 @@ def test_runs_killed_at_any_moment_end_at_the_same_bits(small, tmp_path, method)
                 killed["workflow"] += 1
         if process.wait() == 0:  # before its time is up: begin again
             shutil.rmtree(tmp_path / "results" / "runs")
-    assert "not used" not in said
+    assert "ignoring this checkpoint" not in said
     assert "resuming after" in said
     process = workflow.start(*workflow.results())
     said, _ = process.communicate()
@@ -138,18 +132,10 @@ def training(small, tmp_path):
     return Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 400}}, run={"datasets": ["mnist"]})
 
 
-@pytest.mark.parametrize(
-    ("number", "stop"),
-    [
-        (signal.SIGINT, os.killpg),  # as a terminal does
-        (signal.SIGINT, os.kill),  # as a notebook does
-        (signal.SIGHUP, os.killpg),  # the terminal is closed
-    ],
-)
-def test_a_stopped_workflow_says_how_to_continue_and_reports_no_error(training, tmp_path, number, stop):
+def test_a_workflow_stopped_by_ctrl_c_says_how_to_continue_and_reports_no_error(training, tmp_path):
     process = training.start("all")
     training.until(process, "epoch 3/400")
-    stop(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     stopped(process, tmp_path)
 
 
@@ -165,26 +151,6 @@ def test_a_second_workflow_on_the_same_results_is_refused_in_one_line(training, 
     ]
     first.send_signal(signal.SIGTERM)
     stopped(first, tmp_path)
-
-
-def test_data_that_a_killed_fetch_left_half_in_another_place_are_completed(small, tmp_path):
-    """The record of the first place says that they are verified; no file of the second was."""
-    run = {"datasets": ["mnist"], "methods": ["fixed"], "variants": [], "seeds": [0]}
-    workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"epochs": 1}}, run=run)
-    process = workflow.start(*workflow.results())
-    process.communicate()
-    assert process.returncode == 0
-    half = tmp_path / "elsewhere" / "MNIST" / "raw"
-    half.mkdir(parents=True)
-    for name in IDX_FILES[:2]:
-        shutil.copy(Path(small.data.dir, "MNIST", "raw", name), half)
-    run["seeds"] = [0, 1]
-    workflow = Workflow(tmp_path, str(half.parents[1]), datasets={"mnist": {"epochs": 1}}, run=run)
-    process = workflow.start(*workflow.results())
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert {path.name for path in half.iterdir() if path.name != LOCK} == set(IDX_FILES)
-    assert "seed0" not in said  # finished with the same data
 
 
 def test_what_a_notebook_or_a_cluster_exports_changes_nothing_and_secrets_are_nowhere(small, tmp_path):
@@ -226,22 +192,32 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def one_run(small, method, results_dir):
-    """`python -m cpmlho run` as a process, with MLflow beside the results."""
-    protocol = results_dir.parent / "protocol.json"
-    protocol.write_text(small.model_dump_json())
-    command = [sys.executable, "-m", "cpmlho", "run", "mnist", method, "0", "--config", protocol]
-    command += ["--results-dir", results_dir]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{small.data.dir}/faults.db"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def cli(workflow, *arguments, limit=None):
+    """`python -m cpmlho VERB` on a workflow's protocol, below a limit on memory, in kB, if there is one."""
+    shell = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"] if limit else []
+    configs = [text for file in workflow.files for text in ("--config", file)]
+    command = [*shell, sys.executable, "-m", "cpmlho", *arguments, *configs]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    options = {"cwd": workflow.folder, "env": environment, "capture_output": True, "text": True}
+    return subprocess.run(command, **options, check=False)
 
 
-def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk):
-    finished = one_run(small, "random_search", small_disk)
-    assert finished.returncode == 0, finished.stderr
-    folder = run_dir(small_disk, RunKey("mnist", "random_search", 0))
+def refusal(process):
+    """The one line of a command that ends with an error."""
+    assert process.returncode == 2, process.stderr
+    [line] = process.stderr.splitlines()
+    assert line.startswith("cpmlho: error: ")
+    return line
+
+
+def test_a_full_disk_is_one_line_and_what_was_complete_stays(small, small_disk, tmp_path):
+    fixed = RunKey("mnist", "fixed", 0)
+    folder = run_dir(small_disk, fixed)
+    execute(small.resolve(fixed), folder, [], print, 0.0)
     before = content(folder)
-    full = one_run(small, "cpmlho", small_disk)  # whose checkpoint is larger than the disk
+    workflow = Workflow(tmp_path, small.data.dir)
+    full = cli(workflow, "run", "mnist", "cpmlho", "0", "--results-dir", small_disk)  # the checkpoint needs more room
     assert full.returncode == 2
     assert full.stderr.splitlines()[-1].startswith("cpmlho: error: ")
     assert full.stderr.splitlines()[-1].endswith(os.strerror(errno.ENOSPC))
@@ -279,32 +255,13 @@ def test_a_second_process_waits_for_the_first(small, tmp_path):
     assert (folder / RESULT).exists()
 
 
-def cli(workflow, *arguments, limit=None):
-    """`python -m cpmlho VERB` on a workflow's protocol, below a limit on memory, in kB, if there is one."""
-    shell = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"] if limit else []
-    configs = [text for file in workflow.files for text in ("--config", file)]
-    command = [*shell, sys.executable, "-m", "cpmlho", *arguments, *configs]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    options = {"cwd": workflow.folder, "env": environment, "capture_output": True, "text": True}
-    return subprocess.run(command, **options, check=False)
-
-
-def refusal(process):
-    """The one line of a command that ends with an error."""
-    assert process.returncode == 2, process.stderr
-    [line] = process.stderr.splitlines()
-    assert line.startswith("cpmlho: error: ")
-    return line
-
-
 def test_a_network_larger_than_memory_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
     workflow = Workflow(tmp_path, small.data.dir, datasets={"mnist": {"network": {"hidden_units": 3_000_000}}})
     assert "can't allocate memory" in refusal(cli(workflow, "run", "mnist", "fixed", "0", limit=8_000_000))
 
 
-@pytest.mark.parametrize("place", ["results", "results/runs/mnist/fixed/seed0"])
-def test_a_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path, place):
+def test_a_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, tmp_path):
+    place = "results/runs/mnist/fixed/seed0"
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text("a file")
     assert place in refusal(cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0"))
@@ -314,14 +271,3 @@ def test_a_folder_that_cannot_be_used_is_one_line_and_no_fault_of_mlflow(small, 
 def test_too_little_memory_to_load_torch_is_one_line(small, tmp_path):
     refused = cli(Workflow(tmp_path, small.data.dir), "run", "mnist", "fixed", "0", limit=1_000_000)
     assert ".venv/bin/python" in refusal(refused)
-
-
-def test_a_folder_of_snakemake_that_cannot_be_used_is_one_line(small, tmp_path):
-    """As one that root left, in a container or with sudo; root itself may write everywhere."""
-    workflow = Workflow(tmp_path, small.data.dir)
-    (tmp_path / ".snakemake").write_text("a file")
-    process = workflow.start("all")
-    said, _ = process.communicate()
-    assert process.returncode == 2
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("Error: --directory: .snakemake is not a folder")

@@ -40,19 +40,15 @@ def test_a_time_is_as_exact_as_it_can_be_known(seconds, words):
     assert duration(seconds) == words
 
 
-def test_the_time_left_is_what_was_foreseen_corrected_by_what_was_measured():
-    forecast = Forecast(dict.fromkeys(KEYS, 10.0), beside=2)
-    for key in KEYS[:2]:
-        forecast.begin(key, 0.0, 1)
-    forecast.end(KEYS[0], 20.0)  # twice as long as foreseen
-    forecast.begin(KEYS[2], 20.0, 1)
+def test_the_time_left_scales_the_costs_by_the_measured_rate():
+    forecast = Forecast(dict.fromkeys(KEYS, 10.0), parallel=2)
+    assert forecast.left({}) == 0
+    forecast.end(KEYS[0], 20.0)  # twice as long as expected
     assert (forecast.done, forecast.total) == (1, 4)
-    assert forecast.left(20.0) == pytest.approx((3 * 20 - 20) / 2)  # the second run, as old, is about to end
-    assert forecast.left(30.0) == pytest.approx((3 * 20 - 20 - 10) / 2)
+    assert forecast.left({KEYS[1]: 20.0, KEYS[2]: 0.0}) == pytest.approx((3 * 20 - 20) / 2)
+    assert forecast.left({KEYS[1]: 30.0, KEYS[2]: 10.0}) == pytest.approx((3 * 20 - 20 - 10) / 2)  # one is about to end
     forecast.end(KEYS[1], 30.0)
-    forecast.drop(KEYS[2])
-    assert forecast.done == 2
-    assert forecast.left(30.0) == pytest.approx((2 * 10) * (20 + 30) / 20 / 2)
+    assert forecast.left({}) == pytest.approx((2 * 10) * (20 + 30) / 20 / 2)
 
 
 def record(event=None, level=logging.INFO, message="", **fields):
@@ -108,7 +104,7 @@ STATUS = "CalledProcessError in file x, line 1:\nCommand 'python -m cpmlho run 2
         (
             "12:00:00  epoch 3/7  val loss 0.5\n",
             "returned non-zero exit status 137.",
-            "killed by SIGKILL, perhaps .* memory .*",
+            "killed by SIGKILL, .*",
         ),
         ("12:00:00  epoch 3/7  val loss 0.5\n", "died with <Signals.SIGTERM: 15>.", "killed by SIGTERM"),
         ("12:00:00  epoch 3/7  val loss 0.5\n", "returned non-zero exit status 139.", "killed by SIGSEGV"),

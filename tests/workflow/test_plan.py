@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,14 @@ def test_a_mistake_is_named_with_its_place_in_one_line(tmp_path, monkeypatch, en
     with pytest.raises(ConfigError) as error:
         read_protocol(CONFIG.parent, [], [entry])
     assert re.fullmatch(message, str(error.value))
+
+
+def test_the_quick_protocol_runs_every_method_on_both_datasets():
+    """In few runs, as it takes 90 seconds."""
+    keys = [*load([CONFIG, CONFIG.parent / "workflow/quick.yaml"]).keys()]
+    methods = ("random_search", "bayesian_optimization", "delta_stn", "cpmlho")
+    assert set(product(("mnist", "fashionmnist"), methods)) < {(key.dataset, key.method) for key in keys}
+    assert len(keys) == 9
 
 
 def test_an_overlay_may_lie_in_the_home_directory(monkeypatch):
@@ -149,10 +158,21 @@ def test_what_is_reported_depends_on_the_content_of_runs_and_not_on_where_data_l
     assert made.made_from() != one
 
 
-def test_gpus_are_those_that_may_be_used():
-    assert find_gpus("cpu", {"CUDA_VISIBLE_DEVICES": "0"}) == []
-    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": "GPU-5c1d, 7"}) == ["GPU-5c1d", "7"]
-    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": "-1"}) == []
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0, 3", ["0", "3"]),
+        ("GPU-5c1d,MIG-9a-0/1/2", ["GPU-5c1d", "MIG-9a-0/1/2"]),
+        ("0,NoDevFiles,1", ["0"]),
+        *((none, []) for none in ("-1", "", "NoDevFiles", "gpu0")),
+    ],
+)
+def test_gpus_are_those_that_may_be_used(visible, expected):
+    assert find_gpus("auto", {"CUDA_VISIBLE_DEVICES": visible}) == expected
+    assert find_gpus("cpu", {"CUDA_VISIBLE_DEVICES": visible}) == []
+
+
+def test_without_nvidia_smi_a_gpu_is_used_only_if_it_is_required():
     assert find_gpus("auto", {"PATH": "/nowhere"}) == []
     assert find_gpus("cuda", {"PATH": "/nowhere"}) == ["0"]
 

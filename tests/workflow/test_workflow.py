@@ -14,6 +14,7 @@ import yaml
 from cpmlho.study import files, results
 from cpmlho.study import protocol as config
 from cpmlho.study.protocol import RunKey
+from cpmlho.study.settings import IDX_FILES
 from runs import ROOT, snakemake
 
 OVERLAYS = ("tests/smoke.yaml", "seed.yaml")
@@ -54,80 +55,62 @@ def write_yaml(path, **content):
 
 
 def test_the_protocol_is_two_datasets_four_methods_three_seeds_and_figure_2(tmp_path):
-    """Planned without importing a heavy package."""
+    """Planned without importing a heavy package; the runs take turns on the GPUs."""
     for package in ("torch", "mlflow", "skopt", "matplotlib"):  # pandas a plug-in of Snakemake's may need
         (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('the workflow imports {package}')")
-    counts, runs = planned(snakemake("-n", "all", folder=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT / 'src'}"))
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200'\necho '  MIG 1g.18gb'\necho 'GPU 1: NVIDIA H200'\n")
+    listing.chmod(0o755)
+    later = {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"]}
+    paths = {name: f"{tmp_path}{os.pathsep}{value}" for name, value in later.items()}
+    dry_run = snakemake("-n", "-p", "all", folder=tmp_path, CUDA_VISIBLE_DEVICES=None, **paths)
+    counts, runs = planned(dry_run)
     assert counts == {"data": 2, "run": 36, **REPORT}
     methods = Counter((key.dataset, key.method) for key in runs)
     assert set(methods.values()) == {3}
     assert {method for dataset, method in methods if dataset == "fashionmnist"} == METHODS
-
-
-def test_figures_are_a_target_of_their_own(tmp_path):
-    expected = {"data": 2, "run": 36, "tables": 1, "figures": 1}
-    assert planned(snakemake("-n", "figures", folder=tmp_path))[0] == expected
-
-
-def test_the_quick_protocol_runs_every_method_on_both_datasets(tmp_path):
-    overlay = f"overlay={ROOT / 'workflow/quick.yaml'}"
-    counts, runs = planned(snakemake("-n", "all", "--config", overlay, folder=tmp_path))
-    assert counts == {"data": 2, "run": 9, **REPORT}
-    assert set(itertools.product(("mnist", "fashionmnist"), METHODS)) < {(key.dataset, key.method) for key in runs}
-
-
-def test_the_runs_take_turns_on_the_gpus(tmp_path):
-    listing = tmp_path / "nvidia-smi"
-    listing.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200'\necho '  MIG 1g.18gb'\necho 'GPU 1: NVIDIA H200'\n")
-    listing.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    dry_run = snakemake("-n", "-p", "all", folder=tmp_path, PATH=path, CUDA_VISIBLE_DEVICES=None)
     gpus = re.findall(r"CUDA_VISIBLE_DEVICES=(\S*) \S+ -m cpmlho run", dry_run.stdout + dry_run.stderr)
     assert Counter(gpus) == {"0": 18, "1": 18}
 
 
-def test_overlays_are_merged_in_their_order_and_then_the_settings_of_the_command_line(tmp_path):
+def test_overlays_are_merged_in_their_order_and_figures_are_a_target_of_their_own(tmp_path):
     write_yaml(tmp_path / "a.yaml", run={"seeds": [5], "variants": []}, results_dir="a")
     write_yaml(tmp_path / "b.yaml", run={"seeds": [6], "methods": ["fixed", "stn"]})
     given = ("overlay=[a.yaml, b.yaml]", "run={methods: [stn], datasets: [mnist]}")
-    _, runs = planned(snakemake("-n", "all", "--config", *given, folder=tmp_path))
+    counts, runs = planned(snakemake("-n", "figures", "--config", *given, folder=tmp_path))
+    assert counts == {"data": 1, "run": 1, "tables": 1, "figures": 1}
     assert runs == {RunKey("mnist", "stn", 6)}
 
 
 # What it refuses
 
 
-@pytest.mark.parametrize(
-    ("given", "content", "expected"),
-    [
-        ("overlay=mine.yaml", "data: {timout: 3}", r"mine\.yaml: data\.timout: unknown setting.*"),
-        ("results_dir=mine.yaml", "", r".*results_dir.*mine\.yaml.*"),
-    ],
-)
-def test_a_mistake_is_one_line_before_anything_starts(tmp_path, given, content, expected):
-    (tmp_path / "mine.yaml").write_text(content)
-    refused = snakemake("--cores", "1", "all", "--config", given, folder=tmp_path)
-    assert refused.returncode != 0
-    said = [line for line in (refused.stdout + refused.stderr).splitlines() if line.strip()]
-    [line] = [line for line in said if not line.startswith("Using workflow specific profile")]
-    assert re.fullmatch(f"Error: {expected}", line)
-    assert {path.name for path in tmp_path.iterdir()} <= {"mine.yaml", ".snakemake"}
+def a_wrong_setting(folder):
+    (folder / "mine.yaml").write_text("data: {timout: 3}")
+    return r"mine\.yaml: data\.timout: unknown setting.*"
 
 
-def test_a_broken_config_yaml_is_one_line(tmp_path):
-    shutil.copy(ROOT / "Snakefile", tmp_path)
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    (tmp_path / "config.yaml").write_text("run: [\n")
-    refused = snakemake("-n", "all", folder=tmp_path, tree=tmp_path, PYTHONPATH=str(ROOT / "src"))
-    assert refused.stderr.splitlines()[-1].startswith("Error: config.yaml line 2: not valid YAML: ")
+def a_link_to_nothing(folder):
+    (folder / "results").symlink_to("gone")
+    return "results_dir: results is a link to gone.*"
 
 
-def test_results_that_are_a_link_to_nothing_are_one_line(tmp_path):
-    (tmp_path / "results").symlink_to("gone")
-    refused = snakemake("--cores", "1", "all", folder=tmp_path)
+def a_folder_of_snakemakes_that_is_none(folder):
+    """As one that root left, in a container or with sudo; root itself may write everywhere."""
+    (folder / ".snakemake").write_text("a file")
+    return r"--directory: \.snakemake is not a folder.*"
+
+
+@pytest.mark.parametrize("mistake", [a_wrong_setting, a_link_to_nothing, a_folder_of_snakemakes_that_is_none])
+def test_a_mistake_is_one_line_before_anything_starts(tmp_path, mistake):
+    (tmp_path / "mine.yaml").touch()
+    expected = mistake(tmp_path)
+    before = set(tmp_path.iterdir())
+    refused = snakemake("--cores", "1", "all", "--config", "overlay=mine.yaml", folder=tmp_path)
     assert refused.returncode == 2
-    assert re.search(r"^Error: .*results", refused.stderr.splitlines()[-1])
+    assert re.fullmatch(f"Error: {expected}", refused.stderr.splitlines()[-1])
     assert "Traceback" not in refused.stderr
+    assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
 
 
 # What it does when a run fails
@@ -180,7 +163,7 @@ def test_a_failed_run_costs_no_other_and_its_reason_is_said_once(tmp_path):
     assert failed.returncode != 0, "tee has hidden the exit status"
     errors = re.findall("^Error: .*", failed.stderr, re.MULTILINE)
     assert sorted(errors) == [
-        "Error: mnist/cpmlho/seed0: killed by SIGKILL, perhaps as the memory was used up",
+        "Error: mnist/cpmlho/seed0: killed by SIGKILL, perhaps out of memory",
         "Error: mnist/delta_stn/seed0: the disk is full",
     ]
     said, ending = failed.stdout.split("Not everything was made:\n")
@@ -202,7 +185,7 @@ class Checkout:
 
     def __init__(self, folder):
         self.folder = copy_tree(folder)
-        write_yaml(folder / "seed.yaml", run={"seeds": [0]})
+        write_yaml(folder / "seed.yaml", run={"seeds": [0], "variants": ["cpmlho_dropout0_0.1", "cpmlho_values"]})
         self.store = f"sqlite:///{folder / 'smoke.db'}"
         self.protocol = self.load()
         self.keys = list(self.protocol.keys())
@@ -317,19 +300,20 @@ def test_settings_repeat_the_runs_of_their_method_alone_and_a_seed_adds_its_own(
         "random_search": {"trials": methods["random_search"].trials + 1},
         "cpmlho": {"valid_steps": methods["cpmlho"].valid_steps + 1},
     }
-    overlay = write_yaml(finished.folder / "change.yaml", methods=changes, run={"seeds": [0, 1]})
+    half = finished.folder / "elsewhere"  # as a killed fetch leaves it; the record is of the earlier place
+    shutil.copytree(finished.folder / finished.protocol.data.dir, half)
+    (half / "MNIST" / "raw" / IDX_FILES[0]).unlink()
+    content = {"methods": changes, "run": {"seeds": [0, 1]}, "data": {"dir": "elsewhere"}}
+    overlay = write_yaml(finished.folder / "change.yaml", **content)
     added = set(finished.load(overlay).keys()) - set(finished.keys)
     expected = added | finished.of("random_search") | finished.of("cpmlho")
     assert 0 < len(added) < len(expected)
-    assert finished.plan(overlay) == ({"run": len(expected), **REPORT}, expected)
+    assert finished.plan(overlay) == ({"data": 1, "run": len(expected), **REPORT}, expected)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [({"note": "another"}, REPORT), ({"tracking": {"uri": "sqlite:///other.db"}}, {"summary": 1, "all": 1})],
-)
-def test_a_setting_that_decides_no_number_repeats_no_run(finished, change, expected):
-    assert finished.plan(write_yaml(finished.folder / "change.yaml", **change)) == (expected, set())
+def test_another_tracking_store_repeats_the_summary_alone(finished):
+    overlay = write_yaml(finished.folder / "change.yaml", tracking={"uri": "sqlite:///other.db"})
+    assert finished.plan(overlay) == ({"summary": 1, "all": 1}, set())
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ RUNS = "runs"
 
 
 def pack(results_dir: str, say: Callable[[str], None]) -> None:
-    """Write the archive of all finished runs; the same runs give the same bytes.
+    """Write the archive of all finished runs; the same runs give a bit-identical archive.
 
     Raises:
         ResultError: there is no finished run, or one is damaged or lacks a table.
@@ -44,7 +44,7 @@ def pack(results_dir: str, say: Callable[[str], None]) -> None:
 
 
 def unpack(results_dir: str, say: Callable[[str], None]) -> None:
-    """Write the archived runs that are missing; a run that is there already stays as it is.
+    """Write the archived runs that are missing; a run that is already there is not changed.
 
     Raises:
         ResultError: the archive is missing or damaged.
@@ -56,7 +56,7 @@ def unpack(results_dir: str, say: Callable[[str], None]) -> None:
             found += 1
             if not (folder / RESULT).exists():
                 written += 1
-                for name in sorted(members, key=lambda each: each == RESULT):  # last: it means that the run is complete
+                for name in sorted(members, key=lambda each: each == RESULT):  # last: it marks a run as complete
                     write_bytes(folder / name, members[name])
     say(f"{root / RUNS}: {found} runs in {ARCHIVE}: {written} unpacked, {found - written} already there")
 
@@ -80,10 +80,6 @@ def archived(root: Path) -> Iterator[tuple[Path, dict[str, bytes]]]:
     with tarfile.open(fileobj=io.BytesIO(content), mode="r|xz") as tar:
         for parent, members in groupby(tar, lambda member: PurePosixPath(member.name).parent):
             if parent.parts[:1] != (RUNS,) or ".." in parent.parts:
-                raise ResultError(f"{path}: {parent} is no folder of a run")
-            yield root / parent, {PurePosixPath(each.name).name: _content(tar, each) for each in members}
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
+                raise ResultError(f"{path}: {parent} is not the folder of a run")
+            names = ((PurePosixPath(member.name).name, tar.extractfile(member)) for member in members)
+            yield root / parent, {name: file.read() for name, file in names if file}  # None: a folder, a link

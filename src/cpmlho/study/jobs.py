@@ -1,4 +1,4 @@
-"""What the workflow gives its jobs of this machine: an environment that changes no number, and the GPUs."""
+"""What the workflow's jobs get from this machine: an environment that changes no result, and the GPUs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from cpmlho.study.strict import ConfigError
 from cpmlho.study.tracking.place import TRACKING_URI, shown
 
 JOB_ENVIRONMENT = {
-    # Torch on one thread: more threads give other bits, and `--cores` above the machine's cores then costs little.
+    # Results depend on torch's number of threads. With one, `--cores` above the machine's cores costs little.
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Freed memory stays the process's: to fault the pages of each step's tensors in anew takes 5 % of a CNN's training.
+    # The process keeps freed memory: getting it from the system again in each step takes 5 % of a CNN's training.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MPLBACKEND": "agg",  # a notebook exports a backend of its own
-    "PYTHONUTF8": "1",  # names and messages print whatever the locale
+    "PYTHONUTF8": "1",  # prints names and messages in any locale
 }
-# Set for other programs of the same shell: processes bound to one core, interpreters with switches of their own.
+# Variables meant for other programs: they bind processes to one core, or change the interpreter.
 INHERITED = ("PYTHON", "OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 GPU_NAME = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")  # in CUDA_VISIBLE_DEVICES
 
 
 def find_gpus(device: Device, environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that the runs are shared out over, as CUDA_VISIBLE_DEVICES names them; none: the runs use the CPU."""
+    """Return the GPUs for the runs, as CUDA_VISIBLE_DEVICES names them; empty if the runs use the CPU."""
     if device == "cpu":
         return []
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
-        # As CUDA does, heed none from the first that names no device, such as -1 or Slurm's NoDevFiles.
+        # Like CUDA, ignore everything from the first entry that is not a device, such as -1 or Slurm's NoDevFiles.
         return list(takewhile(GPU_NAME.fullmatch, visible.replace(" ", "").split(",")))
     try:
         listing = subprocess.run(
@@ -41,17 +41,17 @@ def find_gpus(device: Device, environment: Mapping[str, str]) -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         listing = ""
     found = [line for line in listing.splitlines() if line.startswith("GPU ")]
-    unseen = ["0"] if device == "cuda" else []  # asked for by name: let the run itself say that it is missing
+    unseen = ["0"] if device == "cuda" else []  # the run itself reports that no GPU works
     return [str(index) for index, _ in enumerate(found)] or unseen
 
 
 def prepare(environment: MutableMapping[str, str], source: Path, tracking: Tracking) -> None:
-    """Make the environment the jobs': of what was inherited nothing changes what they run, or how.
+    """Set the environment of the jobs, so that inherited variables change neither what they run nor how.
 
     Args:
         environment: `os.environ`.
-        source: the folder with the package that the jobs run, whatever is installed or was exported.
-        tracking: the store goes this way, as its address may hold a password, and the protocol's file must not.
+        source: the folder of the package that the jobs run, whatever is installed or exported.
+        tracking: names the store; jobs get its address here, because it may hold a password, and not in the protocol.
     """
     for name in [name for name in environment if name.startswith(INHERITED)]:
         del environment[name]
@@ -61,10 +61,10 @@ def prepare(environment: MutableMapping[str, str], source: Path, tracking: Track
 
 
 def need_server(tracking: Tracking, environment: Mapping[str, str]) -> None:
-    """For jobs on other machines: SQLite loses data on a network file system.
+    """Check that jobs on other machines track to a server, because SQLite loses data on a network file system.
 
     Raises:
-        ConfigError: the tracking store is no server.
+        ConfigError: the tracking store is not a server.
     """
     uri = tracking.uri or environment.get(TRACKING_URI, "")
     if not uri.startswith(("http://", "https://")):

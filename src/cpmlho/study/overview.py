@@ -1,4 +1,4 @@
-"""What a person sees of a workflow while it runs: what is to do, how far it is, and what failed."""
+"""What a workflow prints while it runs: the work to do, its progress, and what failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from snakemake.utils import available_cpu_count
 from cpmlho.study.spec import RunKey
 from cpmlho.study.workflow import Plan
 
-MB_A_RUN = 0.3  # its files and its entry in MLflow; its checkpoint is removed when it is done
+MB_PER_RUN = 0.3  # its files and its entry in MLflow; the checkpoint of a finished run is removed
 IDLE = "Nothing to be done"
 STATUS = re.compile(r"CalledProcessError.* (?:exit status (\d+)|died with <Signals\.(\w+))", re.DOTALL)
 ERROR = "cpmlho: error: "
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words, as precise as an estimate can be."""
+    """Return a time in words, rounded as an estimate should be."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
@@ -35,65 +35,55 @@ def duration(seconds: float) -> str:
 
 
 class Forecast:
-    """The time left, on the assumption that later runs deviate from their expected costs as the finished ones did.
+    """Estimates the time left, assuming that a run takes the same time per unit of cost as the finished ones.
 
     Args:
-        costs: of each run, in any unit.
-        beside: how many run at a time.
+        costs: expected cost of each run, in any unit.
+        parallel: how many cores or GPUs run at the same time.
     """
 
-    def __init__(self, costs: dict[RunKey, float], beside: int) -> None:
+    def __init__(self, costs: dict[RunKey, float], parallel: int) -> None:
         self.total = len(costs)
         self._open = dict(costs)
-        self._beside = beside
-        self._running: dict[RunKey, tuple[float, int]] = {}  # when it began, and on how many cores
-        self._spent = self._foreseen = 0.0
+        self._parallel = parallel
+        self._spent = self._expected = 0.0  # core-seconds and costs of the finished runs
 
     @property
     def done(self) -> int:
-        """How many runs are done."""
+        """The number of finished runs."""
         return self.total - len(self._open)
 
-    def begin(self, key: RunKey, now: float, cores: int) -> None:
-        """A run begins."""
-        self._running[key] = (now, cores)
+    def end(self, key: RunKey, spent: float) -> None:
+        """Record that a run is finished, and its core-seconds."""
+        self._spent += spent
+        self._expected += self._open.pop(key)
 
-    def end(self, key: RunKey, now: float) -> None:
-        """A run is done."""
-        began, cores = self._running.pop(key)
-        self._spent += (now - began) * cores
-        self._foreseen += self._open.pop(key)
-
-    def drop(self, key: RunKey) -> None:
-        """A run has failed."""
-        self._running.pop(key, None)
-
-    def left(self, now: float) -> float:
-        """Return the seconds left."""
-        rate = self._spent / self._foreseen if self._foreseen else 0.0
-        passed = (min((now - began) * cores, rate * self._open[key]) for key, (began, cores) in self._running.items())
-        return (rate * sum(self._open.values()) - sum(passed)) / self._beside
+    def left(self, running: Mapping[RunKey, float]) -> float:
+        """Return the seconds left, given the core-seconds of each running run; 0 before the first one is finished."""
+        rate = self._spent / self._expected if self._expected else 0.0
+        passed = sum(min(spent, rate * self._open[key]) for key, spent in running.items())
+        return (rate * sum(self._open.values()) - passed) / self._parallel
 
 
 class Overview(logging.Filter):
     """Reports the progress of the whole workflow in place of Snakemake's messages about single jobs and files.
 
-    It is a filter of Snakemake's logger, and lets pass what it does not replace.
+    It is a filter of Snakemake's logger; other messages pass.
 
     Args:
         plan: what to run.
-        idle: called if Snakemake finds nothing to do, which no handler in a Snakefile is told.
+        idle: called if Snakemake finds nothing to do, in which case it calls no handler of the Snakefile.
 
     Attributes:
         failures: the jobs that failed, each with its log.
-        stopped: whether the user has stopped the command: that its jobs end is then no failure.
+        stopped: whether the user has stopped the command; the end of its jobs is then not a failure.
     """
 
     def __init__(self, plan: Plan, idle: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._plan, self._idle = plan, idle
         self._forecast = Forecast({}, 1)
-        self._jobs: dict[int, RunKey] = {}
+        self._jobs: dict[int, tuple[RunKey, float, int]] = {}  # running: key, start time, cores
         self._statuses: list[str] = []
         self._active = self._over = False
         self.failures: list[str] = []
@@ -112,22 +102,23 @@ class Overview(logging.Filter):
             notes = [f"{done} are done"] * (done > 0)
             notes += [f"{stale} were made with other settings or an earlier version"] * (stale > 0)
             noted = f" ({', '.join(notes)})" if notes else ""
+            disk = max(1, round(MB_PER_RUN * len(keys)))
             _say(
-                f"{runs} to train{noted}, about {max(1, round(MB_A_RUN * len(keys)))} MB of disk. The time left follows"
+                f"{runs} to train{noted}, about {disk} MB of disk. The time left follows"
                 " after the first run. You can stop it at any time: the same command continues from there."
             )
 
     def stop(self) -> None:
-        """The user stops the command."""
+        """Record that the user stops the command."""
         self.stopped = True
 
     def end(self, *lines: str) -> None:
-        """Print the last lines of the command; nothing that Snakemake adds is shown."""
+        """Print the last lines of the command, and hide what Snakemake adds."""
         self._over = True
         print("", *lines, sep="\n", flush=True)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take in a message of Snakemake's; return whether it is shown as well."""
+        """Process a message of Snakemake; return whether it is shown too."""
         event, message = str(getattr(record, "event", None) or ""), str(record.msg)
         if not self._active and message.startswith(IDLE):
             _say(message)
@@ -149,23 +140,23 @@ class Overview(logging.Filter):
 
     def _job_begins(self, job: Any) -> None:
         if job.rule_name == "run":
-            self._jobs[job.jobid] = key = RunKey(*job.wildcards.values())._replace(seed=int(job.wildcards["seed"]))
-            self._forecast.begin(key, time.monotonic(), job.threads)
+            key = RunKey(*job.wildcards.values())._replace(seed=int(job.wildcards["seed"]))
+            self._jobs[job.jobid] = (key, time.monotonic(), job.threads)
         elif job.rule_msg:
             _say(job.rule_msg)
 
     def _job_ends(self, job: Any) -> None:
-        if (key := self._jobs.pop(job.job_id, None)) is None:
+        if job.job_id not in self._jobs:
             return
         now, forecast = time.monotonic(), self._forecast
-        forecast.end(key, now)
-        left = f", {duration(forecast.left(now))} left" if forecast.done < forecast.total else ""
+        spent = {key: (now - began) * cores for key, began, cores in self._jobs.values()}
+        key, *_ = self._jobs.pop(job.job_id)
+        forecast.end(key, spent.pop(key))
+        left = f", {duration(forecast.left(spent))} left" if forecast.done < forecast.total else ""
         _say(f"{forecast.done} of {forecast.total} runs{left}")
 
     def _job_fails(self, job: Any) -> None:
-        key = self._jobs.pop(job.jobid, None)
-        if key:
-            self._forecast.drop(key)
+        key, *_ = self._jobs.pop(job.jobid, (None,))
         if self.stopped:
             return
         log = str(*job.log[:1])
@@ -179,7 +170,7 @@ def _say(line: str) -> None:
 
 
 def _reason(log: Path, status: str) -> str:
-    """Return what ended a job: the error in its log, else the signal or the exit status in Snakemake's message."""
+    """Return why a job ended: the error in its log, else the signal or the exit status in Snakemake's message."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
@@ -192,5 +183,5 @@ def _reason(log: Path, status: str) -> str:
         with suppress(ValueError):
             name = signal.Signals(number - 128).name
     if name:
-        return f"killed by {name}" + (", perhaps as the memory was used up" if name == "SIGKILL" else "")
+        return f"killed by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
     return f"ended with exit status {number}" if found else "ended without an error message"

@@ -1,4 +1,4 @@
-"""Files of a user's own with methods, datasets and networks, run before a protocol that names them is checked."""
+"""Users' own files with methods, datasets and networks; they run before the protocol that names them is checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOADED: set[Path] = set()
 
 
 def load_plugins(files: Sequence[str]) -> None:
-    """Run each file that this process has not run yet, so that what it declares is registered.
+    """Run each file that this process has not run yet, to register its methods, datasets and networks.
 
     Args:
-        files: paths from the working directory; `~` is a home directory.
+        files: paths from the working directory; `~` is the home directory.
 
     Raises:
-        ValueError: a file cannot be read, is not Python, raises, or registers nothing; the message says where. What it
-            had registered is removed again.
+        ValueError: a file cannot be read, is not Python, raises an error, or registers nothing; the message names the
+            file and line. Nothing that it registered is kept.
     """
     for file in files:
         path = Path(file).expanduser().resolve()

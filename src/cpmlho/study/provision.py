@@ -1,4 +1,4 @@
-"""What a run needs before it starts: its dataset, in place and recorded in the results, and values of another run."""
+"""Before a run starts: put its dataset in place, record it in the results, and read the values of another run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cpmlho.study.arrays import DataError
 from cpmlho.study.data import fetch, load
 from cpmlho.study.files import locked, write_text
 from cpmlho.study.protocol import Protocol
-from cpmlho.study.results import ResultError, data_file, with_values
+from cpmlho.study.results import data_file, pinned_at, with_values
 from cpmlho.study.settings import ARRAYS
 from cpmlho.study.spec import RunSpec
 from cpmlho.study.strict import ConfigError, unknown
 
 
 def as_run(spec: RunSpec, results_dir: str | Path) -> RunSpec:
-    """Return the specification with the pinned checksum of its data and the values of another run, if it has those.
+    """Return the specification as it runs: with the pinned checksum of its data, and with the values of another run.
 
     Raises:
-        ResultError: a record is missing or damaged.
+        ResultError: the record of the data, or the other run's result, is missing or damaged.
         ConfigError: a value lies on the bound of its range.
     """
     pinned = pinned_at(results_dir, spec.dataset) if spec.data.reader and not spec.data.sha256 else None
@@ -29,25 +29,10 @@ def as_run(spec: RunSpec, results_dir: str | Path) -> RunSpec:
     return with_values(spec, results_dir)
 
 
-def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
-    """Return the checksums in a dataset's record; None if there is no record.
-
-    Raises:
-        ResultError: it is damaged.
-    """
-    path = data_file(results_dir, dataset)
-    try:
-        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ResultError(f"{path}: damaged; remove it to pin the data that are there now") from None
-
-
 def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:
     """Fetch and verify a dataset's files, or read it with its reader, and record its checksums in the results.
 
-    The record pins the arrays that a reader gives the first time; later it must give the same ones.
+    The record pins the arrays that a reader returns the first time; later it must return the same ones.
 
     Raises:
         ConfigError: there is no such dataset.
@@ -61,12 +46,12 @@ def provide(protocol: Protocol, name: str, say: Callable[[str], None]) -> None:
     record = data_file(protocol.results_dir, name)
     sums = _pin(protocol, name, say) if dataset.reader else _verify(protocol, name, say)
     content = json.dumps({"dataset": name, "sha256": sums}, indent=1) + "\n"
-    if not record.is_file() or record.read_bytes() != content.encode():  # a newer file would make every run stale
+    if not record.is_file() or record.read_bytes() != content.encode():  # a newer file would make every run outdated
         write_text(record, content)
 
 
 def _verify(protocol: Protocol, name: str, say: Callable[[str], None]) -> dict[str, str]:
-    """Return the checksums of a dataset's files, which are fetched unless they are in place."""
+    """Fetch a dataset's files unless they are in place; return their checksums."""
     dataset = protocol.datasets[name]
     try:
         load(dataset, protocol.data.dir)
@@ -80,7 +65,7 @@ def _verify(protocol: Protocol, name: str, say: Callable[[str], None]) -> dict[s
 
 
 def _pin(protocol: Protocol, name: str, say: Callable[[str], None]) -> dict[str, str]:
-    """Return the checksum of a reader's arrays, which must be the configured or the recorded one, if there is one."""
+    """Return the checksum of a reader's arrays; it must equal the configured or the recorded one, if there is one."""
     dataset = protocol.datasets[name]
     pinned = dataset.sha256 or pinned_at(protocol.results_dir, name)
     arrays = load(dataset.model_copy(update={"sha256": pinned or {}, "examples": None}), protocol.data.dir)

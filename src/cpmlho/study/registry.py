@@ -1,4 +1,4 @@
-"""The registries of methods, networks and datasets, which each of them enters with a decorator. No torch, no numpy."""
+"""The registries of methods, networks and datasets, and their decorators. It imports neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Registry(dict[str, Entry], Generic[P, Entry]):
     """Entries by name, in the order in which they were registered.
 
     Args:
-        what: what messages call an entry.
-        entry: makes an entry from the decorated function and the arguments of the decorator.
+        what: the noun for an entry in messages.
+        entry: returns the entry for a decorated function and the arguments of its decorator.
     """
 
     def __init__(self, what: str, entry: Callable[Concatenate[Callable[..., Any], P], Entry]) -> None:
@@ -35,7 +35,7 @@ class Registry(dict[str, Entry], Generic[P, Entry]):
         self._what, self._entry = what, entry
 
     def register(self, *args: P.args, **kwargs: P.kwargs) -> Callable[[Function], Function]:
-        """Return a decorator that registers a function under its own name; the arguments are those of the entry.
+        """Return a decorator that registers a function under its own name, with these arguments of its entry.
 
         Raises:
             ValueError: the name is taken, or the arguments contradict each other.

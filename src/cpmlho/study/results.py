@@ -28,10 +28,10 @@ TRIALS = "trials.csv"
 NETWORK = "network.pt"  # written only if the configuration asks for it
 
 METRICS = ("val_loss", "val_acc", "test_loss", "test_acc")
-COLUMNS = {  # that each table must have; hyperparameters.csv and trials.csv have one more for each hyperparameter
-    HISTORY: {"epoch", "step", "seconds", *METRICS},  # and train_loss, which archived runs do not have
+COLUMNS = {  # the required columns of each table; hyperparameters.csv and trials.csv have one more per hyperparameter
+    HISTORY: {"epoch", "step", "seconds", *METRICS},  # and train_loss, except in archived runs
     HYPERPARAMETERS: {"update", "step"},
-    PLANES: {"epoch", "step", "plane", "g", "phi", "mu", "gradient_share"},  # and layer, if planes are on single layers
+    PLANES: {"epoch", "step", "plane", "g", "phi", "mu", "gradient_share"},  # and layer, if planes are per layer
     TRIALS: {"trial", "seconds", "status", *METRICS},
 }
 WHOLE = {"epoch", "step", "update", "plane", "trial", "layer"}  # columns of integers; `status` is text, the rest floats
@@ -90,19 +90,19 @@ class ResultError(Exception):
 
 
 class Observer:
-    """Base class of what is told how a run proceeds: a tracker, a progress display."""
+    """Base class of everything that follows a run, such as a tracker or a progress display."""
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
-        """Called before training, with the rows that an interrupted run had already."""
+        """Called before training, with the rows of an interrupted attempt."""
 
     def ticked(self, epoch: int) -> None:
         """Called with the number of completed epochs, over all trials."""
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
-        """Called with the new rows of each table, and with the weights if this evaluation is the one that counts."""
+        """Called with the new rows of each table, and with the weights if this evaluation counts so far."""
 
     def finished(self, result: RunResult, folder: Path) -> None:
-        """Called when the run's files are written under `folder`."""
+        """Called after the run's files are written into `folder`."""
 
     def failed(self, reason: str) -> None:
         """Called when the run ends without a result: an error, or a signal."""
@@ -165,8 +165,8 @@ def read_result(path: Path) -> RunResult:
     """Read one result.json, and check that it agrees with its place and with the tables next to it.
 
     Raises:
-        ResultError: the file is missing, damaged, of another format, of another run than its place says, without one
-            of its tables, or with metrics that history.csv does not have.
+        ResultError: the file is missing, damaged, of another version, or of another run than its place says; one of its
+            tables is missing; or its metrics are not those of history.csv.
     """
     try:
         result = RunResult.model_validate_json(path.read_bytes())
@@ -188,7 +188,7 @@ def read_result(path: Path) -> RunResult:
 
 
 def _unlike(result: RunResult, history: Sequence[Mapping[str, Any]]) -> str:
-    """Return which metric of a result is not the one that history.csv has; empty if none."""
+    """Return a line about the first metric that differs from history.csv; empty if none does."""
     evaluations = [Metrics(**{name: row[name] for name in METRICS}) for row in history]
     best = min(evaluations, key=lambda metrics: math.inf if metrics.diverged else metrics.val_loss)
     final = evaluations[-1] if result.spec.trials is None else best
@@ -200,15 +200,29 @@ def _unlike(result: RunResult, history: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
+def pinned_at(results_dir: str | Path, dataset: str) -> dict[str, str] | None:
+    """Return the checksums in a dataset's record; None if there is no record.
+
+    Raises:
+        ResultError: it is damaged.
+    """
+    path = data_file(results_dir, dataset)
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["sha256"].items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ResultError(f"{path}: damaged; remove it to pin the data that are there now") from None
+
+
 def with_values(spec: RunSpec, results_dir: str | Path) -> RunSpec:
-    """Return the specification with its start values replaced by another run's final ones, if it names such a run.
+    """Return the specification; if it takes its values from another run, with that run's final values as start values.
 
     Raises:
         ResultError: the other run's result is missing or damaged.
         ConfigError: a value lies on the bound of its range.
     """
-    method = spec.values_of
-    if method is None:
+    if (method := spec.values_of) is None:
         return spec
     path = run_dir(results_dir, RunKey(spec.dataset, method, spec.seed)) / RESULT
     content = spec.model_dump(mode="json")
@@ -221,20 +235,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of one of a run's CSV files, numbers as numbers.
 
     Raises:
-        ResultError: the file is missing or damaged: not text, a missing column, a row of another length than the
-            header, or text in place of a number.
+        ResultError: the file is missing or damaged: it is not text, lacks a column, has a row of another length than
+            the header, or text in place of a number.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            rows = [{name: _cell(text) for name, text in row.items()} for row in reader]
-            header = set(reader.fieldnames or ())
+            lines, header = list(reader), set(reader.fieldnames or ())
     except OSError as error:
         raise ResultError(f"{path}: cannot be read: {error.strerror}") from None
-    except AttributeError:
-        raise damaged(path, "a row is of another length than the header") from None
     except (ValueError, csv.Error) as error:
         raise damaged(path, str(error)) from None
+    if any(None in line or None in line.values() for line in lines):
+        raise damaged(path, "a row is of another length than the header")
+    rows = [{name: _cell(text) for name, text in line.items()} for line in lines]
     if path.name in COLUMNS:
         if missing := COLUMNS[path.name] - header:
             raise damaged(path, f"no {', '.join(sorted(missing))}")
@@ -245,17 +259,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def damaged(path: Path, what: str) -> ResultError:
-    """Return the error of a file in a run's folder that is not as the run wrote it."""
+    """Return the error about a file in a run's folder that is not as the run wrote it."""
     return ResultError(f"{path}: damaged, remove its folder and run again: {' '.join(what.split())[:200]}")
 
 
 def _cell(text: str) -> float | int | str:
-    """Return a cell as an int or a float, or as text if it is neither.
-
-    Raises:
-        AttributeError: `text` is no text but None or a list, because the row has another length than the header.
-    """
-    if text.lstrip("-").isdecimal() and text.isascii() and len(text) < DIGITS:
+    """Return a cell as an int or a float, or as text if it is neither."""
+    if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < DIGITS:
         return int(text)
     try:
         return float(text)

@@ -25,7 +25,7 @@ Proposals = Generator[Tensor, float, None]
 
 
 def search(problem: Problem, budget: Budget, proposals: Proposals, past: Past) -> Method:
-    """Train each proposal for the whole budget and report its validation loss; past trials are not trained again."""
+    """Train each proposal for the whole budget and send back its validation loss; past trials are not repeated."""
     done = iter(past.metrics)
     trial, point = 0, next(proposals)
     while True:
@@ -46,7 +46,7 @@ def search(problem: Problem, budget: Budget, proposals: Proposals, past: Past) -
 
 
 def search_all(problem: Problem, budget: Budget, points: Sequence[Tensor], past: Past) -> Method:
-    """Train independent points, in parallel if there are workers; on a CPU the results are bit-identical."""
+    """Train independent points, in parallel with several workers; on a CPU their number changes no result."""
     if budget.workers == 1:
         yield from search(problem, budget, in_turn(points), past)
         return
@@ -71,20 +71,20 @@ def snapshot(
 
 
 def score(metrics: Metrics) -> float:
-    """Return the loss to report for a trial; after divergence a finite one that is worse than any other."""
+    """Return the loss to report for a trial; after divergence, a finite one that is worse than any other."""
     return WORST_LOSS if metrics.diverged else metrics.val_loss
 
 
-LOGIT_BOUND = 5.0  # of lambda if a search draws it uniformly: 0.0067 to 0.9933 of the range
+LOGIT_BOUND = 5.0  # a search that is uniform in lambda draws it from [-5, 5]: 0.0067 to 0.9933 of the range
 
 
 def fraction(options: Search, point: Tensor) -> Tensor:
-    """Return each value as a fraction of its range, for a point of the unit cube (R11)."""
+    """Return each value as a fraction of its range (n,), for a point of the unit cube (n,) (R11)."""
     return point if options.prior == "uniform" else torch.sigmoid(LOGIT_BOUND * (2 * point - 1))
 
 
 def start_point(problem: Problem, options: Search) -> Tensor:
-    """Return the point of the unit cube that belongs to the start values."""
+    """Return the point of the unit cube (n,) for the start values."""
     if options.prior == "uniform":
         return torch.tensor([each.unit(each.first) for each in problem.space.values()])
     return ((torch.tensor(problem.space.start()) / LOGIT_BOUND + 1) / 2).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""What the Snakemake rules ask: the protocol of a command line, which runs are done, and what each job gets.
+"""What the Snakemake rules use: the protocol of a command line, which runs are done, and what each job gets.
 
-Every command reads it first, so nothing here imports torch, pandas or mlflow.
+Every command imports this first, so it imports neither torch nor pandas nor mlflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cpmlho.study.numerics import NUMERICS
 from cpmlho.study.protocol import Protocol, load
 from cpmlho.study.reading import read_text
 from cpmlho.study.registry import NETWORKS
-from cpmlho.study.results import RESULT, ResultError, data_file, read_result, run_dir, with_values
+from cpmlho.study.results import RESULT, ResultError, data_file, pinned_at, read_result, run_dir, with_values
 from cpmlho.study.settings import IDX_FILES
 from cpmlho.study.spec import PLACE, RunKey, RunSpec
 from cpmlho.study.strict import ConfigError
@@ -42,7 +42,7 @@ class Wildcards(Shape):
 
 
 def key_of(wildcards: Wildcards) -> RunKey:
-    """Return the run that the wildcards name."""
+    """Return the key of the run that the wildcards name."""
     return RunKey(wildcards.dataset, wildcards.method, int(wildcards.seed))
 
 
@@ -72,18 +72,18 @@ def read_protocol(
 ) -> Protocol:
     """Read the protocol of a command: config.yaml, then overlays, then the settings in `--config`.
 
-    The files are read here and not by Snakemake, so that an error names its file and line, a repeated key is an error,
-    and numbers in `--config` are numbers. `--config overlay=FILE` is the way to give an overlay: Snakemake reads a
-    `--configfile` itself first, and reports a file that it cannot read in its own words.
+    This reads the files itself, so that an error names its file and line, a repeated key is an error, and numbers in
+    `--config` are numbers. Overlays are best given as `--config overlay=FILE`: Snakemake reads a `--configfile` itself
+    first, and its messages about one that cannot be read are its own.
 
     Args:
         root: the folder of the Snakefile and of config.yaml.
-        configfiles: of `--configfile`.
-        entries: of `--config`.
+        configfiles: the files after `--configfile`.
+        entries: the entries after `--config`.
         command: the command line; Snakemake keeps only the last `--config` and `--configfile` of several.
 
     Raises:
-        ConfigError: something cannot be read, is given twice, or breaks a rule.
+        ConfigError: a file or an entry cannot be read, is given twice, or has a wrong setting.
     """
     for option in ("--config", "--configfile"):
         if command.count(option) > 1:
@@ -106,17 +106,17 @@ def digest(*parts: str | bytes) -> str:
 
 
 def decisive(spec: RunSpec, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the settings that decide a run's numbers, as JSON has them."""
+    """Return the settings that decide a run's numbers, as in JSON, except those named in `without`."""
     return spec.model_dump(mode="json", exclude=PLACE | set(without))
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What the rules ask of a protocol: which runs are done, paths, parameters, threads, GPUs.
+    """A protocol as the rules see it: which runs are done, paths, parameters, threads and GPUs.
 
     Attributes:
         protocol: what to run.
-        cores: of `--cores`.
+        cores: the number after `--cores`.
         gpus: the GPUs that the runs share.
     """
 
@@ -146,11 +146,11 @@ class Plan:
 
     @property
     def file(self) -> str:
-        """The file that holds `text`; its name changes with it, so that no job reads another protocol."""
+        """The file for `text`; its name depends on the text, so that no job reads another protocol."""
         return str(Path(self.protocol.results_dir, "logs", f"protocol-{digest(self.text)}.json"))
 
     def write(self) -> None:
-        """Write `file` in place of an earlier one."""
+        """Write `file`, and remove those of earlier commands."""
         for earlier in Path(self.file).parent.glob("protocol-*.json"):
             if earlier != Path(self.file):
                 earlier.unlink()
@@ -169,9 +169,9 @@ class Plan:
 
     @cache  # noqa: B019
     def done(self, key: RunKey) -> bool:
-        """Whether the run's files say that it was made with the settings, plug-ins and `NUMERICS` of this plan.
+        """Return whether the run's files record the settings, plug-ins and `NUMERICS` of this plan.
 
-        File times and Snakemake's records say nothing about it: results may have been copied, or unpacked.
+        File times and Snakemake's records do not count, because results may have been copied or unpacked.
         """
         try:
             found, spec = read_result(Path(self.result(key))), self._as_run(key)
@@ -193,56 +193,55 @@ class Plan:
         return as_run(spec, results_dir)
 
     def _sources(self, key: RunKey) -> list[RunKey]:
-        """The run of the same seed that gives this one its hyperparameter values, if any."""
+        """Return the run of the same seed that this one takes its hyperparameter values from, if any."""
         method = self.spec(key).values_of
         return [key._replace(method=method)] if method else []
 
     def needs(self, key: RunKey) -> list[str]:
-        """Return the files that a run must wait for; a run that is done waits for none."""
+        """Return the files that a run waits for; none if it is done."""
         if self.done(key):
             return []
         sources = [self.result(source) for source in self._sources(key)]
         return [str(data_file(self.protocol.results_dir, key.dataset)), *sources]
 
     def provided(self, name: str) -> bool:
-        """Whether a dataset's files are in place and recorded with the configured checksums.
+        """Return whether a dataset's files are in place and recorded with the configured checksums.
 
-        The runs verify the content of the files, and what a reader of the user's own returns.
+        The runs verify the content of the files, and the arrays of a user's own reader.
         """
         dataset = self.protocol.datasets[name]
-        record, raw = data_file(self.protocol.results_dir, name), Path(self.protocol.data.dir, dataset.folder, "raw")
+        raw = Path(self.protocol.data.dir, dataset.folder, "raw")
         try:
-            recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+            recorded = pinned_at(self.protocol.results_dir, name)
+        except ResultError:
             return False
         if dataset.reader:
-            return True
-        return bool(recorded == dataset.sha256) and all((raw / file).is_file() for file in IDX_FILES)
+            return recorded is not None
+        return recorded == dataset.sha256 and all((raw / file).is_file() for file in IDX_FILES)
 
     def made_from(self) -> str:
-        """Return a digest of what tables, figures and report depend on: settings, runs, and the code that reports."""
+        """Return a digest of everything that tables, figures and report depend on: settings, runs, and their code."""
         settings = json.loads(self.text)
         settings["data"] = {"valid_fraction": self.protocol.data.valid_fraction}  # not where the data come from
         code = [path for path in sorted(STUDY.glob("report/**/[!.]*")) if "__pycache__" not in path.parts]
-        beside = [
-            Path(self.protocol.multiverse or "", "tables", f"{name}.csv") for name in ("multiverse", "divergence")
-        ]
-        files = [*map(Path, self.results), STUDY / "results.py", *code, *beside]
+        tables = Path(self.protocol.multiverse or "", "tables")
+        multiverse = [tables / "multiverse.csv", tables / "divergence.csv"]
+        files = [*map(Path, self.results), STUDY / "results.py", *code, *multiverse]
         return digest(json.dumps(settings, sort_keys=True), *(file.read_bytes() for file in files if file.is_file()))
 
     def gpu(self, wildcards: Wildcards) -> str:
-        """Return the run's GPU: runs take turns in the protocol's order, so that seeds use different GPUs."""
+        """Return the run's GPU; runs take turns in the protocol's order, so that seeds use different GPUs."""
         key = key_of(wildcards)
         return self.gpus[self.keys.get(key, key.seed) % len(self.gpus)] if self.gpus else ""
 
     def threads(self, wildcards: Wildcards) -> int:
-        """Return how many trials of random search run at a time: the most that leave the fewest cores idle."""
+        """Return how many trials of a random search run at the same time, so that as few cores as possible are idle."""
         spec = self.spec(key_of(wildcards))
         if self.gpus or spec.trials is None or spec.algorithm != "random_search":
             return 1
         return math.ceil(spec.trials / math.ceil(spec.trials / max(1, self.cores)))
 
     def epochs(self, key: RunKey) -> int:
-        """Return the run's length, roughly, in epochs of an MLP without tuning."""
+        """Return the run's approximate length, in epochs of the paper's MLP without tuning."""
         spec = self.spec(key)
         return round((spec.trainings if spec.trials else 2) * spec.data.epochs * NETWORKS[spec.data.network.kind].cost)

@@ -1,1 +1,1 @@
-"""What runs a method: it evaluates, keeps the checkpoint and writes the files."""
+"""Runs a method: it evaluates, keeps the checkpoint and writes the files."""

@@ -1,4 +1,4 @@
-"""The device that a run computes on, and the precision of its products."""
+"""The device of a run, and the precision of its matrix products and convolutions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cpmlho.study.settings import Device, Precision
 from cpmlho.study.strict import ConfigError
 
 NATIVE = ("amx_bf16", "bf16")  # instruction sets: x86, ARM
-# Values of a variable with which a user keeps oneDNN, which computes these products, from using all instructions.
+# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN, which computes these products, from using those instructions.
 DENIED = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_device(wanted: Device, say: Callable[[str], None]) -> torch.device:
-    """Return the device that the configuration names; `auto` is a GPU if there is one that works, else the CPU.
+    """Return the configured device; `auto` chooses a GPU if one works, else the CPU.
 
     Args:
-        wanted: as configured.
-        say: prints a line: why `auto` does not use a GPU that is there.
+        wanted: the setting.
+        say: prints a line if `auto` cannot use a GPU that is there.
 
     Raises:
-        ConfigError: a GPU is asked for, but none works.
+        ConfigError: a GPU is required, but none works.
     """
     if wanted == "cpu":
         return torch.device("cpu")
@@ -47,9 +47,9 @@ def choose_device(wanted: Device, say: Callable[[str], None]) -> torch.device:
 
 
 def reproduce() -> None:
-    """Make a GPU's results bit-identical, and keep float32 products exact; call it before the first operation.
+    """Make repeated runs on a GPU bit-identical, in full float32; call this before the first operation.
 
-    torch's deterministic mode stays off: it costs time, and warns about pooling alone. The pooling windows of our
+    torch's deterministic mode stays off: it costs time, and it warns only about pooling. The pooling windows of our
     networks do not overlap, so no two threads add to the same number.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
@@ -74,7 +74,7 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return the precision that the configuration names; `auto` is bfloat16 if the device multiplies it natively."""
+    """Return the configured precision; `auto` chooses bfloat16 if the device multiplies it natively."""
     if wanted != "auto":
         return wanted
     return "bfloat16" if native_bfloat16(device) else "float32"
@@ -86,7 +86,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the largest number of bytes in use so far: of the GPU's memory, or of this process."""
+    """Return the peak number of bytes in use, on the GPU or in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if platform.system() == "Darwin" else 1024  # bytes on macOS, kilobytes elsewhere

@@ -30,7 +30,7 @@ class Network(Observer):
             self._path.unlink(missing_ok=True)
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: Weights | None) -> None:
-        """Write the network if this is the evaluation that counts so far."""
+        """Write the network if this evaluation counts so far."""
         if self._kept and weights is not None:
             buffer = io.BytesIO()
             torch.save({name: tensor.cpu() for name, tensor in weights().items()}, buffer)

@@ -1,4 +1,4 @@
-"""The progress of a run, one line per evaluation: readable in a log, and on a terminal that several runs share."""
+"""The progress of a run, one line per epoch: readable in a log, and on a terminal that several runs share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Progress(Observer):
         self._trials = spec.trials
         self._epochs = round(spec.data.epochs * spec.trainings)
         self._per_trial = spec.data.epochs
-        self._alike = spec.trainings == self._trials  # each trial is one full training
+        self._alike = spec.trainings == self._trials  # whether each trial is one full training
         self._say = say
         self._start = time.monotonic()
         self._before = 0  # epochs of an interrupted attempt
@@ -66,7 +66,7 @@ class Progress(Observer):
         return f"trial {before + 1}/{self._trials} epoch {epoch - before * self._per_trial}/{self._per_trial}"
 
     def _left(self, epoch: int) -> str:
-        if epoch <= self._before:  # no rate is known yet
+        if epoch <= self._before:  # the rate is not known yet
             return ""
         spent = time.monotonic() - self._start
         return f"  {_duration(spent / (epoch - self._before) * (self._epochs - epoch))} left"

@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return other facts that can change the last digits: processor, instructions, threads, system, versions."""
+    """Return what else can change the last digits: processor, instructions, threads, system and further versions."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -53,11 +53,11 @@ def utc(seconds: float) -> str:
 
 
 def plugin_sha256(data: Dataset, algorithm: str | None = None) -> dict[str, str]:
-    """Return the SHA-256 of each plug-in file that a run uses, by what the file defines: network, reader, method.
+    """Return the SHA-256 of each plug-in file that a run uses, by what it defines: `network`, `reader` or `method`.
 
     Args:
         data: the dataset, which names its network and may name a reader.
-        algorithm: the method; None: only the files of the dataset.
+        algorithm: the method; None for the files of the dataset alone.
     """
     functions: dict[str, Callable[..., Any]] = {"network": NETWORKS[data.network.kind].build}
     if data.reader:
@@ -72,10 +72,10 @@ def plugin_sha256(data: Dataset, algorithm: str | None = None) -> dict[str, str]
 def git_commit() -> str:
     """Return the commit that this package is checked out from, with `-dirty` if the package differs from it.
 
-    `unknown` if there is none: no git, a repository that git refuses to read, or one that does not track the package,
-    as when the project was copied or installed into the folder of another project.
+    It is `unknown` without git, without a repository that git may read, and in a repository that does not track the
+    package, for example after the project was copied into the folder of another one.
     """
-    # A hook or a CI job may export the variables of another repository.
+    # A hook or a CI job may export variables that name another repository.
     environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
     def git(*arguments: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from cpmlho.core.planes import PlaneState
 from cpmlho.study.events import Method, Metrics, Snapshot, Tick
-from cpmlho.study.problem import Problem
 from cpmlho.study.results import HISTORY, HYPERPARAMETERS, PLANES, TRIALS, Row
 
 RUNAWAY = 1.5  # times the first |w_e - w_h|
@@ -20,14 +20,14 @@ EXACT = ConfigDict(ser_json_inf_nan="constants")  # JSON keeps the NaN and infin
 
 
 class Clock(BaseModel):
-    """Wall and CPU time of the training, and wall time of the evaluations."""
+    """Wall and CPU time of the training, and wall time of the evaluations, in seconds."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     evaluation_seconds: float = 0.0
 
     def advance(self, method: Method, metrics: Metrics | None, device: torch.device) -> Snapshot | Tick:
-        """Run the method to its next yield and add the time, or the cost that the snapshot names.
+        """Run the method to its next event, and add the time it took, or the cost that the snapshot names.
 
         Raises:
             StopIteration: the method has ended.
@@ -44,19 +44,12 @@ class Clock(BaseModel):
             self.cpu_seconds += time.thread_time() - cpu
         return event
 
-    def evaluate(self, problem: Problem, snapshot: Snapshot) -> Metrics:
-        """Return the metrics of a snapshot, and time the evaluation."""
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Add the time of the block to the time of the evaluations."""
         wall = time.perf_counter()
-        metrics = problem.evaluate(snapshot.predict)
+        yield
         self.evaluation_seconds += time.perf_counter() - wall
-        return metrics
-
-    def final_train_loss(self, problem: Problem, snapshot: Snapshot) -> float:
-        """Return the training loss without dropout and cutout, timed as an evaluation."""
-        wall = time.perf_counter()
-        loss = problem.final_train_loss(snapshot.predict)
-        self.evaluation_seconds += time.perf_counter() - wall
-        return loss
 
 
 class Evaluation(BaseModel):
@@ -113,23 +106,15 @@ class Record(BaseModel):
             new[PLANES] = [_row(plane) for plane in snapshot.planes]
         self._watch(snapshot.planes)
         if self.search:
-            new[TRIALS] = [self._trial(snapshot, metrics, seconds - self.seconds)]
+            trial = {"trial": len(self.evaluations), **snapshot.hyperparameters, **asdict(metrics)}
+            status = "diverged" if metrics.diverged else "done"
+            new[TRIALS] = [{**trial, "seconds": seconds - self.seconds, "status": status}]
         for name, rows in new.items():
             self.tables.setdefault(name, []).extend(map(dict, rows))
-        hyperparameters = snapshot.hyperparameters
-        where = {"epoch": snapshot.epoch, "step": snapshot.step}
-        self.evaluations.append(Evaluation(**where, hyperparameters=hyperparameters, metrics=metrics))
+        values, epoch, step = snapshot.hyperparameters, snapshot.epoch, snapshot.step
+        self.evaluations.append(Evaluation(epoch=epoch, step=step, hyperparameters=values, metrics=metrics))
         self.seconds = seconds
         return new
-
-    def _trial(self, snapshot: Snapshot, metrics: Metrics, seconds: float) -> Mapping[str, int | float | str]:
-        return {
-            "trial": len(self.evaluations),
-            **snapshot.hyperparameters,
-            **asdict(metrics),
-            "seconds": seconds,
-            "status": "diverged" if metrics.diverged else "done",
-        }
 
     @property
     def best(self) -> Evaluation:

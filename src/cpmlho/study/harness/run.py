@@ -1,4 +1,4 @@
-"""The harness: it evaluates, recognises divergence, keeps the checkpoint, and writes the run's files."""
+"""The harness: it trains one run, evaluates it, keeps its checkpoint, and writes its files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 
 from cpmlho.study.data import load
-from cpmlho.study.events import Method, Metrics, Past, Tick
+from cpmlho.study.events import Past, Tick
 from cpmlho.study.files import locked
-from cpmlho.study.harness.checkpoint import Checkpoint, Saved, UnusableError
+from cpmlho.study.harness.checkpoint import Checkpoint
 from cpmlho.study.harness.hardware import DTYPES, choose_device, choose_precision, device_name, peak_memory
 from cpmlho.study.harness.provenance import environment, git_commit, plugin_sha256, utc, versions
 from cpmlho.study.harness.record import Record
@@ -36,10 +36,10 @@ def execute(
     Args:
         spec: what to run.
         folder: where result.json, the tables and the checkpoint go.
-        observers: called at the start, at each evaluation and at the end.
+        observers: called at the start, after each epoch and at the end.
         say: prints a line.
-        started: `time.monotonic()` at the start of the process; the time of day may be set back while the run trains.
-        workers: how many independent trainings may run in parallel; on a CPU this changes no number.
+        started: `time.monotonic()` at the start of the process; not the time of day, which may be set back meanwhile.
+        workers: how many independent trainings may run in parallel; on a CPU the results do not depend on it.
 
     Raises:
         ConfigError: the device is not available.
@@ -51,9 +51,9 @@ def execute(
     precision = choose_precision(spec.precision, device)
     problem = problem_of(spec, load(spec.data, spec.data_dir), device)
     budget = budget_of(spec, DTYPES[precision], workers)
-    checkpoint = Checkpoint(folder, identity(spec, device, precision))
+    checkpoint = Checkpoint(folder, identity(spec, device, precision), say)
     with locked(folder, lambda: say(f"{folder}: locked by another process; waiting")):
-        record = train(spec, problem, budget, checkpoint, observers, say)
+        record = train(spec, problem, budget, checkpoint, observers)
         result = result_of(spec, record, device, precision, started)
         write_run(folder, result, record.tables)
         checkpoint.remove()
@@ -68,16 +68,38 @@ def train(
     budget: Budget,
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
-    say: Callable[[str], None],
 ) -> Record:
-    """Train to the end, from the checkpoint if there is one, and return the record."""
+    """Train to the end, or until a gradient method diverges, from the checkpoint if there is one; return the record.
+
+    Evaluations do not count as training time.
+    """
     method = METHODS[spec.algorithm]
-    record, past = resume(checkpoint, Record(search=method.kind == "search"), problem.device, say)
+    record, past = Record(search=method.kind == "search"), Past()
+    if saved := checkpoint.read(problem.device):
+        record, state = saved
+        past = Past([each.metrics for each in record.evaluations], state, record.evaluations[-1].epoch)
     for observer in observers:
         observer.started(spec, record.tables)
-    if not record.over:
-        events = method.train(problem, budget, spec.settings, past)
-        drive(events, problem, budget.epochs, record, checkpoint, observers)
+    events, metrics = method.train(problem, budget, spec.settings, past), None
+    while not record.over:
+        try:
+            event = record.clock.advance(events, metrics, problem.device)
+        except StopIteration:
+            break
+        metrics = None
+        if isinstance(event, Tick):
+            for observer in observers:
+                observer.ticked(event.epoch)
+            continue
+        with record.clock.evaluating():
+            metrics = problem.evaluate(event.predict)
+        new = record.add(event, metrics)
+        if event.epoch == budget.epochs and not record.search:
+            with record.clock.evaluating():
+                record.train_loss = problem.final_train_loss(event.predict)
+        checkpoint.write(record, event.state())
+        for observer in observers:
+            observer.evaluated(new, event.weights if record.final is record.evaluations[-1] else None)
     return record
 
 
@@ -90,50 +112,6 @@ def identity(spec: RunSpec, device: torch.device, precision: str) -> dict[str, o
         "versions": versions(),
         "device or precision": [device_name(device), precision],
     }
-
-
-def resume(
-    checkpoint: Checkpoint, fresh: Record, device: torch.device, say: Callable[[str], None]
-) -> tuple[Record, Past]:
-    """Return the record and the past of the checkpoint; if it is unusable, say so and return new ones."""
-    try:
-        saved: Saved | None = checkpoint.read(device)
-    except UnusableError as error:
-        say(f"{checkpoint.path}: ignoring this checkpoint, restarting: {error}")
-        saved = None
-    if saved is None:
-        return fresh, Past()
-    evaluations = saved.record.evaluations
-    return saved.record, Past([each.metrics for each in evaluations], saved.state, evaluations[-1].epoch)
-
-
-def drive(
-    method: Method,
-    problem: Problem,
-    epochs: int,
-    record: Record,
-    checkpoint: Checkpoint,
-    observers: Sequence[Observer],
-) -> None:
-    """Run a method to its end, or until a gradient method diverges; evaluations do not count as training time."""
-    metrics: Metrics | None = None
-    while not record.over:
-        try:
-            event = record.clock.advance(method, metrics, problem.device)
-        except StopIteration:
-            return
-        metrics = None
-        if isinstance(event, Tick):
-            for observer in observers:
-                observer.ticked(event.epoch)
-            continue
-        metrics = record.clock.evaluate(problem, event)
-        new = record.add(event, metrics)
-        if event.epoch == epochs and not record.search:
-            record.train_loss = record.clock.final_train_loss(problem, event)
-        checkpoint.write(record, event.state())
-        for observer in observers:
-            observer.evaluated(new, event.weights if record.final is record.evaluations[-1] else None)
 
 
 def result_of(

@@ -1,4 +1,4 @@
-"""MLflow as a view of the runs: written while they train, rebuilt from their files, and no reason for a run to fail."""
+"""MLflow as a view of the runs: written while they train, and rebuilt from their files. It never makes a run fail."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from cpmlho.study.made import all_intact
 from cpmlho.study.plugins import load_plugins
 from cpmlho.study.protocol import Protocol
 from cpmlho.study.results import (
+    HISTORY,
     RESULT,
     TRIALS,
     Observer,
@@ -43,27 +44,27 @@ from cpmlho.study.tracking.place import SERVER, TRACKING_URI, command, database,
 
 __all__ = ["TrackerProcess", "log_run", "log_summary", "serve", "track", "tracking_uri", "untracked"]
 
-FAREWELL_SECONDS = 90.0  # longer than the store waits for a lock
-INTERRUPTION_SECONDS = 5.0  # a person waits
-PROGRESS_SECONDS = 10.0  # between lines
+FAREWELL_SECONDS = 90.0  # at the end of a run; longer than the store waits for a lock
+INTERRUPTION_SECONDS = 5.0  # at the end of a stopped run, because a person waits
+PROGRESS_SECONDS = 10.0  # between lines of progress
 Say = Callable[[str], None]
 
 
 class TrackerProcess(Observer):
     """Logs a run while it trains, in another process, so that neither MLflow's import nor a slow store delays the run.
 
-    The run writes one JSON message per line and waits only at its end, for a limited time. If the run is killed, the
-    pipe closes, and the other process closes the entry as killed.
+    The run sends one JSON message per line, and waits only at its end, for a limited time. If the run is killed, the
+    pipe closes, and the other process marks the entry as killed.
     """
 
     def __init__(self, uri: str, results: Path, say: Say, plugins: Sequence[str] = ()) -> None:
         self._say = say
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main()", str(results), *plugins],
-            env=os.environ | {TRACKING_URI: uri},  # it may hold a password, and arguments are visible to all
+            env=os.environ | {TRACKING_URI: uri},  # not an argument, because it may hold a password
             stdin=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the run, which tells how it ended
+            start_new_session=True,  # Ctrl-C reaches the run alone, which then sends how it ended
         )
 
     def started(self, spec: RunSpec, tables: Mapping[str, Sequence[Row]]) -> None:
@@ -71,11 +72,11 @@ class TrackerProcess(Observer):
         self._send("started", spec.model_dump(mode="json"), tables)
 
     def evaluated(self, tables: Mapping[str, Sequence[Row]], weights: object) -> None:
-        """Send the new rows; the network is among the run's files."""
+        """Send the new rows; the network is logged with the files."""
         self._send("evaluated", tables)
 
     def finished(self, result: RunResult, folder: Path) -> None:
-        """Send where the files are, and wait until they are logged."""
+        """Send the folder of the files, and wait until they are logged."""
         self._send("finished", str(folder))
         self._close(FAREWELL_SECONDS)
 
@@ -86,7 +87,7 @@ class TrackerProcess(Observer):
 
     def _send(self, *message: Any) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError, ValueError):  # the other process has ended and said why
+        with suppress(OSError, ValueError):  # the other process has ended, and has said why
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
@@ -101,7 +102,7 @@ class TrackerProcess(Observer):
 
 
 def main() -> None:
-    """Log the run whose messages arrive on standard input, from a `TrackerProcess`."""
+    """Log one run, from the messages that a `TrackerProcess` sends to standard input."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     results, *plugins = sys.argv[1:]
     load_plugins(plugins)
@@ -109,7 +110,7 @@ def main() -> None:
 
     def read() -> None:  # at once, so that the run never waits for a full pipe
         for line in sys.stdin:
-            if line.endswith("\n"):  # a killed run may leave a part of one
+            if line.endswith("\n"):  # a killed run may leave half a line
                 messages.put(json.loads(line))
         messages.put(None)
 
@@ -119,10 +120,10 @@ def main() -> None:
 
 
 def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say) -> None:
-    """Log one run; a run that ends without a last message was killed. A store that fails costs one line."""
+    """Log one run from its messages; without a last message, it was killed. A store that fails costs one line."""
     messages = iter(messages)
     name, *content = next(messages, ("failed",))
-    if name != "started":  # it failed before, and says so itself
+    if name != "started":  # it failed before it started, and says so itself
         return
     spec, rows = content
     try:
@@ -141,7 +142,7 @@ def follow(uri: str, results: Path, messages: Iterable[Sequence[Any]], say: Say)
 
 @contextmanager
 def _optional(uri: str, say: Say) -> Iterator[None]:
-    """Say on one line what fails in MLflow, and continue after the block; a damaged file is not MLflow's fault."""
+    """Report an error of MLflow on one line, and continue after the block; errors in the run's files are raised."""
     try:
         yield
     except ResultError:
@@ -152,7 +153,7 @@ def _optional(uri: str, say: Say) -> Iterator[None]:
 
 
 def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
-    """Log a finished run from its files, unless one of its `known` entries is whole and made from the same files.
+    """Log a finished run from its files, unless its only `known` entry is complete and made from the same files.
 
     Returns:
         Whether it was logged now.
@@ -166,9 +167,11 @@ def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
         tuned = result.hyperparameters.keys() if name in ("hyperparameters.csv", TRIALS) else set()
         if lost := sorted(tuned - rows[0].keys() if rows else {"rows"}):
             raise damaged(folder / name, f"no {', '.join(lost)}")
-    if result.spec.trials and len(tables.get(TRIALS, ())) != result.spec.trials:
-        raise damaged(folder / TRIALS, f"not the {result.spec.trials} trials of the run")
-    at, trials = _clock(result, folder), len(tables.get(TRIALS, ()))
+    trials = result.spec.trials or 0
+    for name in (TRIALS, HISTORY) if trials else ():  # each trial is one evaluation
+        if len(tables.get(name, ())) != trials:
+            raise damaged(folder / name, f"not the {trials} trials of the run")
+    at = _clock(result, folder)
     if len(known) == 1 and store.holds(result.key.dataset, known[0], run_files(folder), trials):
         return False
     with RunEntry(store, result.spec, at) as entry:
@@ -178,24 +181,27 @@ def log_run(store: Store, folder: Path, known: Sequence[Any]) -> bool:
 
 
 def _clock(result: RunResult, folder: Path) -> Clock:
-    """Return a function from a step to its time, between the run's start and end; the file's time replaces no end."""
+    """Return the function from a step to its time, between the run's start and end.
+
+    If the result does not record its end, the time of its file replaces it.
+    """
     try:
         ended = datetime.fromisoformat(result.ended).timestamp() if result.ended else (folder / RESULT).stat().st_mtime
         began = max(ended - result.total_seconds, 0.0)
         _ = datetime.fromtimestamp(began), datetime.fromtimestamp(ended)
     except (ValueError, OverflowError) as error:
-        raise damaged(folder / RESULT, f"when it was made: {error}") from None
+        raise damaged(folder / RESULT, f"its end is not a time: {error}") from None
     return lambda step: int(1000 * (began + (ended - began) * min(step / max(result.steps, 1), 1.0)))
 
 
 def track(protocol: Protocol, root: Path, say: Say) -> bool:
-    """Make MLflow show every finished run of the protocol, and the summary, as the files have them.
+    """Make MLflow show every finished run of the protocol, and the summary, as in the files.
 
-    A second call changes nothing. An entry that is open although no process is at work on its run, as after a power
-    cut, is closed as killed.
+    A second call changes nothing. An entry that is open although no process works on its run, for example after a power
+    cut, is marked as killed.
 
     Returns:
-        Whether there were runs, and MLflow now has each.
+        Whether there were runs and MLflow now has all of them.
     """
     uri, results, folders = _places(protocol, root)
     found = [key for key, folder in folders.items() if (folder / RESULT).exists()]
@@ -218,20 +224,21 @@ def track(protocol: Protocol, root: Path, say: Say) -> bool:
                 say(str(error))
             if time.monotonic() - said > PROGRESS_SECONDS:
                 said = time.monotonic()
-                say(f"{found.index(key) + 1} of {len(found)} runs are done")
+                say(f"{found.index(key) + 1} of {len(found)} runs checked")
+        there, summary = len(found) - logged - refused, "without"
         try:
             summary = "with" if _summarise(store, results) else "without"
         except ResultError as error:
-            refused, summary = refused + 1, "without"
+            refused += 1
             say(str(error))
         if found:
-            say(f"{logged} runs logged, {len(found) - logged - refused} were there, {summary} tables and figures")
+            say(f"{logged} runs logged, {there} already there, {summary} tables and figures")
         return bool(found) and not refused
     return False
 
 
 def untracked(protocol: Protocol, root: Path) -> str:
-    """Return how many of the protocol's finished runs MLflow lacks, as a clause; empty if it has all."""
+    """Return a clause about how many of the protocol's finished runs MLflow lacks; empty if it lacks none."""
     uri, results, folders = _places(protocol, root)
     made = {digest(run_files(folder)) for folder in folders.values() if (folder / RESULT).exists()}
     try:
@@ -250,15 +257,16 @@ def _places(protocol: Protocol, root: Path) -> tuple[str, Path, dict[RunKey, Pat
 
 
 def _by_key(store: Store, protocol: Protocol) -> dict[str, list[Any]]:
-    """Return all entries of the protocol's datasets by key: one question instead of one for each run."""
+    """Return all entries of the protocol's datasets by key, with one query per dataset instead of one per run."""
     found: dict[str, list[Any]] = {}
-    for entry in (entry for dataset in protocol.run.every_dataset for entry in store.entries(dataset)):
-        found.setdefault(entry.data.tags.get(JOB_KEY, ""), []).append(entry)
+    for dataset in protocol.run.every_dataset:
+        for entry in store.entries(dataset):
+            found.setdefault(entry.data.tags.get(JOB_KEY, ""), []).append(entry)
     return found
 
 
 def log_summary(protocol: Protocol, root: Path, say: Say) -> bool:
-    """Log the tables and figures as they are now; if there are none, the summary stays as it is.
+    """Log the tables, the figures and the report; without any, the earlier summary stays.
 
     Returns:
         Whether MLflow now has them.
@@ -280,12 +288,12 @@ def _summarise(store: Store, results: Path) -> bool:
     paths = [results / "report.html", *results.glob("tables/[!.]*"), *results.glob("figures/[!.]*")]
     files = {path.relative_to(results).as_posix(): path for path in sorted(paths) if path.is_file()}
     entries = store.of("summary", "summary")
-    for entry in entries:  # what a killed process left open
+    for entry in entries:  # a killed process may have left one open
         store.close("summary", entry)
-    # Of two finished ones, a killed process had still to remove the older.
+    # A killed process may have left two finished ones; a new summary replaces both.
     if not files or (len(entries) == 1 and store.holds("summary", entries[0], files)):
         return bool(files)
-    note = "Tables, figures and report over all runs, as the files were when they were last made."
+    note = "Tables, figures and report over all runs, copied from the files."
     tags = {NOTE: note, "mlflow.source.name": "python -m cpmlho summary"}
     with Entry(store, "summary", "summary", "summary", tags, now()) as entry:
         entry.attach(files)
@@ -294,24 +302,24 @@ def _summarise(store: Store, results: Path) -> bool:
 
 
 def serve(protocol: Protocol, root: Path, port: int | None, say: Say) -> None:
-    """Serve MLflow's page until Ctrl-C and name its address once it answers; the address of a server is only named.
+    """Serve MLflow's page until Ctrl-C, and print its link as soon as it answers; of a server, only print the link.
 
     Raises:
-        ConfigError: there are no runs yet, or the port is taken or not a port.
+        ConfigError: there are no runs yet, or the port is taken or invalid.
     """
     uri, results, groups = tracking_uri(protocol.tracking.uri, root), root / protocol.results_dir, protocol.run.datasets
     if uri.startswith(SERVER):
         try:
             return say(f"MLflow: {Store(uri, results).link(shown(uri).rstrip('/'), groups)}")
         except Exception as error:
-            return say(f"MLflow: {shown(uri)}, which does not answer as it should: {one_line(error, uri)}")
+            return say(f"MLflow: {shown(uri)}, which does not answer correctly: {one_line(error, uri)}")
     if (store := database(uri)) and not store.exists():
         raise ConfigError(f"{store}: there are no runs in MLflow yet; `make all` makes them, `make quick` small ones")
     host, number = os.environ.get("MLFLOW_HOST", "127.0.0.1"), _free(port)
     page = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}{os.environ.get('MLFLOW_STATIC_PREFIX', '')}"
     link = Store(uri, results).link(page, groups)
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ  # a dozen processes for other uses
-    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not an argument, as it may hold a password
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ  # a dozen processes, not needed here
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not an argument, because it may hold a password
     program = [command("mlflow"), "ui", "--host", host, "--port", str(number), "--workers", "1"]
     server = subprocess.Popen(program, env=environment)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -327,7 +335,7 @@ def serve(protocol: Protocol, root: Path, port: int | None, say: Say) -> None:
 
 
 def _free(port: int | None) -> int:
-    """Return the port that `--port` or $MLFLOW_PORT asks for, else the first free one from 5000."""
+    """Return the port that `--port` or $MLFLOW_PORT names, else the first free one from 5000."""
     text = os.environ.get("MLFLOW_PORT", "") if port is None else str(port)
     if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**16):
         raise ConfigError(f"MLFLOW_PORT: must be a whole number from 1 to 65535, got {text!r}")
@@ -336,4 +344,4 @@ def _free(port: int | None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             probe.bind(("127.0.0.1", number))
             return number
-    raise ConfigError(f"port {text or 5000} is taken; name another one: {hint('ui', '--port', '8080')}")
+    raise ConfigError(f"port {text or 5000} is taken; choose another one: {hint('ui', '--port', '8080')}")

@@ -1,7 +1,7 @@
 """What the project stores in MLflow: one entry for each run, and one for the tables and figures.
 
-A run's entry has tags, parameters and the dataset from its start, metrics and nested trials as their rows arrive, and
-final metrics, files and status from its end. The rows and files are the same while the run trains and afterwards.
+A run's entry gets tags, parameters and the dataset at the start, metrics and nested trials as their rows arrive, and
+final metrics, files and the status at the end. An entry rebuilt from the files has the same content.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cpmlho.study.spec import RunKey, RunSpec
 from cpmlho.study.tracking.place import TRACKING_URI, command, database, folder_name, one_line, shown
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-ENVIRONMENT = {  # read by MLflow's client; what the user has set stays
+ENVIRONMENT = {  # read by MLflow's client; it does not replace what the user has set
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -42,14 +42,14 @@ BUSY_SECONDS = 20.0  # as long as MLflow waits for a busy SQLite
 
 JOB_KEY = "workflow.job_key"
 DIGEST = "files_sha256"
-LAYOUT = b"3"  # of an entry: after a change here, `track` writes every entry again
+LAYOUT = b"3"  # version of an entry's layout: after a change, `track` writes every entry again
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 TIMES = ("train_seconds", "train_cpu_seconds", "evaluation_seconds", "total_seconds")
 FINAL = [f"metrics.`final_{name}`" for name in ("val_loss", "test_loss", "train_loss", "val_acc", "test_acc")]
-WIDTHS = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 110, "duration": 80}  # pixels of a column, left to right
+WIDTHS = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 110, "duration": 80}  # pixels of the columns
 WIDTHS |= dict.fromkeys([*FINAL, "tags.`seed`", "tags.`method`", "tags.`status`"], 110)
-VIEW = {  # what the link opens: these columns, the best run first
+VIEW = {  # of the printed link: these columns, the best run first
     "selectedColumns": [*WIDTHS][3:],
     "columnOrder": [*WIDTHS],
     "columnWidths": WIDTHS,
@@ -64,18 +64,18 @@ Clock = Callable[[int], int]  # from a step to milliseconds since the epoch
 
 
 class StoreError(Exception):
-    """A store that cannot be used as it is; the message names the remedy."""
+    """A store that needs a person's help; the message names the remedy."""
 
 
 class Store:
-    """An open store, and in it the experiments of one results folder; every method may raise what MLflow raises."""
+    """The experiments of one results folder in an MLflow store; every method may raise MLflow's errors."""
 
     def __init__(self, uri: str, results: Path) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
             Path.home()
-        except RuntimeError:  # the user of a container may have none, and MLflow asks for it
+        except RuntimeError:  # MLflow needs one, and the user of a container may have none
             os.environ["HOME"] = tempfile.gettempdir()
         from mlflow import MlflowClient  # takes a second, and must come after the settings
 
@@ -89,11 +89,11 @@ class Store:
         self.client = MlflowClient(uri)
 
     def entries(self, group: str, query: str = "") -> list[Any]:
-        """Return the entries, also nested ones, of a dataset or of the summary; deleted ones are left out."""
+        """Return the entries of a dataset, or of the summary, including nested ones but not deleted ones."""
         runs: list[Any] = []
         token: str | None = ""
         found = self.client.get_experiment_by_name(self._prefix + group)
-        while found is not None and token is not None:  # a page at a time: a server has to answer within seconds
+        while found is not None and token is not None:  # page by page, so that a server answers within seconds
             page = self.client.search_runs([found.experiment_id], query, page_token=token or None)
             runs, token = [*runs, *page], page.token or None
         return runs
@@ -107,26 +107,26 @@ class Store:
         return self.entries(group, f"tags.`{PARENT}` = '{run.info.run_id}'")
 
     def close(self, group: str, run: Any) -> None:
-        """Close an entry that a dead process left open, and its open trials."""
+        """Mark an open entry and its open trials as killed."""
         if run.info.status == "RUNNING":
             for each in (*self.trials(group, run), run):
                 if each.info.status == "RUNNING":
                     self.client.set_terminated(each.info.run_id, "KILLED")
 
     def remove(self, group: str, run: Any) -> None:
-        """Move an entry and its trials to MLflow's deleted ones; the entry last, so that the next call can resume."""
+        """Delete an entry, restorably as MLflow does, after its trials, so that an interrupted call can be repeated."""
         self.close(group, run)
         for each in (*self.trials(group, run), run):
             self.client.delete_run(each.info.run_id)
 
     def holds(self, group: str, run: Any, paths: Mapping[str, Path], trials: int = 0) -> bool:
-        """Return whether an entry was made from these files and still has all its artifacts and trials."""
+        """Return whether an entry was made from these files, and still has all of them and as many trials."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         if run.info.status != "FINISHED" or run.data.tags.get(DIGEST) != digest(paths):
             return False
         folders = {name.rpartition("/")[0] for name in paths}
-        # The client's own listing asks for logged models too, which a server of MLflow 2 does not have.
+        # The client's own listing also asks for logged models, which a server of MLflow 2 does not have.
         stored = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
         found = [item for folder in folders for item in stored.list_artifacts(folder)]
         sizes = {item.path: item.file_size for item in found if not item.is_dir}
@@ -135,14 +135,14 @@ class Store:
         return not trials or [each.info.status for each in self.trials(group, run)] == ["FINISHED"] * trials
 
     def link(self, page: str, groups: Sequence[str]) -> str:
-        """Return the address on MLflow's page that opens the first group: metrics visible, the best run first."""
+        """Return the link to the first of these groups that has an experiment, with the view that shows its results."""
         found = filter(None, (self.client.get_experiment_by_name(self._prefix + group) for group in groups))
         number = next((each.experiment_id for each in found), None)
         where = "experiments?workflowType=machine_learning" if number is None else f"experiments/{number}/{LINK}"
         return f"{page}/#/{where}"
 
     def experiment(self, group: str) -> str:
-        """Return the id of an experiment, which is made if there is none."""
+        """Return the id of an experiment, which is created if it does not exist."""
         from mlflow.exceptions import MlflowException
 
         name = self._prefix + group
@@ -164,16 +164,17 @@ class Store:
 
 
 def artifacts(path: Path) -> str:
-    """Return where artifacts lie: next to the database, whatever the working directory is."""
+    """Return the address of the artifacts: next to the database, whatever the working directory is."""
     return (path.resolve().parent / "mlruns" / "cpmlho").as_uri()
 
 
 def prepare(path: Path) -> None:
-    """Create the tables if there are none, and correct the artifacts' places if the database was moved.
+    """Create the database's tables if there are none, and correct the addresses of artifacts if it was moved.
 
-    MLflow would try for minutes to open a file of another kind. It cannot continue where a killed process left the
-    tables, so they are made elsewhere and copied in one transaction. It writes the place of its default experiment
-    into SQL without escaping. It keeps absolute paths: after a move it would write to the old place.
+    MLflow alone is not enough. It tries for minutes to open a file of another kind. It cannot complete tables that a
+    killed process left half-made, so they are made elsewhere and copied in one transaction. It writes the address of
+    its default experiment into SQL without escaping. It keeps absolute paths, and would write to the old folder after a
+    move.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -182,7 +183,7 @@ def prepare(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     here, alone = artifacts(path), FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
     with alone, closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as target, target:
-        target.execute("BEGIN IMMEDIATE")
+        target.execute("BEGIN IMMEDIATE")  # fails here if the file is not a database, or cannot be written
         target.rollback()
         if target.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             with tempfile.TemporaryDirectory() as folder:
@@ -200,9 +201,9 @@ def prepare(path: Path) -> None:
 
 
 class Entry:
-    """Writes one entry; if the block is left without `end`, the entry is closed as failed or killed.
+    """Writes one entry; if its block ends without `end`, the entry is marked as failed or killed.
 
-    An earlier finished entry of the key stays until this one is finished. Earlier open ones belong to dead processes.
+    An earlier finished entry of the key stays until this one is finished. Earlier open ones are of dead processes.
     """
 
     def __init__(self, store: Store, group: str, name: str, key: str, tags: Mapping[str, str], started: int) -> None:
@@ -235,7 +236,7 @@ class Entry:
         return str(self._client.create_run(self._experiment, started, tags, name).info.run_id)
 
     def log(self, points: Points, at: Clock, params: Mapping[str, Any] | None = None, run_id: str = "") -> None:
-        """Log metrics and parameters. NaN is kept; text, None and infinite values are left out."""
+        """Log metrics and parameters. NaN is kept; metrics that are text, None or infinite are left out."""
         from mlflow.entities import Metric, Param
 
         metrics = [
@@ -246,19 +247,13 @@ class Entry:
         pairs = [Param(name, str(value)) for name, value in (params or {}).items()]
         self._client.log_batch(run_id or self._id, metrics, pairs, synchronous=True)
 
-    def nest(self, name: str, tags: Mapping[str, str], points: Points, params: Mapping[str, Any], at: Clock) -> None:
-        """Log a finished trial; its steps count from 0."""
-        run_id = self._create(name, {**tags, PARENT: self._id}, at(0))
-        self.log(points, at, params, run_id)
-        self._client.set_terminated(run_id, "FINISHED", at(max(step for _, step in points)))
-
     def attach(self, paths: Mapping[str, Path]) -> None:
-        """Log files as artifacts, by their names."""
+        """Log files as artifacts, under their names."""
         for name, path in paths.items():
             self._client.log_artifact(self._id, str(path), str(Path(name).parent) if "/" in name else None)
 
     def end(self, status: str, tags: Mapping[str, str], ended: int) -> None:
-        """Set the last tags, close the entry, and keep one entry of its key: the newest finished one, else this one."""
+        """Set the last tags, close the entry, and keep one entry of its key: the newest finished one, else this."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(self._id, tags=[RunTag(*each) for each in tags.items()], synchronous=True)
@@ -271,15 +266,14 @@ class Entry:
 
 
 class RunEntry(Entry):
-    """Writes the entry of a run from its rows and files, also while it trains; `at` returns the time of a step."""
+    """Writes the entry of a run from its rows, as they arrive, and its files; `at` returns the time of a step."""
 
     def __init__(self, store: Store, spec: RunSpec, at: Clock) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.exceptions import MlflowException
 
         self._spec, self._at = spec, at
-        self._curve: list[Row] = []  # rows of a search's history whose trial is not logged yet
-        self._step = 0  # where the next trial begins
+        self._step = 0  # at which the next trial of a search begins
         key = str(RunKey(spec.dataset, spec.method, spec.seed))
         content = spec.model_dump()
         sums = content["data"].pop("sha256")
@@ -293,27 +287,25 @@ class RunEntry(Entry):
         inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
         try:
             self._client.log_inputs(self._id, inputs)
-        except MlflowException:  # another process may have entered the same dataset at this moment
+        except MlflowException:  # another run may have logged the same dataset in the same moment
             self._client.log_inputs(self._id, inputs)
 
     def add(self, tables: Tables) -> None:
-        """Log new rows: metrics against the step, and each trial as a nested run with its own curve."""
+        """Log new rows: metrics against the step, and each trial of a search, one evaluation, as a nested run."""
         if found := curves(tables):
             self.log(found, self._at)
-        self._curve += tables.get(HISTORY, ())
-        for row in tables.get(TRIALS, ()):
-            last, began = (int(row["trial"]) + 1) * self._spec.data.epochs, self._step
-            own = [each for each in self._curve if int(each["epoch"]) <= last]
-            self._curve = self._curve[len(own) :]
-            self._step = int(own[-1]["step"]) if own else began
-            points = {(name, int(each["step"]) - began): each[name] for each in own for name in METRICS}
-            points |= {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
+        for evaluation, row in zip(tables.get(HISTORY, ()), tables.get(TRIALS, ()), strict=False):
+            began, self._step = self._step, int(evaluation["step"])
+            ended = self._at(self._step)
+            tags = {**labels(self._spec), PARENT: self._id, "status": str(row["status"])}
+            trial = self._create(f"trial{row['trial']}", tags, self._at(began))
+            points = {(name, self._step - began): row[name] for name in (*METRICS, "seconds")}
             values = {name: row[name] for name in self._spec.data.hyperparameters}
-            tags = {**labels(self._spec), "status": str(row["status"])}
-            self.nest(f"trial{row['trial']}", tags, points, values, lambda step, began=began: self._at(began + step))  # type: ignore[misc]
+            self.log(points, lambda _, ended=ended: ended, values, trial)  # type: ignore[misc]
+            self._client.set_terminated(trial, "FINISHED", ended)
 
     def finish(self, result: RunResult, folder: Path) -> None:
-        """Log the result and the files, and close the entry; a diverged run is finished, with another status tag."""
+        """Log the result and the files, and close the entry; that a run diverged stands in its status tag."""
         ended, paths, commit = self._at(result.steps), run_files(folder), result.git_commit.removesuffix("-dirty")
         values = {f"final_{name}": getattr(result.final, name) for name in METRICS}
         values |= {"final_train_loss": result.train_loss, "best_val_loss": result.best.val_loss}
@@ -335,7 +327,7 @@ def now(_: int = 0) -> int:
 
 
 def title(spec: RunSpec) -> str:
-    """Return a run's name: method and seed, then the variant, since a narrow column cuts off the end."""
+    """Return a run's name: method and seed, then the variant, because a narrow column hides the end."""
     variant = f"_{spec.method}_".replace(f"_{spec.algorithm}_", "_").strip("_")
     return f"{spec.algorithm} seed{spec.seed} {variant}".strip()
 
@@ -348,7 +340,7 @@ def labels(spec: RunSpec) -> dict[str, str]:
 
 
 def curves(tables: Tables) -> dict[tuple[str, int], Any]:
-    """Return the metrics in a run's rows, by name and step; the losses come first."""
+    """Return the metrics in a run's rows by name and step, the losses first."""
     found: dict[tuple[str, int], Any] = {}
     for row in tables.get(HISTORY, ()):
         names = [*METRICS, *sorted(row.keys() - {*METRICS, "epoch", "step"})]
@@ -365,13 +357,13 @@ def curves(tables: Tables) -> dict[tuple[str, int], Any]:
 
 
 def run_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a run that its entry holds, by name."""
+    """Return the files of a run that belong into its entry, by name."""
     network = [path for path in [folder / files.NETWORK] if path.exists()]
     return {path.name: path for path in (folder / files.RESULT, *files.own_tables(folder), *network)}
 
 
 def digest(paths: Mapping[str, Path]) -> str:
-    """Return the SHA-256 of what an entry is made from."""
+    """Return the SHA-256 of the files that an entry is made from, and of its layout."""
     found = hashlib.sha256(LAYOUT)
     for name, path in paths.items():
         found.update(name.encode() + path.read_bytes())
@@ -379,7 +371,7 @@ def digest(paths: Mapping[str, Path]) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a tree, each with its path."""
+    """Yield the leaves of nested mappings, each with its path."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""Where runs are tracked: the address of the MLflow store, and what messages may say about it. No MLflow."""
+"""The address of the MLflow store, and what messages may say about it. It does not import MLflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # read by MLflow's client
 SERVER = ("http:", "https:")
 LOCAL = ("sqlite:", "file:")  # an @ in a path is not a password
-LONGEST = 2000  # characters of an error; MLflow puts its remedies at the end
+LONGEST = 2000  # characters of an error; its remedy often comes last
 HTML = re.compile(r"<!doctype html|<html", re.IGNORECASE)
 CODE = re.compile(r"error code (\d+)|too many (\d+) error responses")
 
@@ -24,20 +24,20 @@ def tracking_uri(configured: str | None, root: Path) -> str:
 
 
 def exported() -> str:
-    """Return the store that the environment names, if any; the secret of a CI often ends with a line break."""
+    """Return the store that the environment names, if any, without the line break at the end of many CI secrets."""
     return os.environ.get(TRACKING_URI, "").strip()
 
 
 def database(uri: str) -> Path | None:
-    """Return the file of an SQLite store."""
+    """Return the file of an SQLite store; None for any other store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def folder_name(results: Path, uri: str) -> str:
     """Return the name of a results folder in a store, so that the same run in two folders has two entries.
 
-    Below the folder of an SQLite file, it is the relative path: a checkout that is moved keeps its entries. Otherwise
-    it is the whole path: several checkouts may log to one server.
+    It is relative to the folder of an SQLite file, so that a moved checkout keeps its entries. Otherwise it is the
+    whole path, because several checkouts may log to one server.
     """
     store, results = database(uri), results.resolve()
     home = store.resolve().parent if store else None
@@ -52,7 +52,7 @@ def shown(uri: str) -> str:
 
 
 def one_line(error: BaseException | str, uri: str) -> str:
-    """Return what an error says on one line, without SQL, HTML and secrets; the middle of a long one is left out."""
+    """Return the message of an error on one line, without SQL, HTML, secrets, and the middle of a long one."""
     text = " ".join(str(error).partition("[SQL:")[0].split()) or type(error).__name__
     status = next(filter(None, code.groups()), "") if (code := CODE.search(text)) else ""
     if HTML.search(text):
@@ -67,13 +67,13 @@ def one_line(error: BaseException | str, uri: str) -> str:
 
 
 def command(name: str) -> str:
-    """Return the path of a program beside this Python, as a person would type it from here."""
+    """Return the path of a program next to this Python, as a person would type it from here."""
     path = Path(sys.executable).with_name(name)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _proxied(uri: str) -> str:
-    """Name the proxy variable that applies to a server, and how to exempt the server from it."""
+    """Return a remark about the proxy that applies to a server, if any, and how to exempt the server from it."""
     host, scheme = (urlsplit(shown(uri)).hostname or "", uri.partition(":")[0]) if uri.startswith(SERVER) else ("", "")
     proxy = next((name for name in (scheme, "all") if name in getproxies()), None)
     if not host or proxy is None or proxy_bypass(host):
