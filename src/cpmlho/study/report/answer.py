@@ -387,6 +387,7 @@ def _without_planes(study: Study) -> str:
         f"{study.words(row['method'])} {number(row['difference_mean'], 3, '+')}"
         f" {interval(row['corrected_low'], row['corrected_high'], 3)}"
         for row in rows.sort_values("difference_mean").to_dict("records")
+        if study.spec(row["dataset"], row["method"]).values_of is None
     ]
     text = "Test loss minus that of the cutting planes alone, with intervals after Holm's correction"
     return f"{text}: {'; '.join(said)}." if said else ""
