@@ -29,7 +29,6 @@ LATE: dict[str, Any] = {"warm_up_steps": 200}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
     "bias correction": BIAS,
-    "R starts at W, bias correction, two directions": {**WEIGHTS, **BIAS, "rank": 2},
     "warm-up of 200 steps": LATE,
     "warm-up, bias correction": {**LATE, **BIAS},
     "R starts at W": WEIGHTS,

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cpmlho.study.report.figures import tuning_pays
+from cpmlho.study.report.figures import load as load_figure
 from cpmlho.study.report.frame import LOSS, Study, read_csv
 from cpmlho.study.report.paper import paper_effect
 from cpmlho.study.report.render import interval, number
 from cpmlho.study.report.rules import PAPERS, are_judged, is_papers_setting, rules
+from cpmlho.study.report.selection import sizes, specs
 from cpmlho.study.report.stats import FEWEST_SEEDS, paired
 from cpmlho.study.report.style import label_of
 from cpmlho.study.report.tables.divergence import joined
@@ -359,7 +360,9 @@ def _searches(study: Study) -> str:
 
 def _by_size(study: Study) -> str:
     """The gain over no tuning by the number of training examples, of the method with the largest."""
-    rows = tuning_pays.data(study)
+    if not sizes(specs(study.protocol)):
+        return ""
+    rows = load_figure("tuning_pays").data(study)
     if rows.empty:
         return ""
     best = rows.iloc[int(rows["mean"].argmin())]
